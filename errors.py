@@ -1,0 +1,14 @@
+"""The one exception that the commands turn into a plain sentence and exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: what is wrong, where, and what to do, in one or two sentences."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns ' Did you mean X?' for the nearest of `known`, or '' if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{near[0]}"?' if near else ''
