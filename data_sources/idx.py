@@ -1,0 +1,141 @@
+"""The idx files in which MNIST, Fashion-MNIST, KMNIST, EMNIST and many others are published.
+
+Format: two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
+32-bit integer, then the values (Y. LeCun, "The MNIST database of handwritten digits").
+"""
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from errors import UserError
+
+_UINT8 = 0x08
+_TYPES = {0x08: 'uint8', 0x09: 'int8', 0x0B: 'int16', 0x0C: 'int32', 0x0D: 'float', 0x0E: 'double'}
+_BLOCK = 1 << 24
+_SPLIT_WORDS = {
+    'train': {'train'},
+    'validation': {'validation', 'valid', 'val'},
+    'test': {'test', 't10k'},
+}
+
+
+def read(path: Path, dimensions: int) -> np.ndarray:
+    """Reads one idx file of unsigned bytes, plain or .gz.
+
+    Args:
+      path: the file.
+      dimensions: how many it must have: 3 for images [n, height, width], 1 for labels [n].
+
+    Returns:
+      uint8 array of that many dimensions, none of them zero.
+
+    Raises:
+      UserError: missing, broken gzip, not idx, another type or number of dimensions, empty,
+        truncated, or longer than its header says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+            shape = _read_header(path, file.read(4 + 4 * dimensions), dimensions)
+            expected = math.prod(shape)
+            data = _read_at_most(file, expected + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f'{path} cannot be read: {error}.') from error
+    if len(data) < expected:
+        raise UserError(
+            f'{path} is truncated: its header promises {expected} bytes {list(shape)}, '
+            f'{len(data)} follow.'
+        )
+    if len(data) > expected:
+        raise UserError(
+            f'{path} has extra bytes: more than the {expected} that its header promises '
+            f'{list(shape)}.'
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def read_examples(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the images uint8 [n, height, width, 1] and labels int32 [n] of one split.
+
+    Raises:
+      UserError: as `read` does, or the two differ in their number of examples.
+    """
+    images, labels = read(images_path, 3), read(labels_path, 1)
+    if len(images) != len(labels):
+        raise UserError(
+            f'{images_path} has {len(images)} images, but {labels_path} has {len(labels)} labels.'
+        )
+    return images[..., None], labels.astype(np.int32)
+
+
+def find_files(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Returns split -> (images file, labels file) for the idx files of a folder.
+
+    Names are told by their words: train | test or t10k | validation, images, labels. Train and
+    test must be there, validation may be.
+
+    Raises:
+      UserError: no such folder, a file is missing, or two files fit.
+    """
+    if not folder.is_dir():
+        raise UserError(f'{folder} is not a folder: --source must name one with idx files.')
+    found = {}
+    for split in _SPLIT_WORDS:
+        pair = [_find_file(folder, split, kind) for kind in ('images', 'labels')]
+        if pair == [None, None] and split == 'validation':
+            continue
+        for path, kind, form in zip(pair, ('images', 'labels'), ('idx3', 'idx1'), strict=True):
+            if path is None:
+                raise UserError(
+                    f'{folder} has no {split} {kind}: a file such as '
+                    f'{split}-{kind}-{form}-ubyte.gz is expected.'
+                )
+        found[split] = (pair[0], pair[1])
+    return found
+
+
+def _find_file(folder: Path, split: str, kind: str) -> Path | None:
+    fitting = []
+    for path in sorted(folder.iterdir()):
+        words = set(re.split(r'[-_.]', path.name.lower()))
+        if kind in words and words & _SPLIT_WORDS[split] and words & {'idx1', 'idx3'}:
+            fitting.append(path)
+    if len(fitting) > 1:
+        names = ', '.join(path.name for path in fitting)
+        raise UserError(f'{folder} has several files of {split} {kind} ({names}): leave only one.')
+    return fitting[0] if fitting else None
+
+
+def _read_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
+    """Checks the header, and returns the shape that it gives."""
+    wanted = bytes([0, 0, _UINT8, dimensions])
+    magic = header[:4]
+    if len(magic) < 4 or magic[:2] != b'\0\0' or magic[2] not in _TYPES:
+        raise UserError(
+            f'{path} is not an idx file: it starts with {magic.hex() or "nothing"}, '
+            f'expected {wanted.hex()}.'
+        )
+    if magic[2] != _UINT8:
+        raise UserError(f'{path} holds {_TYPES[magic[2]]} values, expected uint8.')
+    if magic[3] != dimensions:
+        raise UserError(f'{path} has {magic[3]} dimensions, expected {dimensions}.')
+    if len(header) < 4 + 4 * dimensions:
+        raise UserError(f'{path} is truncated: it ends inside its header.')
+    shape = struct.unpack(f'>{dimensions}I', header[4:])
+    if 0 in shape:
+        raise UserError(f'{path} is empty: its header says {list(shape)}.')
+    return shape
+
+
+def _read_at_most(file, limit: int) -> bytes:
+    """Reads in blocks: a damaged header must not make Python ask for exabytes."""
+    blocks, left = [], limit
+    while left and (block := file.read(min(left, _BLOCK))):
+        blocks.append(block)
+        left -= len(block)
+    return b''.join(blocks)

@@ -1,0 +1,141 @@
+"""Reads picture files of any kind into the arrays that the models take, for predict.py."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from errors import UserError
+
+INVERT = ('auto', 'yes', 'no')
+_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
+_MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
+_BRIGHT = 127
+
+
+def read_image(
+    path: str | Path, height: int, width: int, channels: int, invert: str = 'auto'
+) -> np.ndarray:
+    """Reads one picture, fits it into the frame, and returns uint8 [height, width, channels].
+
+    A picture that has the frame's size and 8 bits is taken as it is. Any other is turned upright
+    (EXIF), its transparency laid on black or white, whichever sets it off, and its size changed
+    (bicubic, aspect ratio kept); what is left of the frame takes the colour of the picture's edge.
+
+    Args:
+      path: a PNG, JPEG or other file that Pillow reads; of an animation, the first frame.
+      height, width, channels: the frame; channels is 1 (grey, ITU-R 601 luma) or 3 (RGB).
+      invert: 'yes', 'no', or 'auto': of grey frames, invert a picture with a bright edge, since
+        the data sets here show bright strokes on black and people write with ink on paper.
+
+    Raises:
+      UserError: the file is missing, empty, damaged, no picture, or too large.
+    """
+    if invert not in INVERT or channels not in (1, 3):
+        raise ValueError(f'invert={invert!r}, channels={channels}: not supported')
+    picture = _open(Path(path), 'L' if channels == 1 else 'RGB')
+    edge = _edge_colour(picture)
+    pixels = np.asarray(_fit(picture, height, width, edge)).reshape(height, width, channels)
+    paper = channels == 1 and edge[0] > _BRIGHT
+    return 255 - pixels if invert == 'yes' or (invert == 'auto' and paper) else pixels.copy()
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Returns the files named, with each folder replaced by the pictures below it, sorted.
+
+    Raises:
+      UserError: a path does not exist, or a folder has no pictures.
+    """
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f'{path} does not exist.')
+        if not path.is_dir():
+            files.append(path)
+            continue
+        below = sorted(p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES and p.is_file())
+        if not below:
+            raise UserError(f'{path} has no pictures ({" ".join(sorted(_SUFFIXES))}).')
+        files.extend(below)
+    return files
+
+
+def _open(path: Path, mode: str) -> Image.Image:
+    """Reads a whole picture, upright, opaque, in mode 'L' or 'RGB'; names the file on failure."""
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f'{path} is empty (zero bytes).')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # Pillow's, on odd metadata; errors still raise
+            with Image.open(path) as file:
+                if file.width * file.height > _MAX_PIXELS:
+                    raise Image.DecompressionBombError(f'{file.width}x{file.height} pixels')
+                file.load()
+                return _to_mode(ImageOps.exif_transpose(file), mode)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f'{path} is too large to be read safely ({error}): scale it down first.'
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(f'{path} does not exist.') from error
+    except Image.UnidentifiedImageError as error:
+        raise UserError(f'{path} is not a picture that can be read (PNG, JPEG, ...).') from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        raise UserError(f'{path} cannot be read as a picture: {error}.') from error
+
+
+def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Converts to opaque 8-bit 'L' or 'RGB'."""
+    if picture.mode.startswith(('I', 'F')):
+        picture = _to_8_bits(picture)
+    if picture.has_transparency_data:
+        picture = _flatten(picture.convert('RGBA'))
+    return picture.convert(mode)
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """Scales a picture of mode I;16, I or F: by 65535 if it says 16 bits, else by its range.
+
+    Modes I and F have no fixed white, so the smallest usual one that holds the picture is taken:
+    1 (F only), 255, 65535, or its own maximum.
+    """
+    values = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0, neginf=0)
+    usual = (65535,) if picture.mode.startswith('I;16') else (255, 65535)
+    usual = (1, *usual) if picture.mode == 'F' else usual
+    white = next((top for top in usual if values.max() <= top), values.max())
+    return Image.fromarray(np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """Lays an RGBA picture on white if what is visible of it is dark, else on black."""
+    grey = np.asarray(picture.convert('RGB').convert('L'), np.float64)
+    alpha = np.asarray(picture.getchannel('A'), np.float64)
+    dark = (grey * alpha).sum() <= _BRIGHT * alpha.sum()
+    ground = Image.new('RGBA', picture.size, (255, 255, 255) if dark else (0, 0, 0))
+    return Image.alpha_composite(ground, picture).convert('RGB')
+
+
+def _edge_colour(picture: Image.Image) -> tuple[int, ...]:
+    """The median, channel by channel, of the pixels along the four sides."""
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(value) for value in np.median(edge, axis=0))
+
+
+def _fit(picture: Image.Image, height: int, width: int, edge: tuple[int, ...]) -> Image.Image:
+    """Scales to the largest size that fits, and centres it on the colour `edge`."""
+    if picture.size == (width, height):
+        return picture
+    scale = min(width / picture.width, height / picture.height)
+    size = tuple(
+        min(max(1, round(side * scale)), limit)
+        for side, limit in ((picture.width, width), (picture.height, height))
+    )
+    frame = Image.new(picture.mode, (width, height), edge)
+    corner = ((width - size[0]) // 2, (height - size[1]) // 2)
+    frame.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
+    return frame
