@@ -1,0 +1,1 @@
+"""One file per experiment; base.py lists every field, schema.py checks them."""

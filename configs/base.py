@@ -1,0 +1,89 @@
+"""Every field of a run's configuration, once: its type, default, range and meaning.
+
+An experiment file starts from `get_config()` and says only how it differs. `scope` says whether a
+field belongs to the experiment (it decides the numbers, and must be the same when a run is resumed)
+or to the run (devices, paths, logging: it may change).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.schema import Field, build
+
+EXPERIMENT, RUN = 'experiment', 'run'
+
+FIELDS = (
+    Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1),
+    Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
+    Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
+    Field('steps', None, 'Length of the run in updates; if given, it replaces epochs.', int, low=1),
+    Field('accumulate', 1, 'Micro-batches per update; divides batch_size.', low=1),
+    Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
+          choices=('float32', 'bfloat16')),
+    Field('label_smoothing', 0.0, 'Share of the target spread over all classes.', low=0, below=1),
+    Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
+          low=0, below=1),
+    Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
+    Field('deterministic', False, 'Ask a GPU for deterministic kernels (slower); CPUs are anyway.'),
+    # --- model; None leaves an option at the model's own default -----------------------------
+    Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
+    Field('model.dropout_rate', None, 'Probability of dropping a unit.', float, low=0, below=1),
+    Field('model.activation', None, 'Nonlinearity: relu or tanh.', str),
+    Field('model.pooling', None, 'Pooling: max or average.', str),
+    Field('model.normalization', None, 'Normalisation layers: batch or none.', str),
+    Field('model.downsample', None, 'How strided_cnn halves the image: stride or max_pool.', str),
+    Field('model.units', None, 'Units per hidden layer of fcn.', int, low=1),
+    Field('model.depth', None, 'Hidden layers of fcn.', int, low=0),
+    Field('model.width', None, 'Factor on the number of filters.', float, above=0),
+    # --- data ----------------------------------------------------------------------------------
+    Field('data.name', 'digits', "'digits' is built in; tools.prepare_data makes others."),
+    Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),
+    Field('data.mean', (0.1307,), 'Per channel, of pixels in [0, 1]; subtracted. One serves all.'),
+    Field('data.std', (0.3081,), 'Per channel, of pixels in [0, 1]; divided by. One serves all.'),
+    Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0),
+    Field('augment.rotate', 0.0, 'Largest rotation either way, in degrees.', low=0, high=180),
+    Field('augment.scale', 0.0, 'Largest relative change of size either way.', low=0, below=1),
+    # --- optimiser; None leaves an option at its own default --------------------------------
+    Field('optimizer.name', 'sgd', 'The rule of the update.',
+          choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
+    Field('optimizer.learning_rate', 0.1, 'Peak of the schedule.', above=0),
+    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0),
+    Field('optimizer.clip_norm', None, 'Largest global norm of the gradient.', float, above=0),
+    Field('optimizer.momentum', None, 'sgd, lars, rmsprop.', float, low=0, below=1),
+    Field('optimizer.nesterov', None, 'sgd, lars.', bool),
+    Field('optimizer.beta1', None, 'adam, adamw, lamb.', float, low=0, below=1),
+    Field('optimizer.beta2', None, 'adam, adamw, lamb.', float, low=0, below=1),
+    Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop.', float, above=0),
+    Field('optimizer.decay', None, 'rmsprop: decay of the mean square.', float, low=0, below=1),
+    Field('optimizer.trust_coefficient', None, 'lars.', float, above=0),
+    Field('schedule.name', 'cosine', 'Shape of the learning rate after warm-up.',
+          choices=('cosine', 'step', 'constant')),
+    Field('schedule.unit', 'epochs', 'Unit of warmup and milestones.', choices=('epochs', 'steps')),
+    Field('schedule.warmup', 0.0, 'Linear rise from zero to the peak.', low=0),
+    Field('schedule.milestones', (), 'step: where the rate is multiplied by factor.'),
+    Field('schedule.factor', 0.1, 'step: what it is multiplied by.', above=0, high=1),
+    Field('schedule.final', 0.0, 'cosine: rate at the end, as a share of the peak.', low=0, high=1),
+    # --- the run: free to change on resume ------------------------------------------------
+    Field('runner', 'pmap', 'What spreads the step over the devices.', scope=RUN,
+          choices=('pmap', 'shard_map')),
+    Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
+          scope=RUN),
+    Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',
+          low=0, scope=RUN),
+    Field('eval_every', 1.0, 'Epochs between validations.', above=0, scope=RUN),
+    Field('eval_batch_size', 1000, 'Examples per evaluation call, over all devices.', low=1,
+          scope=RUN),
+    Field('log_every', 20, 'Updates between records of the training metrics.', low=1, scope=RUN),
+    Field('checkpoint.every', 1.0, 'Epochs between checkpoints.', above=0, scope=RUN),
+    Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every.', int,
+          low=1, scope=RUN),
+    Field('checkpoint.keep', 2, 'Latest checkpoints kept, beside the best one.', low=1, scope=RUN),
+    Field('checkpoint.best', 'validation/accuracy', 'What the best checkpoint is best at.',
+          choices=('validation/accuracy', 'validation/loss'), scope=RUN),
+    Field('compilation_cache', 'auto', "Folder of compiled programs; 'auto': the user's cache; "
+          "'off': none.", scope=RUN),
+)  # fmt: skip
+
+
+def get_config() -> ConfigDict:
+    """Returns all fields at their defaults, locked: a misspelt name is an error at once."""
+    return build(FIELDS)

@@ -1,0 +1,296 @@
+"""The configuration's mechanism: build from fields, load, override, check, compare."""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import json
+import math
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from errors import UserError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of the configuration.
+
+    Attributes:
+      name: dotted path, such as 'optimizer.momentum'.
+      default: its value where nobody says otherwise; None makes the field optional.
+      doc: what it means, with its unit.
+      value_type: its Python type; read off the default unless that is None.
+      low, high, above, below: its range; the first two belong to it, the last two do not.
+      choices: all its values, if it has few.
+      scope: 'experiment' (must be the same on resume) or 'run' (may change).
+    """
+
+    name: str
+    default: Any
+    doc: str
+    value_type: type | None = None
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple = ()
+    scope: str = 'experiment'
+
+    @property
+    def kind(self) -> type:
+        """The Python type of a value."""
+        return self.value_type or type(self.default)
+
+    def check(self, value: Any) -> Any:
+        """Returns `value`, as the field's type; raises UserError if it is not fit."""
+        if value is None and self.default is None:
+            return None
+        value = self._converted(value)
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f'config.{self.name} must be finite, not {value!r}.')
+        if self.choices and value not in self.choices:
+            listed = ', '.join(map(repr, self.choices))
+            hint = did_you_mean(str(value), map(str, self.choices))
+            raise UserError(f'config.{self.name} must be one of {listed}, not {value!r}.{hint}')
+        bounds = (
+            (self.low, 'at least', lambda v, b: v >= b),
+            (self.high, 'at most', lambda v, b: v <= b),
+            (self.above, 'greater than', lambda v, b: v > b),
+            (self.below, 'less than', lambda v, b: v < b),
+        )
+        for bound, words, fits in bounds:
+            if bound is not None and not fits(value, bound):
+                raise UserError(f'config.{self.name} must be {words} {bound}, not {value!r}.')
+        return value
+
+    def _converted(self, value: Any) -> Any:
+        """The value as the field's type: int may serve as float, list as tuple, nothing else."""
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        if self.kind is float and is_int:
+            return float(value)
+        if self.kind is tuple and isinstance(value, (list, tuple)):
+            if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+                return tuple(float(v) for v in value)
+        elif isinstance(value, self.kind) and not (self.kind is int and not is_int):
+            return value
+        wanted = {'tuple': 'a tuple of numbers, such as (0.5,)', 'str': 'a text'}
+        name = self.kind.__name__
+        raise UserError(
+            f'config.{self.name} must be {wanted.get(name, f"of type {name}")}, not {value!r}.'
+        )
+
+
+def build(fields: tuple[Field, ...]) -> ConfigDict:
+    """Returns a locked ConfigDict with every field at its default."""
+    config = ConfigDict()
+    for field in fields:
+        section, _, leaf = field.name.rpartition('.')
+        if section and section not in config:
+            config[section] = ConfigDict()
+        owner = config[section] if section else config
+        owner[leaf] = field.default
+    return config.lock()
+
+
+def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
+    """Returns {dotted name: value} of a ConfigDict or nested dict."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, dict)):
+            flat.update(flatten(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat
+
+
+def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
+    """Returns a new locked config, each field checked and of its own type.
+
+    Raises:
+      UserError: an unknown or missing field, a wrong type, a value out of range.
+    """
+    if not isinstance(config, ConfigDict):
+        raise UserError(f'get_config() must return a ConfigDict, not {type(config).__name__}.')
+    known = {field.name: field for field in fields}
+    flat = flatten(config)
+    for name in flat:
+        if name not in known:
+            raise UserError(unknown(name, known))
+    checked = build(fields)
+    for name, field in known.items():
+        if name not in flat:
+            section = name.rpartition('.')[0]
+            raise UserError(
+                f'config.{name} is missing: config.{section} was replaced as a whole; '
+                'assign its fields one by one.'
+            )
+        with checked.ignore_type():
+            _assign(checked, name, field.check(flat[name]))
+    return checked
+
+
+def unknown(name: str, known: Any) -> str:
+    """The sentence for a field that does not exist; also looks at the last part of the name."""
+    known = list(known)
+    hint = did_you_mean(f'config.{name}', [f'config.{k}' for k in known])
+    if not hint:
+        leaves = {k.rpartition('.')[2]: k for k in known}
+        near = difflib.get_close_matches(name.rpartition('.')[2], leaves, n=1)
+        hint = f' Did you mean "config.{leaves[near[0]]}"?' if near else ''
+    return f'config.{name} is not a field of the configuration.{hint}'
+
+
+def _assign(config: ConfigDict, name: str, value: Any) -> None:
+    *sections, leaf = name.split('.')
+    for section in sections:
+        config = config[section]
+    config[leaf] = value
+
+
+def load(path: str) -> ConfigDict:
+    """Reads a config: a .py file with get_config(), or a .json file that a run or sweep wrote.
+
+    Raises:
+      UserError: no such file, or the file does not run; names the line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
+        raise UserError(f'There is no config file {path}.{did_you_mean(path, near)}')
+    if file.suffix == '.json':
+        return _load_json(file)
+    spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    if spec is None:
+        raise UserError(f'{path} is neither a .py file with get_config() nor a .json file.')
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        get_config = module.get_config
+    except AttributeError as error:
+        if not hasattr(module, 'get_config'):
+            raise UserError(f'{path} has no function get_config().') from error
+        raise UserError(_where(path, error)) from error
+    except Exception as error:
+        raise UserError(_where(path, error)) from error
+    try:
+        return get_config()
+    except Exception as error:
+        raise UserError(_where(path, error)) from error
+
+
+def _load_json(file: Path) -> ConfigDict:
+    from configs import base
+
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{file} is not readable as JSON: {error}.') from error
+    config = base.get_config()
+    known = flatten(config)
+    for name, value in flatten(values).items():
+        if name not in known:
+            raise UserError(f'{file}: {unknown(name, known)}')
+        with config.ignore_type():
+            _assign(config, name, tuple(value) if isinstance(value, list) else value)
+    return config
+
+
+def _where(path: str, error: Exception) -> str:
+    """'file, line n: what' for an error raised while a config file ran."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    line = f', line {frames[-1].lineno}' if frames else ''
+    if isinstance(error, SyntaxError) and error.lineno:
+        line = f', line {error.lineno}'
+    text = ' '.join(str(error.args[0] if error.args else error).split())
+    return f'{path}{line}: {type(error).__name__}: {text}'
+
+
+def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]) -> None:
+    """Applies '--config.a.b=value' arguments in place.
+
+    Raises:
+      UserError: not of that form, unknown field, or a value of the wrong type or range.
+    """
+    known = {field.name: field for field in fields}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix('--config.').partition('=')
+        if not argument.startswith('--config.'):
+            options = ('--config', '--workdir', '--resume', '--extend', '--list', '--help')
+            hint = did_you_mean(argument.partition('=')[0], options)
+            raise UserError(f'{argument} is not an option of this command.{hint}')
+        if name not in known:
+            raise UserError(unknown(name, known))
+        if not equals:
+            raise UserError(f'--config.{name} needs a value: --config.{name}=VALUE.')
+        with config.ignore_type():
+            _assign(config, name, known[name].check(_parse(text, known[name])))
+
+
+def _parse(text: str, field: Field) -> Any:
+    """The value that a command line means, by the field's type; text stays text where unsure."""
+    if text.lower() == 'none' and field.default is None:
+        return None
+    if field.kind is str:
+        return text
+    if field.kind is bool:
+        return {'true': True, 'false': False, '1': True, '0': False}.get(text.lower(), text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    if field.kind is tuple and isinstance(value, (int, float)):
+        return (value,)
+    return value
+
+
+def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> dict[str, tuple]:
+    """Returns {name: (old, new)} of the fields of one scope that differ."""
+    missing = '(absent)'
+    old, new = flatten(old), flatten(new)
+    names = [field.name for field in fields if field.scope == scope]
+    pairs = {name: (plain(old.get(name, missing)), plain(new.get(name, missing))) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: tuples become lists, ConfigDicts become dicts."""
+    if isinstance(value, (ConfigDict, dict)):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def describe(fields: tuple[Field, ...]) -> str:
+    """Returns the list of all fields for --help: name, default, meaning."""
+    width = max(len(field.name) for field in fields)
+    rows = [f'  {f.name:<{width}}  {f.doc} [{f.default!r}]' for f in fields]
+    return '\n'.join(rows)
+
+
+def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
+    """Loads a config file, applies the command line, and checks the whole.
+
+    Raises:
+      UserError: whatever is wrong with either.
+    """
+    from configs import base
+
+    config = load(path)
+    try:
+        config = validate(config, base.FIELDS)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    override(config, arguments, base.FIELDS)
+    return validate(config, base.FIELDS)
+
+
+if __name__ == '__main__':
+    from configs import base
+
+    sys.stdout.write(describe(base.FIELDS) + '\n')
