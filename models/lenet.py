@@ -1,0 +1,51 @@
+"""LeNet-5: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document
+recognition", section II.B, in the form that is taught today.
+
+Against the paper: the second convolution sees all six maps (table I left some out), pooling has no
+weights of its own, the output is a plain dense layer, and 28x28 images are padded by the first
+convolution. 61,706 parameters at 28x28x1 and 10 classes.
+"""
+
+from collections import OrderedDict
+from typing import Literal
+
+import jax
+
+from models.layers import activate, pool
+from models.network import Network
+
+
+class LeNet(Network):
+    """Two convolutions, each pooled, and three dense layers; dropout after the two hidden ones.
+
+    Stages at 28x28: conv1 28x28x6, pool1 14x14x6, conv2 10x10x16, pool2 5x5x16, dense1 120,
+    dense2 84.
+    """
+
+    activation: Literal['relu', 'tanh'] = 'relu'
+    pooling: Literal['max', 'average'] = 'max'
+
+    def setup(self):
+        """Makes the layers."""
+        layer = self.factory()
+        self.conv1 = layer.conv(6, window=5, padding=2)
+        self.conv2 = layer.conv(16, window=5)
+        self.dense1 = layer.dense(120)
+        self.dense2 = layer.dense(84)
+        self.dropout = layer.dropout()
+        self.head = layer.dense(self.num_classes)
+
+    def stages(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> OrderedDict[str, jax.Array]:
+        """Returns the stages; see Network."""
+        del mask
+        stages = OrderedDict()
+        stages['conv1'] = x = activate(self.conv1(self.prepare(images)), self.activation)
+        stages['pool1'] = x = pool(x, self.pooling)
+        stages['conv2'] = x = activate(self.conv2(x), self.activation)
+        stages['pool2'] = x = pool(x, self.pooling)
+        x = x.reshape(x.shape[0], -1)
+        stages['dense1'] = x = self.dropout(activate(self.dense1(x), self.activation), train)
+        stages['dense2'] = self.dropout(activate(self.dense2(x), self.activation), train)
+        return stages

@@ -1,0 +1,76 @@
+"""What all networks share: their fields, and the way from the last stage to the logits."""
+
+import dataclasses
+from collections import OrderedDict
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models.layers import LayerFactory, at_least_float32
+
+
+class Network(nn.Module):
+    """An image classifier. A family defines `setup` (with `self.head`) and `stages`.
+
+    Fields: `num_classes` (0: features instead of logits); `dtype`, in which it computes, and
+    `param_dtype`, in which it keeps its parameters; `dropout_rate`, in [0, 1), which may be a
+    traced scalar; `axis_name`, the mapped axis over which batch norm's statistics are synchronised,
+    None for not.
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    dropout_rate: float = dataclasses.field(default=0.0, metadata={'at_least': 0, 'below': 1})
+    axis_name: str | None = None
+
+    def factory(self) -> LayerFactory:
+        """Returns the maker of this network's layers."""
+        return LayerFactory(self.dtype, self.param_dtype, self.dropout_rate, self.axis_name)
+
+    def stages(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> OrderedDict[str, jax.Array]:
+        """Returns stage name -> feature map, in order; the logits come from the last.
+
+        A feature map is [b, h, w, c], or [b, units] after a fully connected layer. `images` is
+        [b, h, w, channels], float. `mask` [b] is 0 where an example is padding, which then does not
+        count in batch norm's statistics; None is all ones. (An OrderedDict keeps its order through
+        jit, a dict does not.)
+
+        Raises UserError, with the arithmetic, where the images are too small.
+        """
+        raise NotImplementedError
+
+    def pool_features(self, features: jax.Array) -> jax.Array:
+        """Takes the last stage to [b, features], what `num_classes=0` returns: it flattens."""
+        return features.reshape(features.shape[0], -1)
+
+    def classify(self, features: jax.Array, train: bool) -> jax.Array:
+        """Takes the pooled features [b, features] to [b, num_classes]."""
+        del train
+        return self.head(features)
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits [b, num_classes], float32 at least; arguments as for `stages`."""
+        stages = self.stages(images, train, mask)
+        outputs = self.pool_features(next(reversed(stages.values())))
+        if self.num_classes:
+            outputs = self.classify(outputs, train)
+        return outputs.astype(at_least_float32(self.dtype))
+
+    def prepare(self, images: jax.Array) -> jax.Array:
+        """Returns the images in the compute dtype.
+
+        Raises TypeError unless they are floats [b, h, w, c].
+        """
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(
+                'images are normalised floats [batch, height, width, channels], '
+                f'not {images.dtype} {images.shape}'
+            )
+        return images.astype(self.dtype)

@@ -1,0 +1,352 @@
+"""Builds the README's tables of results from the result.json files of finished runs.
+
+  python -m tools.results --list             the tables there are
+  python -m tools.results digits             run what the table still lacks, then print it
+  python -m tools.results                    print every table; runs nothing
+  python -m tools.results --update_readme    write every table into README.md; runs nothing
+
+A run that has its result.json is never repeated, and one that was stopped goes on, so a command
+that was interrupted is just started again. Flags after -- go to train.py:
+
+  python -m tools.results mnist -- --config.data.dir=DIR
+
+The tables are declared in tools/experiments.py.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import math
+import re
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import console as rich_console
+from rich import live as rich_live
+from rich import markup as rich_markup
+
+from errors import UserError
+from tools.experiments import TABLES, Row, Table, find_table, run_folder
+from training.progress import format_seconds
+from training.records import naming_file, replace_file
+
+ROOT = Path(__file__).resolve().parent.parent
+TO_BE_CONTINUED = 75  # train.py was asked to stop, has saved, and wants to be started again
+MOST_STARTS = 20
+
+
+# --- reading results ---------------------------------------------------------------------------
+
+
+def read_result(workdir: Path, table: Table, row: Row, seed: int) -> dict[str, Any] | None:
+    """Returns a run's result, None if it is not there; refuses one that is not this row's."""
+    path = run_folder(workdir, table, row, seed) / 'result.json'
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text())
+        found = {'seed': result['seed']}
+        found |= {key: _lookup(result['config'], key) for key, _ in row.overrides}
+        numbers = [float(result[key]) for key in ('steps', 'test_accuracy', 'wall_seconds')]
+        hardware = f'{result["device"]}{int(result["devices"])}'
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f'{path} is not a result of train.py: {error!r}.') from error
+    if not all(map(math.isfinite, numbers)) or not hardware:
+        raise UserError(f'{path} holds a number that is not finite.')
+    # Through JSON, as the result itself went: a tuple comes back as a list.
+    declared = json.loads(json.dumps({'seed': seed, **dict(row.overrides)}))
+    for key, value in declared.items():
+        if found[key] != value:
+            raise UserError(
+                f'{path} was made with {key} = {found[key]!r}, but table "{table.name}" declares '
+                f'{value!r}. Move the folder away and run it again: {table.command}'
+            )
+    return result
+
+
+def _lookup(config: Any, key: str) -> Any:
+    for part in key.split('.'):
+        config = config[part]
+    return config
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+HEAD = ('Model', 'Test accuracy', 'Seeds', 'Steps', 'Time per run', 'Hardware', 'Published')
+
+
+def markdown(table: Table, workdir: Path) -> str:
+    """Returns a table as Markdown, with its caption above and its command below."""
+    lines = [table.caption, '', _line(HEAD), _line(['---'] * len(HEAD))]
+    lines += [_line(cells(table, row, workdir)) for row in table.rows]
+    return '\n'.join([*lines, '', f'Reproduce: `{table.command}`'])
+
+
+def cells(table: Table, row: Row, workdir: Path) -> list[str]:
+    """Returns the cells of one row, from the results that are there."""
+    results = [read_result(workdir, table, row, seed) for seed in row.seeds]
+    results = [result for result in results if result is not None]
+    if not results:
+        return [row.label, 'not run', str(len(row.seeds)), '-', '-', '-', row.published]
+    seeds = f'{len(row.seeds)}'
+    if len(results) < len(row.seeds):
+        seeds = f'{len(results)} of {len(row.seeds)}'
+    return [
+        row.label,
+        format_accuracy([result['test_accuracy'] for result in results]),
+        seeds,
+        _each(f'{result["steps"]:,}' for result in results),
+        format_seconds(statistics.median(result['wall_seconds'] for result in results)),
+        _each(_hardware(result) for result in results),
+        row.published,
+    ]
+
+
+def format_accuracy(accuracies: Sequence[float]) -> str:
+    """Returns mean and sample standard deviation (n - 1) in per cent; of one value, the value."""
+    percent = [100 * accuracy for accuracy in accuracies]
+    mean = f'{statistics.fmean(percent):.2f}'
+    if len(percent) == 1:
+        return f'{mean} %'
+    return f'{mean} ± {statistics.stdev(percent):.2f} %'
+
+
+def _hardware(result: dict[str, Any]) -> str:
+    devices, device = int(result['devices']), result['device']
+    if devices == 1:
+        return device
+    if 'CPU' in device:  # the cores are counted already; the devices are virtual ones
+        return f'{device} as {devices} devices'
+    return f'{devices} x {device}'
+
+
+def _each(texts: Iterator[str]) -> str:
+    return ', '.join(dict.fromkeys(texts))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def update_readme(readme: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> None:
+    """Puts every table between its markers in the README."""
+    try:
+        text = readme.read_text()
+    except OSError as error:
+        raise UserError(f'Cannot read {readme}: {error.strerror}.') from error
+    for name in re.findall(r'<!-- results:(.*?) -->', text):
+        find_table(name, tables)
+    for table in tables:
+        begin, end = f'<!-- results:{table.name} -->', f'<!-- /results:{table.name} -->'
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise UserError(f'{readme} needs one line "{begin}" and after it one line "{end}".')
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f'{before}{begin}\n{markdown(table, workdir)}\n{end}{after}'
+    with naming_file(readme):
+        replace_file(readme, text.encode())
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+class Runner:
+    """Runs what a table lacks, several runs side by side if asked to.
+
+    Args:
+      workdir: the folder of all results.
+      jobs: how many runs at the same time; times per run can be compared for 1 only.
+      flags: more flags for train.py.
+      train: the training command's file.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        jobs: int = 1,
+        flags: Sequence[str] = (),
+        train: Path = ROOT / 'train.py',
+    ):
+        self._workdir = workdir.resolve()  # train.py is started in ROOT, not here
+        self._jobs = jobs
+        self._flags = flags
+        self._train = train
+        self._stopped = threading.Event()
+        self._running = {}  # name of a run -> (process, log file)
+        self._console = rich_console.Console()
+
+    def run(self, table: Table) -> None:
+        """Runs what has no result yet; raises UserError that names the runs that failed."""
+        runs = [
+            (row, seed)
+            for row in table.rows
+            for seed in row.seeds
+            if read_result(self._workdir, table, row, seed) is None
+        ]
+        if not runs:
+            return
+        self._say(f'runs to do: {len(runs)}; their logs are in {self._workdir / table.name}')
+        with concurrent.futures.ThreadPoolExecutor(self._jobs) as executor:
+            futures = {executor.submit(self._run, table, *run): run for run in runs}
+            try:
+                failures = self._watch(table, futures)
+            except KeyboardInterrupt:
+                self._stop()
+                executor.shutdown(cancel_futures=True)
+                raise
+        if failures:
+            raise UserError(f'{len(failures)} of {len(runs)} runs failed:\n' + '\n'.join(failures))
+
+    def _watch(self, table: Table, futures: dict) -> list[str]:
+        """Shows the runs until all are done; returns what went wrong."""
+        start, failures, pending = time.monotonic(), [], set(futures)
+        screen = contextlib.nullcontext()
+        if self._console.is_terminal:
+            screen = rich_live.Live(console=self._console, auto_refresh=False, transient=True)
+        with screen as live:
+            while pending:
+                done, pending = concurrent.futures.wait(
+                    pending, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    row, seed = futures[future]
+                    failure = future.result()
+                    failures += [failure] if failure else []
+                    finished = len(futures) - len(pending)
+                    left = (time.monotonic() - start) / finished * len(pending)
+                    outcome = 'FAILED' if failure else self._outcome(table, row, seed)
+                    rest = f', about {format_seconds(left)} left' if pending else ''
+                    self._say(
+                        f'[{finished}/{len(futures)}] {row.label}, seed {seed}: {outcome}{rest}'
+                    )
+                if live is not None:
+                    live.update('\n'.join(self._last_lines()), refresh=True)
+        return failures
+
+    def _run(self, table: Table, row: Row, seed: int) -> str:
+        """Runs one training, again while it asks for it; returns what went wrong, or ''."""
+        folder = run_folder(self._workdir, table, row, seed)
+        with naming_file(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        log = folder.with_name(f'{folder.name}.log')
+        command = [sys.executable, str(self._train), *row.flags(seed), f'--workdir={folder}']
+        name = f'{row.label}, seed {seed}'
+        for _ in range(MOST_STARTS):
+            if self._stopped.is_set():
+                return f'  {name}: not run'
+            with log.open('ab') as output:
+                process = subprocess.Popen(
+                    [*command, *self._flags],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+                self._running[name] = (process, log)
+                if self._stopped.is_set():  # set between the question above and this line
+                    process.terminate()
+                code = process.wait()
+                del self._running[name]
+            if code != TO_BE_CONTINUED:
+                break
+        reason = f'exit code {code}'
+        if code == 0:
+            try:
+                if read_result(self._workdir, table, row, seed) is not None:
+                    return ''
+                reason = 'no result.json'
+            except UserError as error:
+                reason = str(error)
+        return (
+            f'  {name}: {reason}, "{_last_line(log)}"\n    {shlex.join([*command, *self._flags])}'
+        )
+
+    def _stop(self) -> None:
+        """Asks the running ones to save and end."""
+        self._stopped.set()
+        for process, _ in list(self._running.values()):
+            process.terminate()
+
+    def _outcome(self, table: Table, row: Row, seed: int) -> str:
+        result = read_result(self._workdir, table, row, seed)
+        accuracy = format_accuracy([result['test_accuracy']])
+        return f'{accuracy} in {format_seconds(result["wall_seconds"])}'
+
+    def _last_lines(self) -> Iterator[str]:
+        for name, (_, log) in list(self._running.items()):
+            yield rich_markup.escape(f'{name}: {_last_line(log)}')
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _last_line(log: Path) -> str:
+    with contextlib.suppress(OSError), log.open('rb') as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors='replace').split('\n')
+        return next((line.strip() for line in reversed(lines) if line.strip()), '')
+    return ''
+
+
+# --- command -----------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.results',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('name', nargs='?', help='the table to run and print')
+    parser.add_argument('--workdir', type=Path, default=Path('runs/results'), help='all results')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
+    parser.add_argument('--readme', type=Path, default=ROOT / 'README.md', help='file to update')
+    parser.add_argument('--update_readme', action='store_true', help='write the tables into it')
+    parser.add_argument('--list', action='store_true', help='list the tables')
+    own, flags = list(sys.argv[1:] if argv is None else argv), []
+    if '--' in own:  # argparse would take what follows for arguments of its own
+        own, flags = own[: own.index('--')], own[own.index('--') + 1 :]
+    args = parser.parse_args(own)
+    # A polite kill ends as Ctrl-C does: the trainings are told to save before this ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _command(args, flags)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on', file=sys.stderr)
+        return 130
+
+
+def _command(args: argparse.Namespace, flags: Sequence[str]) -> int:
+    if args.jobs < 1:
+        raise UserError(f'--jobs must be 1 or more, not {args.jobs}.')
+    if args.list:
+        for table in TABLES:
+            runs = sum(len(row.seeds) for row in table.rows)
+            print(f'{table.name:<12} {runs:>2} runs  {table.caption}')
+        return 0
+    tables = TABLES
+    if args.name:
+        tables = [find_table(args.name)]
+        Runner(args.workdir, args.jobs, flags).run(tables[0])
+    if args.update_readme:
+        update_readme(args.readme, args.workdir)
+    else:
+        print('\n\n'.join(markdown(table, args.workdir) for table in tables))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

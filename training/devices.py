@@ -1,0 +1,156 @@
+"""Starts JAX: virtual CPU devices, several hosts, the compilation cache. Comes first."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from errors import UserError
+
+APPLICATION = 'functional-cnn'
+
+
+def prepare_environment(config) -> None:
+    """Sets what the XLA libraries read when they load; JAX must not have started.
+
+    XLA's CPU client needs two threads per virtual device or it may deadlock in a collective.
+    """
+    virtual = config.devices
+    flags = os.environ.get('XLA_FLAGS', '')
+    found = re.search(r'--xla_force_host_platform_device_count=(\d+)', flags)
+    virtual = max(virtual, int(found.group(1)) if found else 0)
+    if virtual > 1:
+        os.environ.setdefault('PJRT_NPROC', str(max(2 * virtual, os.cpu_count() or 1)))
+    if config.deterministic and '--xla_gpu_deterministic_ops' not in flags:
+        os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+    # Absent accelerators are not news.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+
+def start(config) -> list:
+    """Starts JAX as configured and returns the devices of all processes.
+
+    Raises:
+      UserError: fewer devices than configured, no such coordinator, or a malformed address.
+    """
+    prepare_environment(config)
+    import jax
+
+    jax.config.update('jax_threefry_partitionable', True)
+    if config.devices:
+        # Only the CPU's client heeds this, and only before it has started.
+        _try_update('jax_num_cpu_devices', config.devices)
+    _enable_cache(config.compilation_cache)
+    _connect(config.distributed)
+    return choose(jax.devices(), config.devices)
+
+
+def choose(devices: list, per_process: int) -> list:
+    """Returns the first `per_process` devices of every process, all of them if 0."""
+    if not per_process:
+        return devices
+    chosen = []
+    for process in sorted({d.process_index for d in devices}):
+        own = [d for d in devices if d.process_index == process]
+        if len(own) < per_process:
+            raise UserError(
+                f'config.devices is {per_process}, but process {process} has {len(own)} '
+                f'{own[0].platform} device(s). Set it to at most {len(own)}, or to 0 for all.'
+            )
+        chosen += own[:per_process]
+    return chosen
+
+
+def _try_update(option: str, value) -> None:
+    import jax
+
+    if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+        return
+    # JAX may have started already (a test, a notebook): `choose` looks at what there is.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update(option, value)
+
+
+def _enable_cache(setting: str) -> None:
+    """Keeps compiled programs between runs, however small and quick to compile."""
+    import jax
+
+    if setting == 'off':
+        return
+    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    folder = home / APPLICATION / 'xla' if setting == 'auto' else Path(setting)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # A cache that cannot be written is no reason not to train.
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _connect(setting: str) -> None:
+    """Joins the other processes, if there are any."""
+    import jax
+
+    if setting == 'off' or (setting == 'auto' and not several_processes(os.environ)):
+        return
+    arguments = {}
+    if setting != 'auto':
+        arguments = parse_address(setting)
+    elif os.environ.get('JAX_NUM_PROCESSES'):
+        arguments = {
+            'num_processes': int(os.environ['JAX_NUM_PROCESSES']),
+            'process_id': int(os.environ.get('JAX_PROCESS_ID', 0)),
+        }
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f'config.distributed={setting}: the processes could not be connected: {error}'
+        ) from error
+
+
+def several_processes(environment) -> bool:
+    """Whether a launcher says that this process is one of several."""
+    counts = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
+    if any(environment.get(name, '1').isdigit() and int(environment.get(name, '1')) > 1
+           for name in counts):  # fmt: skip
+        return True
+    return len(environment.get('TPU_WORKER_HOSTNAMES', '').split(',')) > 1
+
+
+def parse_address(setting: str) -> dict:
+    """Parses 'host:port,processes,index'.
+
+    Raises:
+      UserError: it is not of that form.
+    """
+    match = re.fullmatch(r'([^,\s]+:\d+),(\d+),(\d+)', setting)
+    if not match or int(match[3]) >= int(match[2]):
+        raise UserError(
+            f'config.distributed must be auto, off, or host:port,processes,index with index below '
+            f'processes, such as 10.0.0.1:1234,2,0; not {setting!r}.'
+        )
+    return {
+        'coordinator_address': match[1],
+        'num_processes': int(match[2]),
+        'process_id': int(match[3]),
+    }
+
+
+def describe(devices: list) -> str:
+    """Returns what the devices are, such as '2 CPU cores (AMD EPYC)' or 'NVIDIA H100'."""
+    device = devices[0]
+    if device.platform != 'cpu':
+        return device.device_kind
+    model = ''
+    try:
+        text = Path('/proc/cpuinfo').read_text()
+        found = re.search(r'model name\s*:\s*(.+)', text)
+        model = f' ({found.group(1).strip()})' if found else ''
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{cores} CPU cores{model}'

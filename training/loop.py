@@ -1,0 +1,255 @@
+"""The training loop: state(t+1) = step(state(t), batch(t)), with what surrounds it.
+
+It keeps at most two steps under way (the loss of step i-2 is waited for), which bounds memory,
+keeps XLA's CPU collectives from starving each other, and finds a non-finite loss soon. Nothing in a
+step waits for the host.
+"""
+
+import collections
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+import input_pipeline
+from errors import UserError
+from training.checkpoints import Checkpoints
+from training.experiment import Experiment
+from training.preemption import Preemption
+from training.progress import Progress
+from training.records import Records
+from training.runner import Runner
+
+RUN_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """At which steps something is due besides training.
+
+    A period is in epochs and need not be a whole number of steps: the k-th time is at
+    round(k * period), and at the last step.
+    """
+
+    steps: int
+    log_every: int
+    eval_every: float
+    save_every: float
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> 'Schedule':
+        """Reads the periods off the configuration."""
+        config, epoch = experiment.config, experiment.steps_per_epoch
+        every = config.checkpoint.every_steps or config.checkpoint.every * epoch
+        return cls(experiment.steps, config.log_every, config.eval_every * epoch, every)
+
+    def _due(self, step: int, period: float) -> bool:
+        period = max(period, 1.0)
+        return step == self.steps or step == round(max(round(step / period), 1) * period)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the validation split is read after `step` updates."""
+        return self._due(step, self.eval_every)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is written after `step` updates."""
+        return self._due(step, self.save_every)
+
+    def logs(self, step: int) -> bool:
+        """Whether training metrics are recorded: also before each checkpoint.
+
+        So what was summed up before a checkpoint is on record, and a run that goes on from there
+        writes the same records as one that was never stopped.
+        """
+        return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
+
+
+class Evaluator:
+    """Evaluates variables on one split that lives on the device.
+
+    Args:
+      experiment: what is evaluated.
+      runner: how.
+      split: an open split.
+    """
+
+    def __init__(self, experiment: Experiment, runner: Runner, split):
+        self._experiment, self._runner = experiment, runner
+        self._size = len(split.labels)
+        self._dataset = runner.replicate({'image': split.images, 'label': split.labels})
+
+    def __call__(self, variables) -> dict[str, Any]:
+        """Returns the metrics' sums over every example of the split, counted once, as NumPy."""
+        plan = input_pipeline.eval_batches(
+            self._size,
+            self._experiment.config.eval_batch_size,
+            len(self._runner.devices),
+            jax.process_index(),
+            jax.process_count(),
+        )
+        total, waiting = {}, collections.deque()
+        for batch in plan:
+            placed = self._runner.split(batch)
+            waiting.append(self._runner.evaluate(variables, placed, self._dataset))
+            if len(waiting) > RUN_AHEAD:
+                _add(total, self._runner.fetch(waiting.popleft()))
+        for sums in waiting:
+            _add(total, self._runner.fetch(sums))
+        return total
+
+
+def _add(total: dict, sums: dict) -> None:
+    """Adds on the host, in float64 and int64: a million examples lose nothing."""
+    for name, value in sums.items():
+        wide = np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64
+        total[name] = total.get(name, 0) + value.astype(wide)
+
+
+class Loop:
+    """One process's training loop.
+
+    Args:
+      experiment: what is trained.
+      runner: how the step is run.
+      train_split, validation_split: open splits.
+      records, progress, checkpoints: where it reports; checkpoints is None but on process 0.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        runner: Runner,
+        train_split,
+        validation_split,
+        records: Records,
+        progress: Progress,
+        checkpoints: Checkpoints | None,
+    ):
+        self.experiment, self.runner = experiment, runner
+        self.records, self.progress, self.checkpoints = records, progress, checkpoints
+        self.due = Schedule.of(experiment)
+        self.validate = Evaluator(experiment, runner, validation_split)
+        self._dataset = runner.replicate({'image': train_split.images, 'label': train_split.labels})
+        self._size = len(train_split.labels)
+        self._window, self._waiting = [], collections.deque()
+        self._seconds, self._examples = 0.0, 0
+        self._last_saved: int | None = None
+
+    @property
+    def examples_per_second(self) -> float:
+        """Training images per second, without compilation, evaluation and checkpoints."""
+        return self._examples / self._seconds if self._seconds else 0.0
+
+    def run(self, state, step: int, hyper, preemption: Preemption):
+        """Trains from `step` to the end, or until preempted.
+
+        Args:
+          state: placed on the devices; given up to the step, do not use it afterwards.
+          step: number of updates it has done.
+          hyper: scalars, placed on the devices.
+          preemption: asked after each step.
+
+        Returns:
+          (state, step, reason): reason is None at the end, else the signal's name.
+
+        Raises:
+          UserError: the loss is not finite, or a checkpoint could not be written.
+        """
+        config = self.experiment.config
+        plan = input_pipeline.train_batches(
+            config, self._size, step, jax.process_index(), jax.process_count()
+        )
+        self._last_saved = step or None
+        started, reason = None, None
+        while step < self.due.steps and reason is None:
+            batch = self.runner.split(next(plan))
+            state, metrics = self.runner.train(state, hyper, batch, self._dataset)
+            step += 1
+            self._waiting.append((step, metrics))
+            while len(self._waiting) > RUN_AHEAD:
+                self._collect()
+            now = time.monotonic()
+            if started is not None:  # the first step of each stretch compiles or fills the queue
+                self._seconds += now - started
+                self._examples += config.batch_size
+            started = now
+            reason = preemption.reason(step)
+            if reason or self.due.logs(step):
+                self._report(state, step, reason)
+                started = None if self.due.evaluates(step) else time.monotonic()
+        return state, step, reason
+
+    def _collect(self) -> None:
+        """Waits for the oldest step under way, and checks that its loss is finite."""
+        step, metrics = self._waiting.popleft()
+        metrics = self.runner.fetch(metrics)
+        if not math.isfinite(metrics['loss'] + metrics['grad_norm']):
+            self._stop_not_finite(step, metrics)
+        self._window.append(metrics)
+        loss = sum(float(m['loss']) for m in self._window)
+        count = sum(int(m['count']) for m in self._window)
+        correct = sum(int(m['correct']) for m in self._window)
+        self.progress.update(step, loss / count, correct / count, self.examples_per_second or None)
+
+    def _stop_not_finite(self, step: int, metrics) -> None:
+        what = 'loss' if not math.isfinite(metrics['loss']) else 'gradient'
+        saved = 'there is no checkpoint yet'
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        if self._last_saved is not None:
+            saved = f'the last good checkpoint is step {self._last_saved}'
+        raise UserError(
+            f'The {what} is not finite at step {step}; {saved}. Lower '
+            'config.optimizer.learning_rate, or set config.optimizer.clip_norm, and start in '
+            'another --workdir.'
+        )
+
+    def _report(self, state, step: int, reason: str | None) -> None:
+        """Records the window's training metrics; evaluates and saves if that is due."""
+        while self._waiting:
+            self._collect()
+        window, self._window = self._window, []
+        sums = {k: sum(m[k].astype(np.float64) for m in window)
+                for k in ('loss', 'correct', 'count')}  # fmt: skip
+        self.records.write(
+            step,
+            {
+                'train/loss': float(sums['loss'] / sums['count']),
+                'train/accuracy': float(sums['correct'] / sums['count']),
+                'train/learning_rate': float(window[-1]['learning_rate']),
+                'train/grad_norm': float(window[-1]['grad_norm']),
+                'train/images_per_second': self.examples_per_second,
+            },
+        )
+        validation = None
+        if self.due.evaluates(step) and reason is None:
+            validation = self.evaluate(state, step)
+        if reason or self.due.saves(step):
+            self.save(state, step, validation)
+
+    def evaluate(self, state, step: int) -> dict[str, float]:
+        """Reads the validation split once, records and returns its loss and accuracy."""
+        sums = self.validate(state.variables())
+        result = {f'validation/{k}': v for k, v in _means(sums).items()}
+        self.records.write(step, result)
+        epoch = step / self.experiment.steps_per_epoch
+        self.progress.message(
+            f'epoch {epoch:.3g}: validation accuracy {result["validation/accuracy"]:.2%}, '
+            f'loss {result["validation/loss"]:.4f}'.replace('%', ' %')
+        )
+        return result
+
+    def save(self, state, step: int, validation: dict[str, float] | None) -> None:
+        """Starts a checkpoint of this step on process 0."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(step, self.runner.fetch(state), validation)
+        self._last_saved = step
+
+
+def _means(sums) -> dict[str, float]:
+    from training.tasks import Classification
+
+    return Classification.summarise(sums)

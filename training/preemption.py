@@ -1,0 +1,56 @@
+"""Notices that the scheduler or the user wants the run to stop, and leaves the loop in peace.
+
+SIGTERM, SIGUSR2 (SLURM's warning) and the first Ctrl-C set a flag; the loop asks for it after each
+step. With several processes the flag has to come up at the same step everywhere: there, JAX's own
+preemption service takes the SIGTERM, and SIGUSR2 is passed on as one.
+"""
+
+import contextlib
+import os
+import signal
+from types import FrameType
+
+import jax
+
+EXIT_CODE = 75  # sysexits.h: EX_TEMPFAIL, try again
+
+
+class Preemption:
+    """Use as a context manager around the loop; the earlier handlers come back afterwards."""
+
+    def __init__(self):
+        self._asked: str | None = None
+        self._earlier = {}
+        self._several = jax.process_count() > 1
+
+    def __enter__(self) -> 'Preemption':
+        if self._several:
+            # A Python handler for SIGTERM would silently switch JAX's service off.
+            self._install(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            return self
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            self._install(number, self._ask)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _install(self, number: signal.Signals, handler) -> None:
+        # Outside the main thread (a notebook, a test) the caller's handlers stay.
+        with contextlib.suppress(ValueError):
+            self._earlier[number] = signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            # A second Ctrl-C means now.
+            signal.signal(signal.SIGINT, self._earlier[signal.SIGINT])
+        self._asked = signal.Signals(number).name
+
+    def reason(self, step: int) -> str | None:
+        """Returns the signal's name if the run shall stop after `step`, the same on all hosts."""
+        if self._several:
+            from jax.experimental import multihost_utils
+
+            return 'SIGTERM' if multihost_utils.reached_preemption_sync_point(step) else None
+        return self._asked

@@ -1,0 +1,246 @@
+"""What a person sees of a run: a bar in a terminal, plain lines in a file, a summary at the end."""
+
+import collections
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich import console as rich_console
+from rich import progress as rich_progress
+from rich import table as rich_table
+
+# Time left comes from this many of the last seconds. The clock starts with the first finished
+# step, so the time that compilation takes is never part of the rate.
+RATE_WINDOW = 30.0
+REFRESH_INTERVAL = 0.1
+SHORTEST_BAR = 12
+
+OUTPUTS = (
+    ('result.json', 'the numbers above, the configuration and the versions used'),
+    ('metrics.jsonl', 'loss and accuracy, one record a line'),
+    ('curves.png', 'the same as a picture'),
+    ('config.json', 'the configuration'),
+    ('checkpoints', 'parameters and optimiser state, the latest and the best'),
+    ('tensorboard', 'event files for TensorBoard'),
+)
+
+
+class Progress:
+    """Shows how far the training is; use as a context manager.
+
+    In a terminal it is a bar; anywhere else (a file, CI, a cluster's log) plain lines, at most
+    one in `interval` seconds beside the last step's, made to be read with grep:
+
+    step 100/450  epoch 2.2/10  loss 0.123  accuracy 96.1 %  5,120 images/s  12 s left
+
+    Args:
+      total_steps: the step at which the training ends.
+      steps_per_epoch: adds the epoch.
+      enabled: False shows nothing (every process but the first).
+      interval: seconds between two plain lines.
+      console: where to write; standard output by default.
+      clock: the seconds that rates are measured with; tests bring their own.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        steps_per_epoch: float | None = None,
+        *,
+        enabled: bool = True,
+        interval: float = 10.0,
+        console: rich_console.Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total = total_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._enabled = enabled
+        self._interval = interval
+        self._clock = clock
+        self._console = console or rich_console.Console()
+        self._shown = {}  # the last known loss, accuracy and rate: not every update brings them
+        self._recent = collections.deque()  # (time, step) of the last RATE_WINDOW seconds
+        self._last_output = -float('inf')
+        self._bar = None
+        if enabled and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._bar = _Bar(self._console, total_steps)
+
+    def __enter__(self) -> 'Progress':
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(
+        self,
+        step: int,
+        loss: float | None = None,
+        accuracy: float | None = None,
+        images_per_second: float | None = None,
+    ) -> None:
+        """Says that `step` is done; a value that is left out keeps what it was before."""
+        if not self._enabled:
+            return
+        now = self._clock()
+        self._remember(now, step)
+        new = {'loss': loss, 'accuracy': accuracy, 'images_per_second': images_per_second}
+        self._shown.update({name: float(v) for name, v in new.items() if v is not None})
+        wait = self._interval if self._bar is None else REFRESH_INTERVAL
+        if now - self._last_output < wait and step != self._total:
+            return
+        self._last_output = now
+        parts = self._parts(step)
+        if self._bar is None:
+            self._print(f'step {step}/{self._total}  ' + '  '.join(parts.values()))
+        else:
+            self._bar.show(step, parts)
+
+    def message(self, text: str) -> None:
+        """Prints a line (an evaluation, a checkpoint, a warning) above the bar."""
+        if not self._enabled:
+            return
+        if self._bar is None:
+            self._print(text)
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def seconds_left(self, step: int) -> float | None:
+        """Returns the time left at the recent rate, or None before a rate is known."""
+        if not self._recent:
+            return None
+        (first_time, first_step), (last_time, last_step) = self._recent[0], self._recent[-1]
+        if last_step <= first_step or last_time <= first_time:
+            return None
+        return (self._total - step) * (last_time - first_time) / (last_step - first_step)
+
+    def _remember(self, now: float, step: int) -> None:
+        # A step may take less than a millisecond: five points a second are enough.
+        if self._recent and now - self._recent[-1][0] < 0.2:
+            return
+        self._recent.append((now, step))
+        while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW:
+            self._recent.popleft()
+
+    def _parts(self, step: int) -> dict[str, str]:
+        parts, shown = {}, self._shown
+        if self._steps_per_epoch:
+            epochs = self._total / self._steps_per_epoch
+            parts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{epochs:.4g}'
+        if 'loss' in shown:
+            parts['loss'] = f'loss {shown["loss"]:.{4 if shown["loss"] < 0.1 else 3}f}'
+        if 'accuracy' in shown:
+            parts['accuracy'] = f'accuracy {100 * shown["accuracy"]:.1f} %'
+        if 'images_per_second' in shown:
+            parts['rate'] = f'{shown["images_per_second"]:,.0f} images/s'
+        left = self.seconds_left(step)
+        if left is not None and step < self._total:
+            parts['left'] = f'{format_seconds(math.ceil(left))} left'
+        return parts
+
+    def _print(self, text: str) -> None:
+        # Not console.print: it would break the line at 80 columns.
+        print(text, file=self._console.file, flush=True)
+
+
+class _Bar:
+    """A bar of rich's that redraws only when told: no thread beside the training."""
+
+    def __init__(self, console: rich_console.Console, total_steps: int):
+        self._rich = rich_progress.Progress(
+            rich_progress.BarColumn(bar_width=None, table_column=rich_table.Column(ratio=1)),
+            rich_progress.TextColumn(
+                '{task.description}', markup=False, table_column=rich_table.Column(no_wrap=True)
+            ),
+            console=console,
+            auto_refresh=False,
+            expand=True,
+        )
+        self._total = total_steps
+        self._longest = 0
+        self._task = self._rich.add_task('compiling ...', total=total_steps)
+
+    def start(self) -> None:
+        self._rich.start()
+        self._rich.refresh()
+
+    def stop(self) -> None:
+        self._rich.stop()
+
+    def show(self, step: int, parts: Mapping[str, str]) -> None:
+        parts = {'step': f'{step:>{len(str(self._total))}}/{self._total}', **parts}
+        for least_needed in ('epoch', 'rate', 'accuracy', 'left'):
+            if len('  '.join(parts.values())) + SHORTEST_BAR <= self._rich.console.width:
+                break
+            parts.pop(least_needed, None)
+        text = '  '.join(parts.values())
+        # The text keeps its greatest length, or the bar would change its own with every digit.
+        room = self._rich.console.width - SHORTEST_BAR
+        self._longest = min(max(self._longest, len(text)), room)
+        self._rich.update(self._task, completed=step, description=text.ljust(self._longest))
+        self._rich.refresh()
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a duration as a person says it: '12 s', '3 min 20 s', '2 h 05 min'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f'{seconds} s'
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f'{minutes} min {seconds:02d} s'
+    return f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def summary(
+    *,
+    workdir: str | os.PathLike,
+    test_correct: int,
+    test_examples: int,
+    wall_seconds: float,
+    device: str = '',
+    python: str | None = None,
+) -> str:
+    """Returns the text that ends a run: its result, its files and what to try next.
+
+    Args:
+      workdir: the run's folder; only the files that are there are listed.
+      test_correct: how many of the test images were recognised.
+      test_examples: how many there were.
+      wall_seconds: the time the whole run took.
+      device: what it ran on, in words.
+      python: the interpreter in the commands; by default the one running, as typed from here.
+    """
+    workdir = Path(workdir)
+    where = shlex.quote(str(workdir))
+    python = shlex.quote(python or _python_as_typed())
+    on_device = f' on {device}' if device else ''
+    accuracy = test_correct / test_examples if test_examples else float('nan')
+    lines = [
+        '',
+        f'test accuracy  {100 * accuracy:.2f} % ({test_correct:,} of {test_examples:,} images)',
+        f'wall time      {format_seconds(wall_seconds)}{on_device}',
+        '',
+        f'Written to {workdir}:',
+        *(f'  {name:<14} {what}' for name, what in OUTPUTS if (workdir / name).exists()),
+        '',
+        'Next:',
+        f'  {python} evaluate.py --workdir={where}  (accuracy by class, confusion matrix)',
+        f'  {python} predict.py --workdir={where} IMAGE.png ...',
+        f'  tensorboard --logdir={where}  (after: pip install tensorboard)',
+    ]
+    return '\n'.join(lines)
+
+
+def _python_as_typed() -> str:
+    """Returns the running interpreter relative to the current folder, where it lies inside it."""
+    try:
+        return str(Path(sys.executable).relative_to(Path.cwd()))
+    except ValueError:
+        return sys.executable or 'python'

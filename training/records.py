@@ -1,0 +1,348 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, JSON files and curves.png.
+
+metrics.jsonl is the truth: one line per record, {"step", "wall_seconds", name: value, ...}.
+A record at step s is written after update s. A run that goes on from the checkpoint of step r
+keeps the records with step <= r and drops the rest, so the file always reads as one run,
+however often that run was stopped.
+"""
+
+import collections
+import contextlib
+import io
+import json
+import math
+import numbers
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+
+METRICS_FILE = 'metrics.jsonl'
+CURVES_FILE = 'curves.png'
+TENSORBOARD_FOLDER = 'tensorboard'
+RESERVED_NAMES = ('step', 'wall_seconds')
+
+
+class Records:
+    """Writes a run's records; every line is on its way to the disk before `write` returns.
+
+    with Records(workdir, resume_step=None) as records:
+        records.write(100, {'train/loss': 0.3, 'train/accuracy': 0.91})
+
+    Args:
+      workdir: the run's folder; made if it is not there.
+      resume_step: the step of the restored checkpoint, or None for a run from the start, which
+        drops all earlier records: without a checkpoint nothing of them is part of this run.
+      enabled: False writes nothing at all (every process but the first).
+      tensorboard: False leaves out the TensorBoard events.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        resume_step: int | None = None,
+        *,
+        enabled: bool = True,
+        tensorboard: bool = True,
+    ):
+        self.path = Path(workdir) / METRICS_FILE
+        self._file = None
+        self._events = None
+        self._names_at_step = collections.defaultdict(set)
+        self._earlier_seconds = 0.0
+        self._start = time.monotonic()
+        if not enabled:
+            return
+        last_step = -1 if resume_step is None else int(resume_step)
+        with naming_file(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._keep_until(last_step)
+            self._file = self.path.open('ab')
+        if tensorboard:
+            self._events = _Events(self.path.parent / TENSORBOARD_FOLDER, last_step + 1)
+
+    def __enter__(self) -> 'Records':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds spent in this run so far, earlier parts of a resumed run included."""
+        return round(self._earlier_seconds + time.monotonic() - self._start, 3)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes one record; values that were already recorded at this step are left out.
+
+        The last clause matters after a resume: the restored step may be evaluated again.
+        """
+        step, values = int(step), {name: _number(name, v) for name, v in values.items()}
+        if self._file is None:
+            return
+        values = {name: v for name, v in values.items() if name not in self._names_at_step[step]}
+        if not values:
+            return
+        record = {'step': step, 'wall_seconds': self.wall_seconds, **values}
+        with naming_file(self.path):
+            self._file.write(json.dumps(_nan_to_null(record), allow_nan=False).encode() + b'\n')
+            self._file.flush()
+        self._names_at_step[step].update(values)
+        if self._events is not None:
+            self._events.write(step, values)
+
+    def close(self) -> None:
+        """Closes the files; harmless when called twice."""
+        # After a failed write (disk full) the buffers still hold data, and closing fails once
+        # more. The first failure has been reported; a second would only hide it.
+        for stream in (self._file, self._events):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._file = self._events = None
+
+    def _keep_until(self, last_step: int) -> None:
+        """Drops a torn last line and the records after `last_step`."""
+        if not self.path.exists():
+            return
+        kept = [(line, r) for line, r in _parse(self.path) if r['step'] <= last_step]
+        for _, record in kept:
+            self._names_at_step[record['step']].update(set(record) - set(RESERVED_NAMES))
+            self._earlier_seconds = max(self._earlier_seconds, record.get('wall_seconds', 0.0))
+        content = b''.join(line + b'\n' for line, _ in kept)
+        if content != self.path.read_bytes():
+            replace_file(self.path, content)
+
+
+class _Events:
+    """TensorBoard's event file, written in step with metrics.jsonl.
+
+    tensorboardX's SummaryWriter hands events to a thread: what is still in its queue is lost on
+    SIGKILL, and when the disk is full the thread dies and the training waits for it for ever.
+    Its EventsWriter, used here, writes at once and raises.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._event, self._summary = event_pb2, summary_pb2
+        self._folder = folder
+        with naming_file(folder):
+            folder.mkdir(exist_ok=True)
+            # The file's name holds whole seconds; two starts in one second must not share it.
+            self._writer = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
+        # Tells TensorBoard to forget what an earlier part of the run wrote from here on.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=purge_step, session_log=start)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        value = self._summary.Summary.Value
+        summary = [value(tag=name, simple_value=float(v)) for name, v in values.items()]
+        self._add(step=step, summary=self._summary.Summary(value=summary))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _add(self, **content) -> None:
+        with naming_file(self._folder):
+            self._writer.write_event(self._event.Event(wall_time=time.time(), **content))
+            self._writer.flush()
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the records of a run in the order written; NaN stands where a value was not finite.
+
+    Also fine while the run is going on: a half-written last line is left out. A run without
+    records gives an empty list.
+    """
+    path = Path(workdir) / METRICS_FILE
+    if not path.exists():
+        return []
+    records = [record for _, record in _parse(path)]
+    return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
+
+
+def write_json_atomically(path: str | os.PathLike, value: Any) -> None:
+    """Writes `value` as sorted, indented JSON; a reader sees the old file or the new, never half.
+
+    Numbers that are not finite become null; numpy scalars and arrays become numbers and lists.
+    """
+    text = json.dumps(_nan_to_null(value), indent=2, sort_keys=True, allow_nan=False)
+    with naming_file(path):
+        replace_file(Path(path), text.encode() + b'\n')
+
+
+def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yields each line of a metrics file with its record; a torn last line is left out."""
+    lines = path.read_bytes().split(b'\n')
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            record['step'] = int(record['step'])
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):  # no newline after it: the process was killed in mid-write
+                return
+            raise UserError(
+                f'{path}, line {number} is not a record ({line[:40]!r}). Remove that line, '
+                'or move the file away to go on without the earlier records.'
+            ) from error
+        yield line, record
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts `content` in place of the file `path`, in one step that survives a power cut."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        with temporary.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself has to reach the disk, too
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def naming_file(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the system's refusal to write into a sentence that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'Cannot write {path}: {error.strerror or error}. Make room or choose another '
+            '--workdir; the same command goes on from the last checkpoint.'
+        ) from error
+
+
+def _number(name: str, value: Any) -> float | int:
+    """Returns a plain Python number for a number, a numpy scalar or an array of one element."""
+    if name in RESERVED_NAMES:
+        raise ValueError(f'"{name}" is set by Records itself')
+    if hasattr(value, 'item'):
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f'{name} must be a number, not {value!r}')
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _nan_to_null(value: Any) -> Any:
+    """Returns `value` with everything JSON cannot say replaced by what it can."""
+    if isinstance(value, Mapping):
+        return {str(k): _nan_to_null(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_null(v) for v in value]
+    if hasattr(value, 'tolist'):  # numpy scalars and arrays
+        return _nan_to_null(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def plot_curves(workdir: str | os.PathLike, steps_per_epoch: float | None = None) -> Path | None:
+    """Draws loss and accuracy against the step into curves.png and returns its path.
+
+    Args:
+      workdir: the run's folder; its metrics.jsonl is drawn, and the test accuracy of its
+        result.json if there is one.
+      steps_per_epoch: adds the epochs as an upper axis.
+
+    Returns:
+      The path of the picture, or None where there are no records to draw.
+    """
+    # The object interface: pyplot would keep global state and could ask for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = read_metrics(workdir)
+    if not records:
+        return None
+    figure = Figure(figsize=(10, 4.2), dpi=130, layout='constrained')
+    FigureCanvasAgg(figure)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _plot_panel(loss_axes, records, 'loss', 'loss (nats per example)', 1.0)
+    _plot_panel(accuracy_axes, records, 'accuracy', 'accuracy (%)', 100.0)
+    last_step = max(1, *(record['step'] for record in records))
+    test = _test_result(Path(workdir) / 'result.json')
+    if test is not None:
+        last_step = max(last_step, test[0])
+        accuracy_axes.plot(
+            *test, color='#1d3557', marker='*', markersize=12, linestyle='none',
+            clip_on=False, zorder=5, label=f'test ({test[1]:.2f} %)',
+        )  # fmt: skip
+    for axes in (loss_axes, accuracy_axes):
+        axes.set_xlim(0, 1.03 * last_step)
+        _finish_panel(axes, steps_per_epoch)
+    _scale_loss(loss_axes)
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png')
+    path = Path(workdir) / CURVES_FILE
+    with naming_file(path):
+        replace_file(path, picture.getvalue())
+    return path
+
+
+def _plot_panel(axes, records, metric: str, label: str, factor: float) -> None:
+    """Draws a metric's train and validation curves."""
+    for split, colour, width in (('train', '#8da0b8', 1.2), ('validation', '#d1495b', 1.8)):
+        name = f'{split}/{metric}'
+        points = sorted((r['step'], r[name] * factor) for r in records if name in r)
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        last = f'{values[-1]:.2f} %' if factor == 100 else f'{values[-1]:.4f}'
+        marker = 'o' if len(points) <= 50 else None
+        axes.plot(
+            steps, values, color=colour, linewidth=width, marker=marker, markersize=3.5,
+            label=f'{split} (last: {last})',
+        )  # fmt: skip
+    axes.set_ylabel(label)
+    axes.set_title(metric.capitalize(), loc='left', fontweight='bold')
+
+
+def _test_result(path: Path) -> tuple[int, float] | None:
+    """Returns the step and the accuracy (%) of the test, which is done once, at the end."""
+    try:
+        result = json.loads(path.read_text())
+        return int(result['steps']), 100 * float(result['test_accuracy'])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not finished yet: the curves are worth drawing all the same
+
+
+def _finish_panel(axes, steps_per_epoch: float | None) -> None:
+    """Adds what both panels share: grid, legend, step and epoch axes."""
+    axes.set_xlabel('step (optimiser updates)')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    axes.spines['right'].set_visible(False)
+    if steps_per_epoch:
+        epochs = axes.secondary_xaxis(
+            'top', functions=(lambda s: s / steps_per_epoch, lambda e: e * steps_per_epoch)
+        )
+        epochs.set_xlabel('epoch')
+    else:
+        axes.spines['top'].set_visible(False)
+    if axes.lines:
+        axes.legend(frameon=False)
+    else:
+        axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
+
+
+def _scale_loss(axes) -> None:
+    """Draws a loss that falls by orders of magnitude on a logarithmic axis."""
+    values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
+    if values and min(values) > 0 and max(values) / min(values) > 30:
+        axes.set_yscale('log')
+        axes.set_ylabel('loss (nats per example, logarithmic)')

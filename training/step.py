@@ -1,0 +1,163 @@
+"""One update and one evaluation call, for one device: run as they are, or mapped over an axis.
+
+    state(t+1) = step(state(t), batch(config, t), keys(config, t))
+
+`axis` names the mapped axis under pmap and shard_map; None means that this device has the whole
+batch (plain jit, or a lane of vmap). The gradient is psum(gradient of the loss sum) / psum(weight),
+so unequal counts, masks and padding are right by construction.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from training import augment, collectives, optimizers, rng
+from training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """The static part of a step: what is compiled in.
+
+    Attributes:
+      model: a Linen module, as the registry makes it.
+      task: loss and metrics; see training/tasks.py.
+      optimizer: name of the optimiser.
+      nesterov: for the optimisers that know it.
+      clip: whether the gradient's norm is clipped.
+      schedule: step -> share of the peak learning rate.
+      mean, std: of pixels in [0, 1], per channel.
+      augment: whether training images are warped.
+      accumulate: micro-batches per update.
+      ema: whether averaged weights are kept.
+      sync_batch_norm: statistics over all devices' examples.
+      unroll: micro-batches as straight code; else as a loop.
+    """
+
+    model: Any
+    task: Any
+    optimizer: str
+    schedule: Callable
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    nesterov: bool = False
+    clip: bool = False
+    augment: bool = False
+    accumulate: int = 1
+    ema: bool = False
+    sync_batch_norm: bool = True
+    unroll: bool = True
+
+
+def normalised(spec: StepSpec, batch, dataset) -> tuple[dict, jax.Array]:
+    """Returns (batch with its labels, images float32 [batch, h, w, c] in [0, 1]).
+
+    A batch of a resident data set holds only 'index'; its images and labels are gathered here.
+    """
+    if 'image' not in batch:
+        gathered = {key: array[batch['index']] for key, array in dataset.items()}
+        batch = {**batch, **gathered}
+    return batch, batch['image'].astype(jnp.float32) / 255.0
+
+
+def standardised(spec: StepSpec, images):
+    """Returns images with the data set's mean removed, divided by its standard deviation."""
+    return (images - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
+
+
+def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=None):
+    """Returns (next state, metrics summed over all devices).
+
+    Args:
+      spec: the static part.
+      state: replicated.
+      hyper: dict of scalars, which may be traced: 'seed', 'learning_rate', 'weight_decay',
+        'label_smoothing', the optimiser's options; 'dropout_rate' unless the model has its own;
+        'clip_norm', 'ema_decay', 'shift', 'rotate', 'scale' where they are switched on.
+      batch: this device's part: 'index', 'epoch' int32 [b] and 'mask' float32 [b], and either
+        'image' uint8 [b, h, w, c] and 'label' int32 [b], or a data set to gather them from.
+      dataset: {'image', 'label'} of a whole resident split, or {}.
+      axis: name of the mapped axis, or None.
+
+    Metrics: sums 'loss', 'correct', 'count', and the scalars 'grad_norm', 'learning_rate'.
+    """
+    sums, stats = _gradients(spec, state, hyper, batch, dataset, axis)
+    sums = collectives.psum(sums, axis)
+    weight = jnp.maximum(sums['weight'], 1.0)
+    grads = jax.tree.map(lambda g: g / weight, sums['grads'])
+    optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    rate = hyper['learning_rate'] * spec.schedule(state.step)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    ema = state.ema
+    if spec.ema:
+        new = {'params': params, 'batch_stats': stats}
+        ema = optimizers.average(hyper['ema_decay'], state.step, ema, new)
+    metrics = {**sums['metrics'], 'grad_norm': optax.global_norm(grads), 'learning_rate': rate}
+    return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
+
+
+def _gradients(spec, state, hyper, batch, dataset, axis):
+    """Returns (sums over this device's micro-batches, new running statistics)."""
+    batch, images = normalised(spec, batch, dataset)
+    if spec.augment:
+        strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
+        images = augment.affine(images, batch['index'], batch['epoch'], hyper['seed'], *strength)
+    images = standardised(spec, images)
+    # The sum is over examples, so micro-batch k of this device may be any k-th of its part.
+    parts = {'images': images, 'label': batch['label'], 'mask': batch['mask']}
+    parts = jax.tree.map(lambda x: x.reshape(spec.accumulate, -1, *x.shape[1:]), parts)
+    params = collectives.varying(state.params, axis)
+    device = collectives.index(axis)
+
+    def micro_batch(carry, part):
+        stats, number = carry
+        key = rng.stream(hyper['seed'], 'dropout', state.step, device, number)
+        (_, out), grads = jax.value_and_grad(_loss, argnums=1, has_aux=True)(
+            spec, params, stats, hyper, part, key, axis
+        )
+        weight, metrics, stats = out
+        return (stats, number + 1), {'grads': grads, 'weight': weight, 'metrics': metrics}
+
+    start = (state.batch_stats, jnp.int32(0))
+    if spec.accumulate == 1:
+        (stats, _), sums = micro_batch(start, jax.tree.map(lambda x: x[0], parts))
+        return sums, stats
+    (stats, _), sums = jax.lax.scan(micro_batch, start, parts, unroll=spec.unroll)
+    return jax.tree.map(lambda x: x.sum(0), sums), stats
+
+
+def _loss(spec, params, stats, hyper, part, key, axis):
+    """Returns (loss sum, (weight, metric sums, new running statistics)) of one micro-batch."""
+    model = spec.model
+    if 'dropout_rate' in hyper:
+        model = model.clone(dropout_rate=hyper['dropout_rate'])
+    if spec.sync_batch_norm:
+        model = model.clone(axis_name=axis)
+    logits, new = model.apply(
+        {'params': params, 'batch_stats': stats},
+        part['images'],
+        train=True,
+        mask=part['mask'],
+        rngs={'dropout': key},
+        mutable=['batch_stats'],
+    )
+    loss, weight = spec.task.loss(logits, part, hyper['label_smoothing'])
+    new_stats = new.get('batch_stats', stats)
+    if not spec.sync_batch_norm:
+        new_stats = collectives.pmean(new_stats, axis)
+    return loss, (weight, spec.task.metrics(logits, part), new_stats)
+
+
+def eval_step(spec: StepSpec, variables, batch, dataset, axis=None, detailed: bool = False):
+    """Returns the metrics' sums over all devices, for one evaluation batch.
+
+    Arguments as in `train_step`; `variables` are those of `TrainState.variables`.
+    """
+    batch, images = normalised(spec, batch, dataset)
+    logits = spec.model.apply(variables, standardised(spec, images), train=False)
+    return collectives.psum(spec.task.metrics(logits, batch, detailed), axis)

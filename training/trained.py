@@ -1,0 +1,112 @@
+"""A trained network out of a workdir, for evaluation and prediction. Writes nothing there."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from errors import UserError
+from training import checkpoints, devices, experiment, workdir
+from training.state import TrainState
+from training.step import StepSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run has learned so far.
+
+    Attributes:
+      experiment: the configuration and its data set's shape.
+      spec: the static part of the step, with the model.
+      state: host arrays.
+      step: number of updates done.
+      devices: all devices.
+    """
+
+    experiment: experiment.Experiment
+    spec: StepSpec
+    state: TrainState
+    step: int
+    devices: list
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What evaluation uses: the averaged weights where the run keeps them."""
+        return self.state.variables()
+
+
+def load_config(folder, overrides=()):
+    """Returns the stored configuration, its run fields overridden by the command line.
+
+    Raises:
+      UserError: there is no run, or an override touches an experiment field.
+    """
+    from configs import base, schema
+
+    config = workdir.load_config(folder)
+    stored = config.copy_and_resolve_references()
+    schema.override(config, list(overrides), base.FIELDS)
+    changed = schema.differences(stored, config, base.FIELDS, base.EXPERIMENT)
+    if changed:
+        raise UserError(
+            f'config.{next(iter(changed))} is part of the experiment and is taken from '
+            f'{folder}/{workdir.CONFIG}; only fields of the run can be given here.'
+        )
+    return schema.validate(config, base.FIELDS)
+
+
+def load(folder, which: str = 'last', overrides=()) -> Trained:
+    """Reads a checkpoint of the run in `folder`.
+
+    Args:
+      folder: the workdir.
+      which: 'last', 'best' (by validation), or a step.
+      overrides: '--config.a.b=v' arguments for run fields, such as data.dir.
+
+    Raises:
+      UserError: no run, no such checkpoint, or a damaged one.
+    """
+    config = load_config(folder, overrides)
+    all_devices = devices.start(config)
+    path = find(Path(folder), which, config.checkpoint.best)
+    exp, _ = experiment.open_train(config)
+    spec = exp.spec()
+    problem = checkpoints.damage(path)
+    if problem:
+        others = ', '.join(str(s) for s in steps(Path(folder)) if s != int(path.name)) or 'none'
+        raise UserError(
+            f'The checkpoint {path} is damaged: {problem}. Others, for --checkpoint=STEP: {others}.'
+        )
+    state = checkpoints.read(path, exp.abstract_state(spec))
+    return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
+
+
+def steps(folder: Path) -> list[int]:
+    """Returns the steps of the finished checkpoints of a run, ascending."""
+    root = folder / checkpoints.FOLDER
+    return sorted(int(p.name) for p in root.glob('*') if p.name.isdigit()) if root.exists() else []
+
+
+def find(folder: Path, which: str, metric: str) -> Path:
+    """Returns the folder of the checkpoint that 'last', 'best' or a step means.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    known = steps(folder)
+    if not known:
+        raise UserError(f'{folder} has no checkpoint yet; train first: python train.py --help.')
+    if which == 'last':
+        step = known[-1]
+    elif which == 'best':
+        step = checkpoints.best_of(folder / checkpoints.FOLDER, known, metric)
+    elif which.isdigit() and int(which) in known:
+        step = int(which)
+    else:
+        raise UserError(
+            f'--checkpoint={which}: choose last, best, or one of the steps '
+            f'{", ".join(map(str, known))}.'
+        )
+    return folder / checkpoints.FOLDER / str(step)

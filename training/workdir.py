@@ -1,0 +1,86 @@
+"""The folder of a run: may this configuration go on there? Its config.json, extensions.json."""
+
+import json
+import os
+from pathlib import Path
+
+from configs import base, schema
+from errors import UserError
+from training import records
+
+CONFIG = 'config.json'
+EXTENSIONS = 'extensions.json'
+RESULT = 'result.json'
+LENGTH = ('epochs', 'steps')
+
+
+def check_writable(workdir, option: str = '--workdir') -> None:
+    """Makes the folder, and writes and removes a file there.
+
+    Raises:
+      UserError: that failed.
+    """
+    probe = Path(workdir) / f'.probe.{os.getpid()}'
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text('')
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f'{option}={workdir} is not writable: {error.strerror}. Choose another folder.'
+        ) from error
+
+
+def load_config(workdir):
+    """Returns the checked configuration of a run that was started in `workdir`.
+
+    Raises:
+      UserError: there is none, or it does not fit this version of the schema.
+    """
+    path = Path(workdir) / CONFIG
+    if not path.is_file():
+        raise UserError(f'{workdir} holds no run: {CONFIG} is missing.')
+    return schema.validate(schema.load(str(path)), base.FIELDS)
+
+
+def compare(workdir, config, extend: bool) -> dict[str, tuple]:
+    """Compares a configuration with the one stored in `workdir`, if there is one.
+
+    Returns:
+      {field: (stored, new)} of a longer run that --extend allows; empty if nothing differs.
+
+    Raises:
+      UserError: an experiment field differs; names the fields.
+    """
+    if not (Path(workdir) / CONFIG).exists():
+        return {}
+    stored = load_config(workdir)
+    changed = schema.differences(stored, config, base.FIELDS, base.EXPERIMENT)
+    length = {name: pair for name, pair in changed.items() if name in LENGTH}
+    others = {name: pair for name, pair in changed.items() if name not in LENGTH}
+    if others or (length and not extend):
+        listed = ', '.join(f'{name} ({old} there, {new} now)'
+                           for name, (old, new) in {**others, **length}.items())  # fmt: skip
+        hint = ' --extend makes the run longer.' if not others else ''
+        raise UserError(
+            f'{workdir} holds a run of another experiment, which differs in {listed}.{hint} '
+            'Choose another --workdir, or give the stored values.'
+        )
+    return length
+
+
+def store(workdir, config) -> None:
+    """Writes config.json."""
+    records.write_json_atomically(Path(workdir) / CONFIG, schema.plain(config))
+
+
+def extensions(workdir) -> list[dict]:
+    """Returns the recorded extensions of the run: at which step, from how many to how many."""
+    path = Path(workdir) / EXTENSIONS
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def record_extension(workdir, step: int, old_steps: int, new_steps: int) -> None:
+    """Adds to extensions.json that the run was made longer."""
+    entry = {'at_step': step, 'from_steps': old_steps, 'to_steps': new_steps}
+    records.write_json_atomically(Path(workdir) / EXTENSIONS, [*extensions(workdir), entry])
