@@ -59,11 +59,11 @@ def main(argv: list[str]) -> int:
     loss = float(sums['loss'] / sums['count'])
     report = Report(sums['confusion'], split.class_names, loss)
     title = f'{config.model.name} on {config.data.name}, {arguments.split} split, step {found.step}'
-    print(f'{title}\n\n{report.text()}')
     result = {'split': arguments.split, 'step': found.step, **report.to_json()}
-    records.write_json_atomically(output / f'evaluation_{arguments.split}.json', result)
+    numbers = output / f'evaluation_{arguments.split}.json'
+    records.write_json_atomically(numbers, result)
     picture = report.confusion_png(output / f'confusion_{arguments.split}.png', title)
-    print(f'\nWritten: {output / f"evaluation_{arguments.split}.json"}, {picture}')
+    print(f'{title}\n\n{report.text()}\n\nWritten: {numbers}, {picture}')
     return 0
 
 

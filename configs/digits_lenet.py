@@ -13,10 +13,10 @@ def get_config():
     config = base.get_config()
     config.model.name = 'lenet'
     config.data.name = 'digits'
-    config.batch_size = 64
+    config.batch_size = 128
     config.epochs = 60.0
     config.optimizer.name = 'adam'
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 4e-3
     config.schedule.warmup = 2.0
     config.augment.shift = 2.0
     config.augment.rotate = 10.0

@@ -15,7 +15,7 @@ def get_config():
     config.model.name = 'deep_cnn'
     config.data.name = 'mnist'
     config.batch_size = 128
-    config.epochs = 6.0
+    config.epochs = 5.0
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 3e-3
     config.schedule.warmup = 0.5

@@ -18,9 +18,10 @@ def get_config():
     config.model.dropout_rate = 0.3
     config.data.name = 'mnist'
     config.batch_size = 128
-    config.epochs = 15.0
+    config.epochs = 12.0
     config.optimizer.name = 'adamw'
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup = 0.5
+    config.augment.shift = 1.0
     return config

@@ -15,7 +15,7 @@ def get_config():
     config.model.name = 'lenet'
     config.data.name = 'mnist'
     config.batch_size = 128
-    config.epochs = 12.0
+    config.epochs = 8.0
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 2e-3
     config.schedule.warmup = 0.5

@@ -163,7 +163,8 @@ def load(path: str) -> ConfigDict:
     file = Path(path)
     if not file.is_file():
         near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        raise UserError(f'There is no config file {path}.{did_you_mean(path, near)}')
+        hint = did_you_mean(path, near) or ' `python train.py --list` shows what there is.'
+        raise UserError(f'There is no config file {path}.{hint}')
     if file.suffix == '.json':
         return _load_json(file)
     spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)

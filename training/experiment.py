@@ -10,7 +10,7 @@ import numpy as np
 
 import input_pipeline
 import models
-from errors import UserError
+from errors import UserError, did_you_mean
 from training import optimizers, state
 from training.step import StepSpec
 from training.tasks import Classification
@@ -78,6 +78,11 @@ def model_options(config) -> dict[str, Any]:
       UserError: no such model, an option that it does not take, or a value out of range.
     """
     given = {k: v for k, v in config.model.items() if k != 'name' and v is not None}
+    if config.model.name not in models.names():
+        raise UserError(
+            f'config.model.name={config.model.name} is not a model; there are '
+            f'{", ".join(models.names())}.{did_you_mean(config.model.name, models.names())}'
+        )
     known = models.options(config.model.name)
     for name in given:
         if name not in known:
@@ -85,7 +90,10 @@ def model_options(config) -> dict[str, Any]:
                 f'config.model.{name} means nothing to {config.model.name}, which takes '
                 f'{", ".join(sorted(known))}.'
             )
-    models.create(config.model.name, num_classes=1, **given)
+    try:
+        models.create(config.model.name, num_classes=1, **given)
+    except UserError as error:
+        raise UserError(f'config.model: {error}') from error
     return given
 
 

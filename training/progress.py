@@ -132,7 +132,7 @@ class Progress:
         parts, shown = {}, self._shown
         if self._steps_per_epoch:
             epochs = self._total / self._steps_per_epoch
-            parts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{epochs:.4g}'
+            parts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{round(epochs, 1):g}'
         if 'loss' in shown:
             parts['loss'] = f'loss {shown["loss"]:.{4 if shown["loss"] < 0.1 else 3}f}'
         if 'accuracy' in shown:
@@ -219,7 +219,7 @@ def summary(
     """
     workdir = Path(workdir)
     where = shlex.quote(str(workdir))
-    python = shlex.quote(python or _python_as_typed())
+    python = shlex.quote(python or python_as_typed())
     on_device = f' on {device}' if device else ''
     accuracy = test_correct / test_examples if test_examples else float('nan')
     lines = [
@@ -238,7 +238,7 @@ def summary(
     return '\n'.join(lines)
 
 
-def _python_as_typed() -> str:
+def python_as_typed() -> str:
     """Returns the running interpreter relative to the current folder, where it lies inside it."""
     try:
         return str(Path(sys.executable).relative_to(Path.cwd()))

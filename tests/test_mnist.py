@@ -1,0 +1,27 @@
+"""Real MNIST, from the four idx files to a trained network, by the commands of the README."""
+
+import json
+
+import pytest
+from test_commands import command
+
+
+@pytest.mark.slow
+def test_one_epoch_of_lenet_recognises_97_5_percent(mnist_idx_dir, tmp_path):
+    data = tmp_path / 'data'
+    done = command(
+        '-m', 'tools.prepare_data', 'mnist', f'--source={mnist_idx_dir}', f'--data_dir={data}'
+    )
+    assert done.returncode == 0, done.stderr
+    done = command(
+        'train.py',
+        '--config=configs/mnist_lenet.py',
+        f'--workdir={tmp_path / "run"}',
+        f'--config.data.dir={data}',
+        '--config.epochs=1',
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['test_examples'] == 10_000
+    assert result['steps'] == round(55_000 / 128)
+    assert result['test_accuracy'] >= 0.975
