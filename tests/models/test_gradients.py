@@ -1,0 +1,63 @@
+"""Gradients of softmax cross-entropy through each network against central differences, float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import models
+
+NETWORKS = [
+    ('fcn', 6, {'units': 16}),
+    ('fcn', 6, {'units': 16, 'activation': 'tanh'}),
+    ('lenet', 12, {}),
+    ('lenet', 12, {'activation': 'tanh', 'pooling': 'average'}),
+    ('deep_cnn', 8, {}),
+    ('strided_cnn', 8, {'width': 0.04}),
+    ('strided_cnn', 8, {'width': 0.04, 'downsample': 'max_pool', 'pooling': 'max'}),
+    ('strided_cnn', 8, {'width': 0.04, 'normalization': 'none'}),
+]
+
+
+@pytest.mark.parametrize(('name', 'size', 'options'), NETWORKS)
+def test_gradient_equals_central_differences(name, size, options):
+    assert {n for n, _, _ in NETWORKS} == set(models.names())
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(6, size, size, 2)), rng.integers(0, 5, 6)
+    mask = np.array([1.0, 1, 0, 1, 1, 1])
+    with jax.enable_x64(True):
+        model = models.create(
+            name, num_classes=5, dtype='float64', param_dtype='float64', dropout_rate=0.3, **options
+        )
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.asarray(images))
+        # Biases off zero too: a dead unit or an idle bias would have nothing to check.
+        params = jax.tree.map(lambda leaf: 0.4 * rng.normal(size=leaf.shape), shapes['params'])
+        flat, unravel = ravel_pytree(params)
+
+        @jax.jit
+        @jax.value_and_grad
+        def loss_and_gradient(flat):
+            logits, _ = model.apply(
+                {'params': unravel(flat), 'batch_stats': statistics},
+                images, train=True, mask=mask,
+                mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)},
+            )  # fmt: skip
+            log_p = jax.nn.log_softmax(logits)[jnp.arange(6), labels]
+            return -(log_p * mask).sum() / mask.sum()
+
+        statistics = jax.tree.map(lambda leaf: np.ones(leaf.shape), shapes.get('batch_stats', {}))
+        flat = np.asarray(flat)
+        gradient = np.asarray(loss_and_gradient(flat)[1])
+        assert gradient.dtype == np.float64
+        # The error of the difference is of order h^2 (third derivative) and 1e-16 / h (rounding).
+        # ReLU and max pooling have kinks; a step this short crosses none of them here.
+        step = 1e-6
+        for _ in range(5):
+            direction = rng.normal(size=flat.shape)
+            direction /= np.linalg.norm(direction)
+            above, below = (loss_and_gradient(flat + s * direction)[0] for s in (step, -step))
+            difference = (float(above) - float(below)) / (2 * step)
+            expected = float(gradient @ direction)
+            scale = np.linalg.norm(gradient) / flat.size**0.5
+            assert difference == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale)
