@@ -8,6 +8,7 @@ a batch may straddle two epochs. Nothing here counts devices: a host takes a sli
 A data set that fits lives on the device, and a batch is only indices into it.
 """
 
+import functools
 import zlib
 from collections.abc import Iterator
 
@@ -41,23 +42,12 @@ def indices(seed: int, size: int, batch_size: int, step: int) -> tuple[np.ndarra
     example = np.empty(batch_size, np.int32)
     for number in range(epoch[0], epoch[-1] + 1):
         here = epoch == number
-        example[here] = _permutation(seed, number, size)[place[here]]
+        example[here] = permutation(seed, number, size)[place[here]]
     return example, epoch.astype(np.int32)
 
 
-_CACHE: dict[tuple[int, int, int], np.ndarray] = {}
-
-
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of an epoch; the last two are kept, since a batch may straddle two."""
-    key = (seed, epoch, size)
-    if key not in _CACHE:
-        while len(_CACHE) > 1:
-            _CACHE.pop(next(iter(_CACHE)))
-        _CACHE[key] = permutation(seed, epoch, size)
-    return _CACHE[key]
-
-
+# Kept for two epochs, because a batch may straddle them.
+@functools.lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """Returns the order of the examples in an epoch: a permutation of range(size), int32.
 
@@ -67,7 +57,9 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     key = np.array([seed, zlib.crc32(b'shuffle')], np.uint64)
     counter = np.array([0, 0, 0, epoch], np.uint64)
     words = np.random.Philox(key=key, counter=counter).random_raw(size)
-    return np.argsort(words, kind='stable').astype(np.int32)
+    order = np.argsort(words, kind='stable').astype(np.int32)
+    order.flags.writeable = False
+    return order
 
 
 def train_batches(

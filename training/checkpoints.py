@@ -2,9 +2,10 @@
 
 A checkpoint is a flat {path: array} of the state, written by process 0. Beside what Orbax writes,
 each finished one gets a manifest of its files' SHA-256, so that damage on the disk is noticed
-before a run builds on it.
+before a run builds on it, and the sums of the training metrics that were not on record yet.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,14 +19,17 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from errors import UserError
+from training import records
 from training.state import TrainState, named_leaves
 
 FOLDER = 'checkpoints'
 MANIFEST = 'manifest.json'
+WINDOW = 'window.json'
+DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
 class Checkpoints:
-    """The checkpoints of one run; only process 0 makes one of these.
+    """The checkpoints of one run; only process 0 makes one of these. Use as a context manager.
 
     Args:
       workdir: the run's folder.
@@ -39,11 +43,21 @@ class Checkpoints:
         self._warn = warn
         self._best = best
         self._saving: int | None = None
-        logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax says much at every save
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._window: dict | None = None
+        with records.naming_file(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = self._make_manager(keep)
 
+    def __enter__(self) -> 'Checkpoints':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        # Whoever needs the save under way has called wait(); after an error, that one counts.
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
     def _make_manager(self, keep: int) -> ocp.CheckpointManager:
+        _hush()
         falling = self._best.endswith('loss')
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
@@ -53,26 +67,17 @@ class Checkpoints:
                 ),
             ]
         )
-        # Only this process takes part: the others have the same state, and nothing to add.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(),
-            active_processes={jax.process_index()},
-            barrier_sync_key_prefix='checkpoints',
-        )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda metrics: metrics[self._best],
             best_mode='min' if falling else 'max',
             cleanup_tmp_directories=True,
             create=False,
-            multiprocessing_options=alone if jax.process_count() > 1
-            else ocp.options.MultiprocessingOptions(),
+            multiprocessing_options=_alone(),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )  # fmt: skip
         # One file per array: OCDBT's database costs more than it saves for small models.
-        handler = ocp.PyTreeCheckpointHandler(
-            use_ocdbt=False, multiprocessing_options=options.multiprocessing_options
-        )
+        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=_alone())
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
 
     def _rank(self, metrics) -> float:
@@ -81,19 +86,22 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        return steps_in(self.folder)
 
-    def best_step(self) -> int | None:
-        """Returns the step of the best checkpoint by validation, or None before there is one."""
-        return self._manager.best_step()
-
-    def save(self, step: int, state: TrainState, metrics: dict[str, float] | None) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        metrics: dict[str, float] | None = None,
+        window: dict[str, float] | None = None,
+    ) -> None:
         """Starts to write a checkpoint; returns when the arrays are copied.
 
         Args:
           step: number of updates done.
           state: host arrays; must not be written to until the save has finished.
           metrics: validation metrics of this step, or None.
+          window: sums of the training metrics since the last record; see `window`.
 
         Raises:
           UserError: this or the previous save failed; names the last good checkpoint.
@@ -101,14 +109,22 @@ class Checkpoints:
         if step in self.steps():
             return
         self.wait()
-        self._saving = step
+        self._saving, self._window = step, window
         if metrics is not None:
             metrics = {name: float(value) for name, value in metrics.items()}
+        arrays = dict(named_leaves(state))
         try:
-            arrays = dict(named_leaves(state))
+            self._check_room(arrays)
             self._manager.save(step, args=ocp.args.PyTreeSave(arrays), metrics=metrics, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(error) from error
+
+    def _check_room(self, arrays: dict[str, np.ndarray]) -> None:
+        # Orbax would notice only in one of its threads, after pages of tracebacks.
+        needed = sum(array.nbytes for array in arrays.values())
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OSError(f'No space left on device: {needed:,} bytes needed, {free:,} free')
 
     def wait(self) -> None:
         """Waits for the save under way.
@@ -131,55 +147,87 @@ class Checkpoints:
             f'{reason}. {kept}; make room or choose another --workdir, and start again.'
         )
 
-    def close(self) -> None:
-        """Waits for the save under way and stops Orbax's threads."""
-        self.wait()
-        self._manager.close()
-
     def _write_manifest(self) -> None:
         """Runs in Orbax's thread when all arrays are written, before the folder gets its name."""
         for folder in self.folder.glob(f'{self._saving}.*'):
+            if self._window:
+                (folder / WINDOW).write_text(json.dumps(self._window))
             (folder / MANIFEST).write_text(json.dumps(_digests(folder), indent=1))
 
     def restore_latest(self, template: TrainState) -> tuple[int, TrainState] | None:
         """Returns (step, state) of the newest sound checkpoint, or None if there is none at all.
 
-        A damaged one is warned about by name and moved to damaged_checkpoints/, not deleted.
+        Damaged newer ones are warned about by name and moved to damaged_checkpoints/, not deleted.
+        If none is sound, nothing is moved: the next start must not begin anew, and write over
+        the run's records, as if it had no checkpoints.
 
         Raises:
           UserError: there are checkpoints, but no sound one, or they are of another model.
         """
-        steps = self.steps()
-        for step in reversed(steps):
-            problem = damage(self.folder / str(step))
-            if problem is None:
-                try:
-                    return step, read(self.folder / str(step), template)
-                except UserError:
-                    raise
-                except Exception as error:
-                    problem = ' '.join(str(error).split())[:200]
-            moved = self._set_aside(step)
-            self._warn(
-                f'warning: checkpoint {self.folder / str(step)} is damaged ({problem}); it was '
-                f'moved to {moved}, and the one before is used.'
-            )
-        if steps:
+        problems = {}
+        for step in reversed(self.steps()):
+            found = self._try(step, template, problems)
+            if found is not None:
+                for damaged, problem in problems.items():
+                    moved = self._set_aside(damaged)
+                    self._warn(
+                        f'warning: checkpoint {self.folder / str(damaged)} is damaged ({problem}); '
+                        f'it was moved to {moved}, and the one before is used.'
+                    )
+                return step, found
+        if problems:
+            listed = '; '.join(f'{step}: {problem}' for step, problem in problems.items())
             raise UserError(
-                f'None of the checkpoints in {self.folder} is sound. Choose another --workdir to '
-                'start from the beginning.'
+                f'None of the checkpoints in {self.folder} is sound ({listed}). Choose another '
+                '--workdir to start from the beginning.'
             )
         return None
 
+    def _try(self, step: int, template: TrainState, problems: dict) -> TrainState | None:
+        folder = self.folder / str(step)
+        problem = damage(folder)
+        if problem is None:
+            try:
+                return read(folder, template)
+            except UserError:
+                raise
+            except Exception as error:
+                problem = ' '.join(str(error).split())[:200]
+        problems[step] = problem
+        return None
+
+    def window(self, step: int) -> dict[str, float]:
+        """Returns the sums that `save` was given; {} if there were none."""
+        path = self.folder / str(step) / WINDOW
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds the validation metrics that a checkpoint was saved without, in a hurry."""
+        folder = self.folder / str(step) / 'metrics'
+        if folder.exists():
+            return
+        temporary = folder.with_name('metrics.tmp')
+        with records.naming_file(folder):
+            temporary.mkdir(exist_ok=True)
+            (temporary / 'metrics').write_text(json.dumps(metrics))
+            temporary.rename(folder)
+        self._manager.reload()
+
     def _set_aside(self, step: int) -> Path:
-        folder = self.folder.parent / 'damaged_checkpoints'
-        folder.mkdir(exist_ok=True)
-        number = 0
-        while (target := folder / f'{step}.{number}').exists():
-            number += 1
-        shutil.move(self.folder / str(step), target)
+        folder = self.folder.parent / DAMAGED_FOLDER
+        with records.naming_file(folder):
+            folder.mkdir(exist_ok=True)
+            number = 0
+            while (target := folder / f'{step}.{number}').exists():
+                number += 1
+            shutil.move(self.folder / str(step), target)
         self._manager.reload()
         return target
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the steps of the finished checkpoints in a folder of them, ascending."""
+    return sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -212,9 +260,8 @@ def read(folder: Path, template: TrainState) -> TrainState:
       UserError: its arrays are not those of the template: it is of another model or optimiser.
       Exception: whatever Orbax raises on a damaged one.
     """
-    logging.getLogger('absl').setLevel(logging.ERROR)
     expected = dict(named_leaves(template))
-    found = _restore(folder)
+    found = read_arrays(folder)
     wrong = sorted(set(expected) ^ set(found)) or [
         name for name, leaf in expected.items()
         if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype
@@ -229,13 +276,37 @@ def read(folder: Path, template: TrainState) -> TrainState:
     return jax.tree.unflatten(structure, [found[name] for name in names])
 
 
-def _restore(folder: Path) -> dict[str, Any]:
-    """The flat {path: NumPy array} of a checkpoint."""
-    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False))
+def read_arrays(folder: Path) -> dict[str, Any]:
+    """Returns the flat {path: NumPy array} of a checkpoint."""
+    _hush()
+    alone = _alone()
+    checkpointer = ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=alone),
+        multiprocessing_options=alone,
+    )
     item = folder / 'default'
     names = checkpointer.metadata(item).item_metadata.tree
     arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     return checkpointer.restore(item, args=ocp.args.PyTreeRestore(restore_args=arguments))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Says that only this process takes part: the others have the same state, nothing to add.
+
+    Otherwise Orbax waits for all processes, and its collectives meet other ones of theirs.
+    """
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix='checkpoints',
+    )
+
+
+def _hush() -> None:
+    """Orbax says much at every save, and every error both logs and raises."""
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def best_of(folder: Path, steps: list[int], metric: str) -> int:

@@ -94,17 +94,15 @@ def _connect(setting: str) -> None:
 
     if setting == 'off' or (setting == 'auto' and not several_processes(os.environ)):
         return
-    arguments = {}
-    if setting != 'auto':
-        arguments = parse_address(setting)
-    elif os.environ.get('JAX_NUM_PROCESSES'):
-        arguments = {
-            'num_processes': int(os.environ['JAX_NUM_PROCESSES']),
-            'process_id': int(os.environ.get('JAX_PROCESS_ID', 0)),
-        }
+    arguments = parse_address(setting) if setting != 'auto' else {}
     if jax.distributed.is_initialized():
         return
     try:
+        if setting == 'auto' and os.environ.get('JAX_NUM_PROCESSES'):
+            arguments = {
+                'num_processes': int(os.environ['JAX_NUM_PROCESSES']),
+                'process_id': int(os.environ.get('JAX_PROCESS_ID', '')),
+            }
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
         raise UserError(

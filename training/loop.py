@@ -7,7 +7,6 @@ step waits for the host.
 
 import collections
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -16,12 +15,15 @@ import numpy as np
 
 import input_pipeline
 from errors import UserError
+from training import hosts
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment
 from training.preemption import Preemption
 from training.progress import Progress
 from training.records import Records
 from training.runner import Runner
+from training.state import named_leaves
+from training.tasks import Classification
 
 RUN_AHEAD = 2
 
@@ -65,6 +67,21 @@ class Schedule:
         writes the same records as one that was never stopped.
         """
         return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
+
+
+@dataclasses.dataclass
+class Window:
+    """Sums of the training metrics since the last record."""
+
+    loss: float = 0.0
+    correct: int = 0
+    count: int = 0
+
+    def add(self, metrics) -> None:
+        """Adds one step's sums."""
+        self.loss += float(metrics['loss'])
+        self.correct += int(metrics['correct'])
+        self.count += int(metrics['count'])
 
 
 class Evaluator:
@@ -116,6 +133,7 @@ class Loop:
       runner: how the step is run.
       train_split, validation_split: open splits.
       records, progress, checkpoints: where it reports; checkpoints is None but on process 0.
+      window: sums from before the run was stopped.
     """
 
     def __init__(
@@ -127,6 +145,7 @@ class Loop:
         records: Records,
         progress: Progress,
         checkpoints: Checkpoints | None,
+        window: Window | None = None,
     ):
         self.experiment, self.runner = experiment, runner
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
@@ -134,7 +153,8 @@ class Loop:
         self.validate = Evaluator(experiment, runner, validation_split)
         self._dataset = runner.replicate({'image': train_split.images, 'label': train_split.labels})
         self._size = len(train_split.labels)
-        self._window, self._waiting = [], collections.deque()
+        self._window, self._latest = window or Window(), None
+        self._waiting = collections.deque()
         self._seconds, self._examples = 0.0, 0
         self._last_saved: int | None = None
 
@@ -156,7 +176,7 @@ class Loop:
           (state, step, reason): reason is None at the end, else the signal's name.
 
         Raises:
-          UserError: the loss is not finite, or a checkpoint could not be written.
+          UserError: the loss is not finite, or something could not be written.
         """
         config = self.experiment.config
         plan = input_pipeline.train_batches(
@@ -180,22 +200,38 @@ class Loop:
             if reason or self.due.logs(step):
                 self._report(state, step, reason)
                 started = None if self.due.evaluates(step) else time.monotonic()
+        hosts.on_first(lambda: self.checkpoints.wait())
         return state, step, reason
+
+    def catch_up(self, state, step: int) -> None:
+        """Does the evaluation that a run had no time for when it was stopped after `step`."""
+        if not self.due.evaluates(step):
+            return
+        self._last_saved = step
+        validation = self._validate(state, step)
+
+        def write():
+            self._record_validation(step, validation)
+            # An undisturbed run has no checkpoint elsewhere that could be the best.
+            if self.due.saves(step):
+                self.checkpoints.add_metrics(step, validation)
+
+        hosts.on_first(write)
 
     def _collect(self) -> None:
         """Waits for the oldest step under way, and checks that its loss is finite."""
         step, metrics = self._waiting.popleft()
         metrics = self.runner.fetch(metrics)
-        if not math.isfinite(metrics['loss'] + metrics['grad_norm']):
-            self._stop_not_finite(step, metrics)
-        self._window.append(metrics)
-        loss = sum(float(m['loss']) for m in self._window)
-        count = sum(int(m['count']) for m in self._window)
-        correct = sum(int(m['correct']) for m in self._window)
-        self.progress.update(step, loss / count, correct / count, self.examples_per_second or None)
+        for name, value in (('loss', metrics['loss']), ('gradient', metrics['grad_norm'])):
+            self._check_finite(value, name, step)
+        window, self._latest = self._window, metrics
+        window.add(metrics)
+        rate = self.examples_per_second or None
+        self.progress.update(step, window.loss / window.count, window.correct / window.count, rate)
 
-    def _stop_not_finite(self, step: int, metrics) -> None:
-        what = 'loss' if not math.isfinite(metrics['loss']) else 'gradient'
+    def _check_finite(self, value, what: str, step: int) -> None:
+        if np.all(np.isfinite(value)):
+            return
         saved = 'there is no checkpoint yet'
         if self.checkpoints is not None:
             self.checkpoints.wait()
@@ -208,48 +244,58 @@ class Loop:
         )
 
     def _report(self, state, step: int, reason: str | None) -> None:
-        """Records the window's training metrics; evaluates and saves if that is due."""
+        """Records the window's training metrics; evaluates and saves if that is due.
+
+        A run that is told to stop has little time: the evaluation that is due, unless it is the
+        last, is left to the next start, and so is a record that an undisturbed run has not.
+        """
         while self._waiting:
             self._collect()
-        window, self._window = self._window, []
-        sums = {k: sum(m[k].astype(np.float64) for m in window)
-                for k in ('loss', 'correct', 'count')}  # fmt: skip
+        validation = None
+        if self.due.evaluates(step) and (reason is None or step == self.due.steps):
+            validation = self._validate(state, step)
+        hosts.on_first(lambda: self._write(state, step, validation, reason))
+        if reason or self.due.saves(step):
+            self._last_saved = step
+
+    def _write(self, state, step: int, validation, reason: str | None) -> None:
+        """What process 0 does of a report."""
+        if self.due.logs(step):
+            self._record_training(step)
+        if validation is not None:
+            self._record_validation(step, validation)
+        if reason or self.due.saves(step):
+            state = self.runner.fetch(state)
+            # The loss of this step is of the parameters before it.
+            for name, leaf in named_leaves(state):
+                self._check_finite(leaf, f'state ({name})', step)
+            window = dataclasses.asdict(self._window) if self._window.count else None
+            self.checkpoints.save(step, state, validation, window)
+
+    def _record_training(self, step: int) -> None:
+        window, self._window = self._window, Window()
         self.records.write(
             step,
             {
-                'train/loss': float(sums['loss'] / sums['count']),
-                'train/accuracy': float(sums['correct'] / sums['count']),
-                'train/learning_rate': float(window[-1]['learning_rate']),
-                'train/grad_norm': float(window[-1]['grad_norm']),
+                'train/loss': window.loss / window.count,
+                'train/accuracy': window.correct / window.count,
+                'train/learning_rate': float(self._latest['learning_rate']),
+                'train/grad_norm': float(self._latest['grad_norm']),
                 'train/images_per_second': self.examples_per_second,
             },
         )
-        validation = None
-        if self.due.evaluates(step) and reason is None:
-            validation = self.evaluate(state, step)
-        if reason or self.due.saves(step):
-            self.save(state, step, validation)
 
-    def evaluate(self, state, step: int) -> dict[str, float]:
-        """Reads the validation split once, records and returns its loss and accuracy."""
+    def _validate(self, state, step: int) -> dict[str, float]:
+        """Reads the validation split once; returns its loss and accuracy."""
         sums = self.validate(state.variables())
-        result = {f'validation/{k}': v for k, v in _means(sums).items()}
-        self.records.write(step, result)
+        means = Classification.summarise(sums)
+        self._check_finite(means['loss'], 'validation loss', step)
+        return {f'validation/{name}': value for name, value in means.items()}
+
+    def _record_validation(self, step: int, validation: dict[str, float]) -> None:
+        self.records.write(step, validation)
         epoch = step / self.experiment.steps_per_epoch
         self.progress.message(
-            f'epoch {epoch:.3g}: validation accuracy {result["validation/accuracy"]:.2%}, '
-            f'loss {result["validation/loss"]:.4f}'.replace('%', ' %')
+            f'epoch {epoch:.3g}: validation accuracy {validation["validation/accuracy"]:.2%}, '
+            f'loss {validation["validation/loss"]:.4f}'.replace('%', ' %')
         )
-        return result
-
-    def save(self, state, step: int, validation: dict[str, float] | None) -> None:
-        """Starts a checkpoint of this step on process 0."""
-        if self.checkpoints is not None:
-            self.checkpoints.save(step, self.runner.fetch(state), validation)
-        self._last_saved = step
-
-
-def _means(sums) -> dict[str, float]:
-    from training.tasks import Classification
-
-    return Classification.summarise(sums)

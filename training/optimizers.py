@@ -75,7 +75,8 @@ def schedule(config, steps: int, steps_per_epoch: float) -> Callable[[jax.Array]
     """Returns shape(step) -> share of the peak learning rate for the update after `step` updates.
 
     A static shape, times a rate that may be traced. The first update of a warm-up of w updates has
-    1/w of the peak, the w-th the whole; a cosine then falls to `schedule.final` at the last.
+    1/w of the peak, the w-th the whole. A cosine then falls towards `schedule.final`, which it
+    reaches after the last update, as in optax and PyTorch: a final rate of 0 wastes no update.
     """
     unit = steps_per_epoch if config.unit == 'epochs' else 1.0
     warmup = round(config.warmup * unit)

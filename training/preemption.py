@@ -2,7 +2,7 @@
 
 SIGTERM, SIGUSR2 (SLURM's warning) and the first Ctrl-C set a flag; the loop asks for it after each
 step. With several processes the flag has to come up at the same step everywhere: there, JAX's own
-preemption service takes the SIGTERM, and SIGUSR2 is passed on as one.
+preemption service takes the SIGTERM, and the other two are passed on as one.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ class Preemption:
     def __enter__(self) -> 'Preemption':
         if self._several:
             # A Python handler for SIGTERM would silently switch JAX's service off.
-            self._install(signal.SIGUSR2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+            self._install(signal.SIGUSR2, self._pass_on)
+            self._install(signal.SIGINT, self._pass_on)
             return self
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             self._install(number, self._ask)
@@ -34,7 +35,8 @@ class Preemption:
 
     def __exit__(self, *exc_info) -> None:
         for number, handler in self._earlier.items():
-            signal.signal(number, handler)
+            # None stands for a handler that is not Python's; it cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _install(self, number: signal.Signals, handler) -> None:
         # Outside the main thread (a notebook, a test) the caller's handlers stay.
@@ -42,10 +44,17 @@ class Preemption:
             self._earlier[number] = signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            # A second Ctrl-C means now.
-            signal.signal(signal.SIGINT, self._earlier[signal.SIGINT])
+        self._let_second_interrupt(number)
         self._asked = signal.Signals(number).name
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._let_second_interrupt(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _let_second_interrupt(self, number: int) -> None:
+        # A second Ctrl-C means now.
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def reason(self, step: int) -> str | None:
         """Returns the signal's name if the run shall stop after `step`, the same on all hosts."""

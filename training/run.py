@@ -1,9 +1,11 @@
 """A whole training run in a folder: start or go on, train, test once, write the result."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
+import shlex
 from pathlib import Path
 
 import jax
@@ -14,9 +16,9 @@ from configs import schema
 from errors import UserError
 from training import devices, experiment, hosts, records, workdir
 from training.checkpoints import Checkpoints
-from training.loop import Evaluator, Loop
+from training.loop import Evaluator, Loop, Window
 from training.preemption import EXIT_CODE, Preemption
-from training.progress import Progress, summary
+from training.progress import Progress, python_as_typed, summary
 from training.runner import Runner
 from training.state import TrainState, sha256
 
@@ -42,9 +44,17 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
     all_devices = devices.start(config)
     if not hosts.is_first():
         say = _silent
+    hosts.check_same(_shared_settings(config), 'configurations')
     experiment.check_devices(config, len(all_devices))
     with Preemption() as preemption:
         return _Run(config, Path(folder), all_devices, say).go(resume, extend, preemption)
+
+
+def _shared_settings(config) -> str:
+    """The part of the configuration that has to be the same on all processes, as text."""
+    own = ('distributed', 'data.dir', 'compilation_cache')
+    values = {k: v for k, v in schema.flatten(config).items() if k not in own}
+    return json.dumps(values, sort_keys=True)
 
 
 def _silent(text: str) -> None:
@@ -62,39 +72,46 @@ class _Run:
 
     def go(self, resume: str, extend: bool, preemption: Preemption) -> int:
         """Trains to the end or until preempted; returns the exit code."""
-        self.experiment, train_split = experiment.open_train(self.config)
-        validation_split = input_pipeline.open_split(self.config, 'validation')
-        length_change = hosts.on_first(lambda: self._check_folder(resume, extend))
+        splits = hosts.on_each(self._open_splits)
+        old_steps = hosts.on_first(lambda: self._check_folder(resume, extend))
         self.spec = self.experiment.spec()
         self.runner = Runner(self.spec, self.config.runner, self.devices)
         checkpoints = hosts.on_first(self._open_checkpoints)
-        step, state = self._start_state(checkpoints)
-        hosts.on_first(lambda: self._store_config(step, length_change))
-        exp = self.experiment
-        self.say(_opening(exp, self.devices, step))
-        first = hosts.is_first()
-        with (
-            records.Records(self.folder, step or None, enabled=first) as self.records,
-            Progress(exp.steps, exp.steps_per_epoch, enabled=first) as progress,
-        ):
-            loop = Loop(
-                exp, self.runner, train_split, validation_split, self.records, progress, checkpoints
-            )
-            placed = self.runner.replicate(state)
-            if step and loop.due.evaluates(step):
-                loop.evaluate(placed, step)  # a preempted run may have had no time for it
-            hyper = self.runner.replicate(experiment.hyperparameters(self.config))
-            placed, step, reason = loop.run(placed, step, hyper, preemption)
-            if checkpoints is not None:
-                checkpoints.close()
-        if reason and step < exp.steps:
+        with checkpoints or contextlib.nullcontext():
+            step, state = self._start_state(checkpoints)
+            hosts.on_first(lambda: self._store_config(step, old_steps))
+            if self._is_finished(step, state):
+                return 0
+            placed, step, reason = self._train(checkpoints, splits, step, state, preemption)
+        if reason and step < self.experiment.steps:
             self.say(self._how_to_go_on(reason, step))
             return EXIT_CODE
-        self._finish(placed, loop.examples_per_second)
+        self._finish(placed)
         return 0
 
-    def _check_folder(self, resume: str, extend: bool) -> dict:
-        workdir.check_writable(self.folder)
+    def _open_splits(self) -> tuple:
+        self.experiment, train_split = experiment.open_train(self.config)
+        return train_split, input_pipeline.open_split(self.config, 'validation')
+
+    def _train(self, checkpoints, splits, step: int, state: TrainState, preemption: Preemption):
+        """Trains; returns what `Loop.run` does."""
+        exp, first = self.experiment, hosts.is_first()
+        self.say(_opening(exp, self.devices, step))
+        self.records = hosts.on_first(lambda: records.Records(self.folder, step or None))
+        self.records = self.records or records.Records(self.folder, enabled=False)
+        progress = Progress(exp.steps, exp.steps_per_epoch, enabled=first)
+        window = hosts.on_first(lambda: Window(**checkpoints.window(step)))
+        with self.records, progress:
+            self.loop = Loop(exp, self.runner, *splits, self.records, progress, checkpoints, window)
+            placed = self.runner.replicate(state)
+            if step:
+                self.loop.catch_up(placed, step)
+            hyper = self.runner.replicate(experiment.hyperparameters(self.config))
+            return self.loop.run(placed, step, hyper, preemption)
+
+    def _check_folder(self, resume: str, extend: bool) -> int | None:
+        """Refuses what may not go on there; returns the steps before an extension, else None."""
+        workdir.check_own(self.folder)
         has_run = (self.folder / workdir.CONFIG).exists()
         if resume == 'must' and not has_run:
             raise UserError(f'--resume=must, but {self.folder} holds no run to go on with.')
@@ -102,17 +119,20 @@ class _Run:
             raise UserError(
                 f'--resume=never, but {self.folder} holds a run. Choose another --workdir.'
             )
-        change = workdir.compare(self.folder, self.config, extend)
-        if change:
-            stored = workdir.load_config(self.folder)
-            old = experiment.total_steps(stored, self.experiment.train_examples)
-            if old > self.experiment.steps:
-                raise UserError(
-                    f'--extend makes a run longer, but {self.folder} was to have {old} steps and '
-                    f'the configuration now says {self.experiment.steps}.'
-                )
-            return {'old': old}
-        return change
+        workdir.check_writable(self.folder)
+        if not workdir.compare(self.folder, self.config, extend):
+            return None
+        stored = workdir.load_config(self.folder)
+        old, new = (
+            experiment.total_steps(stored, self.experiment.train_examples),
+            self.experiment.steps,
+        )
+        if old > new:
+            raise UserError(
+                f'--extend makes a run longer, but {self.folder} was to have {old} steps and '
+                f'the configuration now says {new}.'
+            )
+        return old if old < new else None
 
     def _open_checkpoints(self) -> Checkpoints:
         settings = self.config.checkpoint
@@ -133,11 +153,11 @@ class _Run:
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
         return step, hosts.broadcast(found[1] if found else blank)
 
-    def _store_config(self, step: int, length_change: dict) -> None:
-        if length_change:
-            old, new = length_change['old'], self.experiment.steps
-            workdir.record_extension(self.folder, step, old, new)
-            text = f'extended from {old} to {new} steps at step {step}'
+    def _store_config(self, step: int, old_steps: int | None) -> None:
+        if old_steps is not None:
+            new_steps = self.experiment.steps
+            workdir.record_extension(self.folder, step, old_steps, new_steps)
+            text = f'extended from {old_steps} to {new_steps} steps at step {step}'
             if self.config.schedule.name == 'cosine':
                 text += (
                     '; the cosine schedule now stretches over the longer run, so the learning rate '
@@ -146,23 +166,43 @@ class _Run:
             self.say(text)
         workdir.store(self.folder, self.config)
 
+    def _is_finished(self, step: int, state: TrainState) -> bool:
+        """Whether there is nothing left to do; then says the result once more."""
+
+        def look() -> bool:
+            result = self._earlier_result()
+            finished = step == self.experiment.steps == result.get('steps') and result.get(
+                'params_sha256'
+            ) == sha256(state.params)
+            if finished:
+                self.say(f'The run in {self.folder} is finished; there is nothing left to train.')
+                self._say_result(result)
+            return finished
+
+        return bool(hosts.broadcast(np.int32(hosts.on_first(look) or 0)))
+
     def _how_to_go_on(self, reason: str, step: int) -> str:
+        command = (
+            f'{shlex.quote(python_as_typed())} train.py --workdir={shlex.quote(str(self.folder))}'
+        )
+        address, _, place = self.config.distributed.partition(',')
+        if place:
+            processes = place.partition(',')[0]
+            command += f' --config.distributed={address},{processes},INDEX   (one for each INDEX)'
         return (
             f'{reason}: stopped after step {step} of {self.experiment.steps} and saved. To go on:\n'
-            f'  python train.py --workdir={self.folder}'
+            f'  {command}'
         )
 
-    def _finish(self, state, examples_per_second: float) -> None:
+    def _finish(self, state) -> None:
         """Reads the test split, for the first and only time, and writes result.json."""
-        test_split = input_pipeline.open_split(self.config, 'test')
+        test_split = hosts.on_each(lambda: input_pipeline.open_split(self.config, 'test'))
         sums = Evaluator(self.experiment, self.runner, test_split)(state.variables())
-        hosts.on_first(lambda: self._write_result(state, sums, examples_per_second))
+        hosts.on_first(lambda: self._write_result(state, sums))
 
-    def _write_result(self, state, sums, examples_per_second: float) -> None:
+    def _write_result(self, state, sums) -> None:
         exp, config = self.experiment, self.config
         means = self.spec.task.summarise(sums)
-        earlier = _earlier_result(self.folder)
-        device = devices.describe(self.devices)
         result = {
             'config': schema.plain(config),
             'seed': config.seed,
@@ -175,30 +215,34 @@ class _Run:
             'params_sha256': sha256(self.runner.fetch(state.params)),
             'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
             'wall_seconds': self.records.wall_seconds,
-            # A run that was found finished has trained nothing this time.
-            'examples_per_second': examples_per_second or earlier.get('examples_per_second', 0.0),
-            'device': device,
+            # 0.0 where this part of a resumed run had no or one step left to do.
+            'examples_per_second': self.loop.examples_per_second,
+            'device': devices.describe(self.devices),
             'devices': len(self.devices),
             'processes': jax.process_count(),
             'extensions': workdir.extensions(self.folder),
             'versions': versions(),
         }
         records.write_json_atomically(self.folder / workdir.RESULT, result)
-        records.plot_curves(self.folder, exp.steps_per_epoch)
+        self._say_result(result)
+
+    def _say_result(self, result: dict) -> None:
+        records.plot_curves(self.folder, self.experiment.steps_per_epoch)
         self.say(
             summary(
                 workdir=self.folder,
                 test_correct=result['test_correct'],
                 test_examples=result['test_examples'],
                 wall_seconds=result['wall_seconds'],
-                device=device,
+                device=result['device'],
             )
         )
 
-
-def _earlier_result(folder: Path) -> dict:
-    path = folder / workdir.RESULT
-    return json.loads(path.read_text()) if path.exists() else {}
+    def _earlier_result(self) -> dict:
+        try:
+            return json.loads((self.folder / workdir.RESULT).read_text())
+        except (OSError, ValueError):
+            return {}
 
 
 def _opening(exp: experiment.Experiment, all_devices: list, step: int) -> str:

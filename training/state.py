@@ -62,7 +62,7 @@ def sha256(tree) -> str:
     """Returns the SHA-256 of a tree's bytes in sorted path order, path and type included."""
     digest = hashlib.sha256()
     for path, leaf in named_leaves(tree):
-        array = np.ascontiguousarray(leaf)
+        array = np.asarray(leaf)
         digest.update(f'{path} {array.dtype.str} {array.shape}\n'.encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

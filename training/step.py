@@ -53,14 +53,13 @@ class StepSpec:
     unroll: bool = True
 
 
-def normalised(spec: StepSpec, batch, dataset) -> tuple[dict, jax.Array]:
+def gathered(batch, dataset) -> tuple[dict, jax.Array]:
     """Returns (batch with its labels, images float32 [batch, h, w, c] in [0, 1]).
 
     A batch of a resident data set holds only 'index'; its images and labels are gathered here.
     """
     if 'image' not in batch:
-        gathered = {key: array[batch['index']] for key, array in dataset.items()}
-        batch = {**batch, **gathered}
+        batch = {**batch, **{key: array[batch['index']] for key, array in dataset.items()}}
     return batch, batch['image'].astype(jnp.float32) / 255.0
 
 
@@ -97,13 +96,13 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
     if spec.ema:
         new = {'params': params, 'batch_stats': stats}
         ema = optimizers.average(hyper['ema_decay'], state.step, ema, new)
-    metrics = {**sums['metrics'], 'grad_norm': optax.global_norm(grads), 'learning_rate': rate}
+    metrics = {**sums['metrics'], 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
 
 
 def _gradients(spec, state, hyper, batch, dataset, axis):
     """Returns (sums over this device's micro-batches, new running statistics)."""
-    batch, images = normalised(spec, batch, dataset)
+    batch, images = gathered(batch, dataset)
     if spec.augment:
         strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
         images = augment.affine(images, batch['index'], batch['epoch'], hyper['seed'], *strength)
@@ -158,6 +157,6 @@ def eval_step(spec: StepSpec, variables, batch, dataset, axis=None, detailed: bo
 
     Arguments as in `train_step`; `variables` are those of `TrainState.variables`.
     """
-    batch, images = normalised(spec, batch, dataset)
+    batch, images = gathered(batch, dataset)
     logits = spec.model.apply(variables, standardised(spec, images), train=False)
     return collectives.psum(spec.task.metrics(logits, batch, detailed), axis)

@@ -75,18 +75,13 @@ def load(folder, which: str = 'last', overrides=()) -> Trained:
     spec = exp.spec()
     problem = checkpoints.damage(path)
     if problem:
-        others = ', '.join(str(s) for s in steps(Path(folder)) if s != int(path.name)) or 'none'
+        others = [s for s in checkpoints.steps_in(path.parent) if s != int(path.name)]
+        others = ', '.join(map(str, others)) or 'none'
         raise UserError(
             f'The checkpoint {path} is damaged: {problem}. Others, for --checkpoint=STEP: {others}.'
         )
     state = checkpoints.read(path, exp.abstract_state(spec))
     return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
-
-
-def steps(folder: Path) -> list[int]:
-    """Returns the steps of the finished checkpoints of a run, ascending."""
-    root = folder / checkpoints.FOLDER
-    return sorted(int(p.name) for p in root.glob('*') if p.name.isdigit()) if root.exists() else []
 
 
 def find(folder: Path, which: str, metric: str) -> Path:
@@ -95,7 +90,7 @@ def find(folder: Path, which: str, metric: str) -> Path:
     Raises:
       UserError: there is no such checkpoint.
     """
-    known = steps(folder)
+    known = checkpoints.steps_in(folder / checkpoints.FOLDER)
     if not known:
         raise UserError(f'{folder} has no checkpoint yet; train first: python train.py --help.')
     if which == 'last':

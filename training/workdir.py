@@ -6,12 +6,32 @@ from pathlib import Path
 
 from configs import base, schema
 from errors import UserError
-from training import records
+from training import checkpoints, records
 
 CONFIG = 'config.json'
 EXTENSIONS = 'extensions.json'
 RESULT = 'result.json'
 LENGTH = ('epochs', 'steps')
+# What a run would write over.
+OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER)
+
+
+def check_own(workdir) -> None:
+    """Checks that nothing in the folder would be lost that is not this run's.
+
+    Raises:
+      UserError: it has records, checkpoints or a result, but no configuration they belong to.
+    """
+    folder = Path(workdir)
+    if (folder / CONFIG).exists():
+        return
+    for path in (folder / name for name in OWN):
+        # A run that died before its first checkpoint leaves that folder empty.
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(
+                f'{path} is there, but no {CONFIG} that it belongs to. Nothing was touched: choose '
+                'another --workdir.'
+            )
 
 
 def check_writable(workdir, option: str = '--workdir') -> None:
@@ -70,8 +90,15 @@ def compare(workdir, config, extend: bool) -> dict[str, tuple]:
 
 
 def store(workdir, config) -> None:
-    """Writes config.json."""
-    records.write_json_atomically(Path(workdir) / CONFIG, schema.plain(config))
+    """Writes config.json.
+
+    The address and number of a process are left out: whoever reads the file, such as evaluate.py,
+    would wait for the other processes.
+    """
+    values = schema.plain(config)
+    if ':' in values['distributed']:
+        values['distributed'] = 'auto'
+    records.write_json_atomically(Path(workdir) / CONFIG, values)
 
 
 def extensions(workdir) -> list[dict]:
@@ -81,6 +108,8 @@ def extensions(workdir) -> list[dict]:
 
 
 def record_extension(workdir, step: int, old_steps: int, new_steps: int) -> None:
-    """Adds to extensions.json that the run was made longer."""
+    """Adds to extensions.json that the run was made longer; once, if it died soon after."""
     entry = {'at_step': step, 'from_steps': old_steps, 'to_steps': new_steps}
-    records.write_json_atomically(Path(workdir) / EXTENSIONS, [*extensions(workdir), entry])
+    earlier = extensions(workdir)
+    if entry not in earlier:
+        records.write_json_atomically(Path(workdir) / EXTENSIONS, [*earlier, entry])

@@ -1,0 +1,136 @@
+"""What tests of whole runs share: configurations, train.py as a child, waiting for what it does."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import train
+from tests.conftest import ROOT
+from training import checkpoints
+from training.records import read_metrics
+
+# Nothing depends on how fast the machine is, only on whether it gets there at all.
+LONG = 240.0
+
+
+def write_config(folder: Path, **fields) -> Path:
+    """Writes a configuration file; a__b=v sets config.a.b."""
+    path = folder / f'config_{random.getrandbits(64):016x}.json'
+    path.write_text(json.dumps({_dotted(name): value for name, value in fields.items()}))
+    return path
+
+
+def arguments(config: Path | None, workdir: Path, *more: str, **fields) -> list[str]:
+    """Returns train.py's arguments; a__b=v stands for --config.a.b=v."""
+    first = [f'--config={config}'] if config else []
+    given = [f'--config.{_dotted(name)}={value}' for name, value in fields.items()]
+    return [*first, f'--workdir={workdir}', *more, *given]
+
+
+def _dotted(name: str) -> str:
+    return name.replace('__', '.')
+
+
+def train_here(config: Path | None, workdir: Path, *more: str, **fields) -> int:
+    """Runs train.py's main in this process, on its one device; returns the exit code."""
+    return train.main(arguments(config, workdir, *more, **fields))
+
+
+class Child:
+    """train.py in a process of its own, ended when the context is left.
+
+    Args:
+      argv: its arguments.
+      log: the file for its output.
+      script: code to run in place of train.py, for a test that has to interfere.
+    """
+
+    def __init__(self, argv: list[str], log: Path, script: str | None = None):
+        self._command = [sys.executable, *(['-c', script] if script else ['train.py']), *argv]
+        self.log = log
+
+    def __enter__(self) -> 'Child':
+        with self.log.open('wb') as log:
+            self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=log, stderr=log)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors='replace')
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait(self) -> int:
+        """Waits for its end; returns the exit code."""
+        return self.process.wait(LONG)
+
+    def wait_until(self, happened: Callable[[], bool]) -> bool:
+        """Waits for something that it does; returns False if it ended before that was seen."""
+        deadline = time.monotonic() + LONG
+        while not happened():
+            if not self.running:
+                return False
+            assert time.monotonic() < deadline, f'nothing happened; its output:\n{self.output}'
+            time.sleep(0.005)
+        return True
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """Sends a signal, if it still runs, and returns the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+
+def run_child(argv: list[str], log: Path, script: str | None = None) -> Child:
+    """Runs train.py to its end."""
+    with Child(argv, log, script) as child:
+        child.wait()
+    return child
+
+
+def last_step(workdir: Path) -> int:
+    """The step of the last record, also while the run goes on."""
+    return max((record['step'] for record in read_metrics(workdir)), default=0)
+
+
+def result(workdir: Path) -> dict:
+    return json.loads((workdir / 'result.json').read_text())
+
+
+def curve(workdir: Path) -> list[dict]:
+    """The records, without what no two runs have alike: times."""
+    timed = ('wall_seconds', 'train/images_per_second')
+    return [
+        {name: value for name, value in record.items() if name not in timed}
+        for record in read_metrics(workdir)
+    ]
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return checkpoints.steps_in(workdir / checkpoints.FOLDER)
+
+
+def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, by path."""
+    return checkpoints.read_arrays(workdir / checkpoints.FOLDER / str(step))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]

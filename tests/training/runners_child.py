@@ -1,0 +1,278 @@
+"""Child of test_runners.py, with eight virtual CPU devices: argument is the .npz to write.
+
+Everything is written as name/of/the/case -> array; the parent compares. All that needs more than
+one device is here, so that JAX starts once.
+"""
+
+import functools
+import itertools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+import input_pipeline
+import models
+from data_sources import digits
+from tests.training import probe
+from training import optimizers, state, step
+from training.runner import Runner
+from training.tasks import Classification
+
+DEVICES = (1, 2, 4, 8)
+SOME = (2, 8)  # where two say as much as four
+SOME = (2, 8)  # where two say as much as four
+KINDS = ('pmap', 'shard_map')
+NETWORKS = {'lenet': SOME, 'deep_cnn': DEVICES}
+BATCH = 16
+# Which of the 16 are real: all; or unequal shards on every device count, one of them empty.
+MASKS = {
+    'full': np.ones(BATCH, np.float32),
+    'masked': np.array([1, 1, 0, 1, 0, 0, 1, 0, 1, 1, 1, 1, 0, 1, 1, 0], np.float32),
+}
+# One set of hyperparameters and one starting state per lane of a population.
+LANES = (
+    {'learning_rate': 0.1, 'weight_decay': 0.0, 'label_smoothing': 0.0, 'seed': 3, 'step': 2},
+    {'learning_rate': 0.3, 'weight_decay': 0.02, 'label_smoothing': 0.2, 'seed': 8, 'step': 11},
+)
+EVAL_SIZES = (7, 64, 1000)
+RESULTS = {}
+
+
+def record(name, tree):
+    for path, leaf in flatten_dict(jax.device_get(tree), sep='/').items():
+        RESULTS[f'{name}/{path}'] = np.asarray(leaf)
+
+
+def schedule(count):
+    """Not constant: a lane's own step number shows in its rate."""
+    return 1.0 / (1.0 + count)
+
+
+def spec_of(network, **options):
+    model = models.create(network, num_classes=10)
+    return step.StepSpec(model, Classification(10), 'sgd', schedule, (0.1,), (0.3,), **options)
+
+
+def hyper_of(lane):
+    values = {k: np.float32(v) for k, v in lane.items() if k not in ('seed', 'step')}
+    return values | {'momentum': np.float32(0.9), 'seed': np.uint32(lane['seed'])}
+
+
+@functools.cache
+def create(network):
+    optimizer = optimizers.make('sgd', hyper_of(LANES[0]))
+    model = models.create(network, num_classes=10)
+    return jax.jit(functools.partial(state.create, model, optimizer, (28, 28, 1), use_ema=False))
+
+
+def start_of(network, lane):
+    first = create(network)(seed=np.uint32(lane['seed']))
+    return jax.device_get(first).replace(step=np.int32(lane['step']))
+
+
+def outcome(after, metrics):
+    """What a case is compared by; momentum's first trace is the gradient, decay included."""
+    traces = [leaf.trace for leaf in after.opt_state if hasattr(leaf, 'trace')]
+    return {
+        'gradient': traces[0],
+        'params': after.params,
+        'stats': after.batch_stats,
+        'metrics': metrics,
+        'step': {'number': after.step},
+    }
+
+
+@functools.cache
+def plain_gradient(network):
+    """Gradient of the mean smoothed cross-entropy; no code of the step."""
+    model = models.create(network, num_classes=10)
+
+    def loss(params, batch_stats, images, labels, smoothing):
+        variables = {'params': params, 'batch_stats': batch_stats}
+        logits, new = model.apply(variables, images, train=True, mutable=['batch_stats'])
+        log_p = jax.nn.log_softmax(logits)
+        targets = (1 - smoothing) * jax.nn.one_hot(labels, 10) + smoothing / 10
+        plain = -jnp.take_along_axis(log_p, labels[:, None], 1)
+        return -(targets * log_p).sum(-1).mean(), (new.get('batch_stats', {}), logits, plain.sum())
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def reference(network, lane, images, labels):
+    """The update in plain words: one device, and real examples only."""
+    first = start_of(network, lane)
+    arguments = (first.params, first.batch_stats, images, labels, lane['label_smoothing'])
+    gradient, (stats, logits, plain) = plain_gradient(network)(*arguments)
+    norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(gradient)))
+    gradient = {
+        layer: {
+            name: g + (lane['weight_decay'] if name == 'kernel' else 0) * first.params[layer][name]
+            for name, g in leaves.items()
+        }
+        for layer, leaves in gradient.items()
+    }
+    rate = lane['learning_rate'] / (1 + lane['step'])
+    return {
+        'gradient': gradient,
+        'params': jax.tree.map(lambda p, g: p - rate * g, first.params, gradient),
+        'stats': stats,
+        'metrics': {
+            'loss': plain,
+            'correct': (logits.argmax(-1) == labels).sum(),
+            'count': len(labels),
+            'grad_norm': norm,
+            'learning_rate': rate,
+        },
+        'step': {'number': lane['step'] + 1},
+    }
+
+
+def batch_of(mask):
+    """16 indices; where the mask is 0 they point at an image that would be noticed."""
+    index = np.where(mask > 0, np.arange(BATCH), BATCH).astype(np.int32)
+    return {'index': index, 'epoch': np.zeros(BATCH, np.int32), 'mask': mask}
+
+
+def updates(data):
+    for network, (case, mask) in itertools.product(NETWORKS, MASKS.items()):
+        real = mask > 0
+        images = (data['image'][:BATCH][real] / np.float32(255) - 0.1) / np.float32(0.3)
+        for number, lane in enumerate(LANES):
+            truth = reference(network, lane, jnp.asarray(images), data['label'][:BATCH][real])
+            record(f'{network}/{case}/truth{number}', truth)
+
+    for network in NETWORKS:
+        spec, lane = spec_of(network), LANES[1]
+        for kind, devices in itertools.product(KINDS, NETWORKS[network]):
+            runner = Runner(spec, kind, jax.devices()[:devices])
+            placed, hyper = runner.replicate(data), runner.replicate(hyper_of(lane))
+            for case, mask in MASKS.items():
+                first = runner.replicate(start_of(network, lane))
+                found = runner.train(first, hyper, runner.split(batch_of(mask)), placed)
+                record(f'{network}/{case}/{kind}{devices}', outcome(*found))
+        lanes(network, spec, data)
+
+
+def lanes(network, spec, data):
+    """Each lane of a vmapped population, and the same runs one by one; dropout off and on."""
+    alone = jax.jit(functools.partial(step.train_step, spec))
+    together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
+    firsts = [start_of(network, lane) for lane in LANES]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *firsts)
+    for (case, mask), rate in itertools.product(MASKS.items(), (0.0, 0.4)):
+        name, batch = 'dropout' if rate else '', batch_of(mask)
+        hypers = [hyper_of(lane) | {'dropout_rate': np.float32(rate)} for lane in LANES]
+        many = jax.tree.map(lambda *x: np.stack(x), *hypers)
+        found = together(stacked, many, batch, data)
+        for number in range(len(LANES)):
+            lane = jax.tree.map(lambda x, n=number: x[n], found)
+            record(f'{network}/{case}/{name}vmap{number}', outcome(*lane))
+            one = alone(firsts[number], hypers[number], batch, data)
+            record(f'{network}/{case}/{name}jit{number}', outcome(*one))
+
+
+def evaluations():
+    split = digits.load('test')
+    data = {'image': split.images, 'label': split.labels}
+    # What is counted here is examples, so the network that compiles soonest will do.
+    spec = spec_of('fcn')
+    first = start_of('fcn', LANES[0])
+    logits = spec.model.apply(first.variables(), (data['image'] / np.float32(255) - 0.1) / 0.3)
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (data['label'], np.asarray(logits).argmax(-1)), 1)
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    loss = -log_p[np.arange(len(log_p)), data['label']].sum()
+    record('eval/truth', {'confusion': confusion, 'loss': loss})
+
+    for kind, devices in itertools.product(KINDS, DEVICES):
+        runner = Runner(spec, kind, jax.devices()[:devices], detailed=True)
+        placed, variables = runner.replicate(data), runner.replicate(first.variables())
+        for size in EVAL_SIZES:
+            total = {}
+            for batch in input_pipeline.eval_batches(len(data['label']), size, devices):
+                sums = runner.fetch(runner.evaluate(variables, runner.split(batch), placed))
+                total = {k: total.get(k, 0) + v.astype(np.float64) for k, v in sums.items()}
+            record(f'eval/{kind}{devices}/{size}', total)
+
+
+def seen(runner, first, hyper, data, batch):
+    state_, shared = runner.replicate(first), runner.replicate(hyper)
+    _, metrics = runner.train(state_, shared, runner.split(batch), runner.replicate(data))
+    return runner.fetch(metrics['seen'])
+
+
+def randomness():
+    """Dropout's masks and augmented images, as the network saw them."""
+    pixels = (8, 8, 1)
+    white = {'image': np.full((BATCH, *pixels), 255, np.uint8), 'label': np.arange(BATCH)}
+    noise = np.random.default_rng(0).integers(0, 256, (BATCH, *pixels)).astype(np.uint8)
+    batch = batch_of(MASKS['full'])
+    hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2)
+    spec = probe.spec(BATCH, augment=True)
+    for kind, devices in [('pmap', 1), *itertools.product(KINDS, SOME)]:
+        look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
+        found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)
+        RESULTS[f'augment/{kind}{devices}'] = found
+    for kind, devices in itertools.product(KINDS, SOME):
+        look = functools.partial(seen, Runner(probe.spec(BATCH), kind, jax.devices()[:devices]))
+        for name, seed, number in (('a', 5, 0), ('again', 5, 0), ('step', 5, 1), ('seed', 6, 0)):
+            shared = probe.hyper(seed, dropout_rate=0.25)
+            found = look(probe.start(pixels, number), shared, white, batch)
+            RESULTS[f'dropout/{kind}{devices}/{name}'] = found
+
+
+def compiled_step(data):
+    """Compilations, transfers and donation over five steps with changing hyperparameters."""
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compilations.append(event)
+        if event == '/jax/core/compile/backend_compile_duration' else None
+    )  # fmt: skip
+    for kind in KINDS:
+        runner = Runner(spec_of('lenet'), kind, jax.devices())
+        placed = runner.replicate(data)
+        now = runner.replicate(start_of('lenet', LANES[0]))
+        hypers = [runner.replicate(hyper_of(LANES[i % 2] | {'seed': i})) for i in range(5)]
+        batches = [runner.split(batch_of(MASKS['full'])) for _ in range(5)]
+        given, counts = [], []
+        for hyper, batch in zip(hypers, batches, strict=True):
+            before = len(compilations)
+            with jax.transfer_guard('disallow'):
+                after, _ = runner.train(now, hyper, batch, placed)
+            counts.append(len(compilations) - before)
+            given.append(all(leaf.is_deleted() for leaf in jax.tree.leaves(now)))
+            now = after
+        kept = not any(leaf.is_deleted() for leaf in jax.tree.leaves((placed, hypers)))
+        RESULTS[f'compiled/{kind}/compilations'] = np.array(counts)
+        RESULTS[f'compiled/{kind}/donated'] = np.array(given)
+        RESULTS[f'compiled/{kind}/kept'] = np.array(kept)
+        # The guard is awake: a data set left on the host is refused.
+        try:
+            with jax.transfer_guard('disallow'):
+                runner.train(now, hypers[0], batches[0], data)
+            refused = False
+        except jax.errors.JaxRuntimeError as error:
+            refused = 'isallowed' in str(error)
+        RESULTS[f'compiled/{kind}/refused'] = np.array(refused)
+
+
+def main():
+    assert jax.device_count() == max(DEVICES)
+    # Noise, because digits have flat grounds: where max pooling has ties, rounding decides which
+    # pixel gets the gradient. The 17th image is what padding points at.
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (BATCH + 1, 28, 28, 1)).astype(np.uint8)
+    data = {'image': images, 'label': draw.integers(0, 10, BATCH + 1).astype(np.int32)}
+    data['image'][BATCH] = 255
+    updates(data)
+    evaluations()
+    randomness()
+    compiled_step(data)
+    np.savez(sys.argv[1], **RESULTS)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,224 @@
+"""Checkpoints: damage is noticed and survived, the best is kept, a full disk loses nothing."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from errors import UserError
+from tests.support import (
+    arguments,
+    curve,
+    result,
+    run_child,
+    saved_arrays,
+    saved_steps,
+    train_here,
+)
+from training import checkpoints, trained
+from training.checkpoints import Checkpoints
+from training.state import TrainState
+
+
+def largest_file(folder: Path) -> Path:
+    return max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def flip_a_byte(folder):
+    path = largest_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def truncate(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[:-7])
+    return path
+
+
+def remove(folder):
+    path = largest_file(folder)
+    path.unlink()
+    return path
+
+
+def remove_manifest(folder):
+    path = folder / 'manifest.json'
+    path.unlink()
+    return path
+
+
+@pytest.fixture
+def workdir(small_run, tmp_path) -> Path:
+    """A finished run with checkpoints at 4, 8 and 12, to do with as one likes."""
+    return Path(shutil.copytree(small_run, tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('harm', [flip_a_byte, truncate, remove, remove_manifest])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    harm, workdir, small_run, capfd
+):
+    newest = workdir / 'checkpoints' / '12'
+    path = harm(newest)
+    before = {p.relative_to(newest): p.read_bytes() for p in newest.rglob('*') if p.is_file()}
+
+    assert train_here(None, workdir) == 0
+    output = capfd.readouterr().out
+    assert f'warning: checkpoint {newest} is damaged' in output
+    assert path.name in output
+    assert 'going on from the checkpoint of step 8' in output
+    assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
+    assert curve(workdir) == curve(small_run)
+
+    moved = workdir / 'damaged_checkpoints' / '12.0'
+    assert str(moved) in output
+    assert before == {p.relative_to(moved): p.read_bytes() for p in moved.rglob('*') if p.is_file()}
+
+
+def test_two_damaged_ones_are_both_passed_over(workdir, small_run):
+    for step in ('8', '12'):
+        flip_a_byte(workdir / 'checkpoints' / step)
+    assert train_here(None, workdir) == 0
+    assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
+    assert {p.name for p in (workdir / 'damaged_checkpoints').iterdir()} == {'8.0', '12.0'}
+
+
+def test_no_sound_checkpoint_is_refused_and_the_run_left_as_it_is(workdir, tmp_path):
+    for step in ('4', '8', '12'):
+        truncate(workdir / 'checkpoints' / step)
+    records = (workdir / 'metrics.jsonl').read_bytes()
+    child = run_child(arguments(None, workdir), tmp_path / 'log')
+    assert child.process.returncode == 2
+    assert 'None of the checkpoints' in child.output
+    # Nor does the next start begin anew, as if there had been no checkpoints.
+    with pytest.raises(UserError, match='None of the checkpoints'):
+        train_here(None, workdir)
+    assert (workdir / 'metrics.jsonl').read_bytes() == records
+    assert saved_steps(workdir) == [4, 8, 12]
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(workdir):
+    flip_a_byte(workdir / 'checkpoints' / '12')
+    with pytest.raises(UserError, match=r'12 is damaged: .* has changed.*STEP: 4, 8'):
+        trained.load(workdir)
+    assert trained.load(workdir, '8').step == 8
+
+
+def test_a_checkpoint_of_another_model_is_refused(workdir):
+    # Only possible when somebody has edited config.json, since a run's model may not change.
+    path = workdir / 'config.json'
+    stored = json.loads(path.read_text())
+    stored['model']['units'] = 9
+    path.write_text(json.dumps(stored))
+    with pytest.raises(UserError, match='is of another model or optimiser'):
+        train_here(None, workdir)
+    assert saved_steps(workdir) == [4, 8, 12]
+
+
+def state(value: float) -> TrainState:
+    return TrainState(np.int32(1), {'kernel': np.full(3, value, np.float32)}, {}, ())
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    metric=st.sampled_from(['validation/accuracy', 'validation/loss']),
+    values=st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=6),
+    keep=st.integers(1, 2),
+)
+def test_the_latest_and_the_best_are_kept(tmp_path_factory, metric, values, keep):
+    workdir = tmp_path_factory.mktemp('policy')
+    with Checkpoints(workdir, keep, metric) as saved:
+        for step, value in enumerate(values, start=1):
+            # The other metric falls while this one rises, and the other way round.
+            other = {'validation/accuracy': 'validation/loss'}.get(metric, 'validation/accuracy')
+            saved.save(step, state(step), None if value is None else {metric: value, other: value})
+        saved.wait()
+    sign = -1 if metric.endswith('loss') else 1
+    ranked = [(sign * v, step) for step, v in enumerate(values, start=1) if v is not None]
+    latest = list(range(1, len(values) + 1))[-keep:]
+    best = [max(ranked)[1]] if ranked else []
+    assert saved_steps(workdir) == sorted({*latest, *best})
+    if best:
+        found = trained.find(workdir, 'best', metric)
+        assert found.name == str(best[0])
+        np.testing.assert_array_equal(checkpoints.read_arrays(found)['params/kernel'], best[0])
+    else:
+        with pytest.raises(UserError, match='use --checkpoint=last'):
+            trained.find(workdir, 'best', metric)
+    assert trained.find(workdir, 'last', metric).name == str(len(values))
+    with pytest.raises(UserError, match='choose last, best, or one of the steps'):
+        trained.find(workdir, '99', metric)
+
+
+def test_metrics_added_later_make_a_checkpoint_the_best(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as saved:
+        saved.save(1, state(1.0))
+        saved.wait()
+        saved.add_metrics(1, {'validation/accuracy': 0.9, 'validation/loss': 1.0})
+        for step in (2, 3):
+            saved.save(step, state(step), {'validation/accuracy': 0.5, 'validation/loss': 2.0})
+        saved.wait()
+    assert saved_steps(tmp_path) == [1, 3]
+    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '1'
+    assert checkpoints.damage(tmp_path / 'checkpoints' / '1') is None
+
+
+def test_a_save_copies_before_it_returns_and_what_it_wrote_is_read_back(tmp_path):
+    template = state(0.0)
+    with Checkpoints(tmp_path) as saved:
+        assert saved.restore_latest(template) is None
+        saved.save(7, state(-0.0), window={'loss': 0.1, 'correct': 3, 'count': 8})
+        saved.wait()
+        step, found = saved.restore_latest(template)
+        assert step == 7
+        assert found.params['kernel'].tobytes() == np.full(3, -0.0, np.float32).tobytes()
+        assert saved.window(7) == {'loss': 0.1, 'correct': 3, 'count': 8}
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A disk of one MiB, where this may be made."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    made = subprocess.run(
+        ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', str(folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip(f'a tmpfs cannot be mounted here: {made.stderr.strip()}')
+    yield folder
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+@pytest.mark.parametrize('found', ['before', 'while writing'])
+def test_a_full_disk_stops_the_run_and_loses_nothing(found, small_run, tiny_disk, tmp_path):
+    workdir, ballast = tiny_disk / 'run', tiny_disk / 'ballast'
+    shutil.copytree(small_run, workdir)
+    for step in ('8', '12'):
+        shutil.rmtree(workdir / 'checkpoints' / step)
+    arrays = sum(array.nbytes for array in saved_arrays(workdir, 4).values())
+    # Room for the arrays is not enough: each file takes whole blocks of the disk, too.
+    room = arrays // 2 if found == 'before' else arrays + 32 * 1024
+    ballast.write_bytes(bytes(shutil.disk_usage(tiny_disk).free - room))
+    child = run_child(arguments(None, workdir), tmp_path / 'log')
+    assert child.process.returncode == 2, child.output
+    message = child.output.splitlines()[-1]
+    assert message.startswith('error: The checkpoint of step 8 could not be written')
+    assert 'No space left on device' in message
+    assert 'The last good checkpoint is step 4' in message
+    assert found != 'before' or 'Traceback' not in child.output
+    assert saved_steps(workdir) == [4]
+
+    ballast.unlink()
+    assert train_here(None, workdir) == 0
+    assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
+    assert curve(workdir) == curve(small_run)
+    assert saved_steps(workdir) == [4, 8, 12]
+    assert not list(workdir.glob('checkpoints/*tmp*'))

@@ -1,0 +1,244 @@
+"""Several devices and several processes: the same batches, the same result, nobody left waiting.
+
+Processes are connected by Gloo on this machine. On a CPU their sums are rounded differently from
+those of one process with as many devices, by a part in ten million: the tests ask for 1e-6.
+"""
+
+import json
+import shutil
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import (
+    Child,
+    arguments,
+    curve,
+    free_port,
+    last_step,
+    result,
+    run_child,
+    saved_arrays,
+    saved_steps,
+    write_config,
+)
+
+STEPS = 40
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> Path:
+    """Dropout draws by device, batch norm sums over them, so both notice how they are counted."""
+    return write_config(
+        tmp_path_factory.mktemp('config'),
+        model__name='deep_cnn',
+        model__dropout_rate=0.3,
+        augment__shift=2.0,
+        optimizer__learning_rate=0.002,
+        batch_size=32,
+        steps=STEPS,
+        log_every=1,
+        eval_every=0.25,
+        checkpoint__every_steps=10,
+        checkpoint__keep=4,
+    )
+
+
+@pytest.fixture(scope='module')
+def reference(config, tmp_path_factory) -> Path:
+    """The workdir of one process with two devices."""
+    folder = tmp_path_factory.mktemp('reference')
+    child = run_child(arguments(config, folder / 'run', devices=2), folder / 'log')
+    assert child.process.returncode == 0, child.output
+    return folder / 'run'
+
+
+def difference(ours: Path, theirs: Path, step: int) -> float:
+    """Largest difference of two runs' parameters, as a share of the largest parameter."""
+    ours, theirs = saved_arrays(ours, step), saved_arrays(theirs, step)
+    names = [name for name in theirs if name.startswith('params/')]
+    assert names
+    assert set(ours) == set(theirs)
+    largest = max(np.abs(theirs[name]).max() for name in names)
+    return max(np.abs(ours[name] - theirs[name]).max() for name in names) / largest
+
+
+def assert_close_curves(ours: Path, theirs: Path, tolerance: float):
+    ours, theirs = curve(ours), curve(theirs)
+    assert [set(record) for record in ours] == [set(record) for record in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=tolerance, err_msg=name)
+
+
+class Pair:
+    """Two processes of one run, one device each; ended when the context is left."""
+
+    def __init__(self, config, workdir, logs, scripts=(None, None), **fields):
+        address = f'127.0.0.1:{free_port()}'
+        self.children = [
+            Child(
+                arguments(config, workdir, devices=1, distributed=f'{address},2,{i}', **fields),
+                logs.with_name(f'{logs.name}{i}'),
+                scripts[i],
+            )
+            for i in range(2)
+        ]
+
+    def __enter__(self) -> list[Child]:
+        with ExitStack() as stack:
+            for child in self.children:
+                stack.enter_context(child)
+            self._stack = stack.pop_all()
+        return self.children
+
+    def __exit__(self, *exc_info):
+        self._stack.close()
+
+
+def outputs(children) -> str:
+    return '\n'.join(child.output for child in children)
+
+
+def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
+    config, reference, tmp_path
+):
+    workdir = tmp_path / 'run'
+    with Pair(config, workdir, tmp_path / 'first') as children:
+        first, second = children
+        assert first.wait_until(lambda: last_step(workdir) >= 2), outputs(children)
+        # Only the second is told; both stop, at the same step.
+        assert second.kill(signal.SIGTERM) == 75, outputs(children)
+        assert first.wait() == 75, outputs(children)
+    step = saved_steps(workdir)[-1]
+    assert f'SIGTERM: stopped after step {step} of {STEPS} and saved.' in first.output
+    assert 'INDEX' in first.output.splitlines()[-1]
+    assert 'stopped after' not in second.output  # process 0 alone speaks
+
+    with Pair(None, workdir, tmp_path / 'second') as children:
+        assert [child.wait() for child in children] == [0, 0], outputs(children)
+    assert f'going on from the checkpoint of step {step}' in children[0].output
+    assert 'test accuracy' not in children[1].output
+    assert result(workdir)['processes'] == 2
+    assert result(workdir)['devices'] == result(reference)['devices'] == 2
+    assert difference(workdir, reference, STEPS) < 1e-6
+    assert_close_curves(workdir, reference, 1e-4)
+    assert abs(result(workdir)['test_correct'] - result(reference)['test_correct']) <= 1
+    assert len(list((workdir / 'tensorboard').iterdir())) == 2  # one each start, of process 0
+
+
+def test_two_processes_under_shard_map(config, reference, tmp_path):
+    workdir = tmp_path / 'run'
+    with Pair(config, workdir, tmp_path / 'log', runner='shard_map') as children:
+        assert [child.wait() for child in children] == [0, 0], outputs(children)
+    assert difference(workdir, reference, STEPS) < 1e-6
+    assert_close_curves(workdir, reference, 1e-4)
+
+
+FAILING_SAVE = """
+import train
+from errors import UserError
+from training import checkpoints, command
+
+def save(*arguments):
+    raise UserError('this disk is full')
+
+checkpoints.Checkpoints.save = save
+command.run(train.main)
+"""
+
+
+def test_a_failure_of_one_process_ends_the_other(config, tmp_path):
+    with Pair(config, tmp_path / 'run', tmp_path / 'log', (FAILING_SAVE, None)) as children:
+        assert [child.wait() for child in children] == [2, 2], outputs(children)
+    assert 'error: this disk is full' in children[0].output
+    assert 'error: Process 0 has stopped; its message says why.' in children[1].output
+
+
+TALKING = """
+import json, sys
+import numpy as np
+from configs import base
+from errors import UserError
+from training import devices, hosts
+
+config = base.get_config()
+config.devices = 1
+config.distributed = sys.argv[1].partition('=')[2]
+devices.start(config)
+here = int(config.distributed[-1])
+said = {}
+
+def failing(where):
+    def function():
+        if here == where:
+            raise KeyError('broken')
+        return here
+    return function
+
+for name, call in {
+    'first': lambda: hosts.on_first(lambda: 'result'),
+    'each': lambda: hosts.on_each(lambda: here),
+    'first fails': lambda: hosts.on_first(failing(0)),
+    'second fails': lambda: hosts.on_each(failing(1)),
+    'same': lambda: hosts.check_same('a', 'configurations'),
+    'different': lambda: hosts.check_same(str(here), 'configurations'),
+}.items():
+    try:
+        said[name] = call()
+    except (UserError, KeyError) as error:
+        said[name] = f'{type(error).__name__}: {error}'
+tree = {
+    'float': np.array([-0.0, 0.1, np.nan, 1e-45, np.inf], np.float32),
+    'int': np.int32(-7), 'byte': np.array([[0, 255]], np.uint8), 'none': None, 'bool': np.True_,
+    'empty': np.zeros((0, 3), np.float32),
+}
+blank = {k: v if v is None else np.zeros_like(v) for k, v in tree.items()}
+found = hosts.broadcast(tree if here == 0 else blank)
+said['broadcast'] = [k for k, v in tree.items() if v is not None and (
+    found[k].tobytes() != v.tobytes() or found[k].dtype != v.dtype or found[k].shape != v.shape)]
+print(json.dumps(said))
+"""
+
+
+def test_what_processes_tell_each_other(tmp_path):
+    address = f'127.0.0.1:{free_port()}'
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(Child([f'--to={address},2,{i}'], tmp_path / f'log{i}', TALKING))
+            for i in range(2)
+        ]
+        assert [child.wait() for child in children] == [0, 0], outputs(children)
+    first, second = (json.loads(child.output.splitlines()[-1]) for child in children)
+    assert (first.pop('first'), second.pop('first')) == ('result', None)
+    assert (first.pop('each'), second.pop('each')) == (0, 1)
+    stopped = 'UserError: Process {} has stopped; its message says why.'
+    assert first.pop('first fails') == "KeyError: 'broken'"
+    assert second.pop('first fails') == stopped.format(0)
+    assert first.pop('second fails') == stopped.format(1)
+    assert second.pop('second fails') == "KeyError: 'broken'"
+    different = 'UserError: The processes have different configurations: start all of them alike.'
+    assert first == second == {'same': None, 'different': different, 'broadcast': []}
+
+
+def test_a_run_of_four_devices_goes_on_on_two(config, tmp_path):
+    # Dropout is keyed by device, and so is no part of what must stay the same.
+    fields = {'model__dropout_rate': 0}
+    whole, changed = tmp_path / 'whole', tmp_path / 'changed'
+    child = run_child(arguments(config, whole, devices=4, **fields), tmp_path / 'log')
+    assert child.process.returncode == 0, child.output
+    shutil.copytree(whole, changed)
+    for step in ('20', '30', '40'):
+        shutil.rmtree(changed / 'checkpoints' / step)
+
+    child = run_child(arguments(None, changed, devices=2), tmp_path / 'log2')
+    assert child.process.returncode == 0, child.output
+    assert 'on 2 devices' in child.output
+    assert 'going on from the checkpoint of step 10' in child.output
+    assert result(changed)['devices'] == 2
+    # One record for each batch: other examples would give another loss.
+    assert_close_curves(changed, whole, 1e-4)
+    assert difference(changed, whole, STEPS) < 1e-5

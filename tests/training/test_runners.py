@@ -1,0 +1,160 @@
+"""Both runners, plain jit and the lanes of a vmap agree on any number of devices.
+
+The cases run once, in one child with eight virtual CPU devices (runners_child.py); here they are
+compared, with the same update written in plain words and with each other.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training import runners_child as child
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERY = [(kind, devices) for kind in child.KINDS for devices in child.DEVICES]
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    """{name: array}, as the child wrote them."""
+    file = tmp_path_factory.mktemp('runners') / 'results.npz'
+    environment = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        # Without optimisation the programs compile three times as fast, and say the same.
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
+        '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
+        'PJRT_NPROC': '16',  # XLA:CPU can hang with fewer threads than devices
+        'PYTHONPATH': str(ROOT),
+    }
+    command = [sys.executable, '-W', 'error', '-m', child.__name__, str(file)]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(file) as stored:
+        return dict(stored)
+
+
+def case(results, prefix):
+    return {
+        k.removeprefix(f'{prefix}/'): v for k, v in results.items() if k.startswith(prefix + '/')
+    }
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    """Each array within `tolerance` of its own size; one that is rounding noise, of the largest.
+
+    (Batch norm makes the gradient of the biases before it zero.)
+    """
+    assert found.keys() == expected.keys()
+    assert len(found) > 10
+    groups = {name.partition('/')[0] for name in expected}
+    for group in groups:
+        names = [name for name in expected if name.startswith(group + '/')]
+        largest = max(np.abs(expected[name]).max() for name in names)
+        for name in names:
+            size = np.abs(expected[name]).max()
+            scale = size if size > 1e-4 * largest else largest
+            error = np.abs(found[name] - expected[name]).max()
+            assert error <= tolerance * scale, (name, error, scale)
+
+
+@pytest.mark.parametrize('mask', child.MASKS)
+class TestUpdates:
+    """Loss, gradient, new parameters and running statistics of one update."""
+
+    @pytest.mark.parametrize(
+        ('network', 'kind', 'devices'),
+        [(n, k, d) for n, some in child.NETWORKS.items() for k in child.KINDS for d in some],
+    )
+    def test_a_runner_equals_the_plain_update(self, results, network, mask, kind, devices):
+        truth = case(results, f'{network}/{mask}/truth1')
+        assert_same(case(results, f'{network}/{mask}/{kind}{devices}'), truth)
+
+    @pytest.mark.parametrize('lane', range(len(child.LANES)))
+    @pytest.mark.parametrize('network', child.NETWORKS)
+    @pytest.mark.parametrize('how', ['jit', 'vmap'])
+    def test_jit_and_a_lane_of_vmap_equal_the_plain_update(self, results, network, mask, how, lane):
+        found = case(results, f'{network}/{mask}/{how}{lane}')
+        assert_same(found, case(results, f'{network}/{mask}/truth{lane}'))
+
+    @pytest.mark.parametrize('lane', range(len(child.LANES)))
+    @pytest.mark.parametrize('network', child.NETWORKS)
+    def test_a_lane_with_dropout_equals_the_run_alone(self, results, network, mask, lane):
+        alone = case(results, f'{network}/{mask}/dropoutjit{lane}')
+        assert_same(case(results, f'{network}/{mask}/dropoutvmap{lane}'), alone)
+        without = results[f'{network}/{mask}/vmap{lane}/gradient/head/kernel']
+        assert np.abs(alone['gradient/head/kernel'] - without).max() > 1e-3
+
+    @pytest.mark.parametrize('network', child.NETWORKS)
+    def test_the_lanes_differ(self, results, network, mask):
+        lanes = [case(results, f'{network}/{mask}/vmap{lane}') for lane in (0, 1)]
+        for name in lanes[0].keys() - {'metrics/count', 'metrics/correct'}:
+            assert not np.array_equal(lanes[0][name], lanes[1][name]), name
+
+
+@pytest.mark.parametrize(('kind', 'devices'), EVERY)
+@pytest.mark.parametrize('size', child.EVAL_SIZES)
+def test_evaluation_counts_every_example_once(results, kind, devices, size):
+    found, truth = case(results, f'eval/{kind}{devices}/{size}'), case(results, 'eval/truth')
+    np.testing.assert_array_equal(found['confusion'], truth['confusion'])
+    assert found['count'] == truth['confusion'].sum() == 359
+    assert found['correct'] == np.trace(truth['confusion'])
+    assert found['loss'] == pytest.approx(truth['loss'], rel=1e-6)
+
+
+@pytest.mark.parametrize(('kind', 'devices'), [(k, d) for k, d in EVERY if d in child.SOME])
+class TestDropout:
+    """Masks at rate 0.25 of images that are all 1: what is left is 0 or 4/3."""
+
+    def test_keeps_three_quarters(self, results, kind, devices):
+        seen = results[f'dropout/{kind}{devices}/a']
+        kept = seen > 0
+        np.testing.assert_allclose(seen[kept], 4 / 3, rtol=1e-6)
+        assert abs(kept.mean() - 0.75) < 0.06  # 1,024 draws: 4.4 standard deviations
+
+    def test_repeats_for_the_same_seed_and_step(self, results, kind, devices):
+        seen, again = (results[f'dropout/{kind}{devices}/{name}'] for name in ('a', 'again'))
+        np.testing.assert_array_equal(seen, again)
+        np.testing.assert_array_equal(seen, results[f'dropout/pmap{devices}/a'])
+
+    @pytest.mark.parametrize('other', ['step', 'seed'])
+    def test_differs_between_steps_and_seeds(self, results, kind, devices, other):
+        seen, changed = (results[f'dropout/{kind}{devices}/{name}'] > 0 for name in ('a', other))
+        # Independent masks agree in 0.75^2 + 0.25^2 of the places.
+        assert abs((seen == changed).mean() - 0.625) < 0.07
+
+    def test_differs_between_devices(self, results, kind, devices):
+        parts = np.split(results[f'dropout/{kind}{devices}/a'] > 0, devices)
+        agreement = [(a == b).mean() for i, a in enumerate(parts) for b in parts[:i]]
+        assert max(agreement) < 0.8
+        assert abs(np.mean(agreement) - 0.625) < 0.07
+
+
+@pytest.mark.parametrize(('kind', 'devices'), [(k, d) for k, d in EVERY if d in child.SOME])
+def test_augmented_images_do_not_depend_on_the_devices(results, kind, devices):
+    truth = results['augment/pmap1']
+    assert np.ptp(truth) > 0.5
+    np.testing.assert_allclose(results[f'augment/{kind}{devices}'], truth, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', child.KINDS)
+class TestCompiledStep:
+    """Five steps with other hyperparameters each time, on eight devices."""
+
+    def test_is_compiled_once(self, results, kind):
+        first, *later = results[f'compiled/{kind}/compilations']
+        assert first >= 1
+        assert later == [0, 0, 0, 0]
+
+    def test_gives_the_old_state_up_and_nothing_else(self, results, kind):
+        assert results[f'compiled/{kind}/donated'].all()
+        assert results[f'compiled/{kind}/kept']
+
+    def test_sends_nothing_that_was_not_placed(self, results, kind):
+        # That the child came this far shows that the guard let the placed arguments pass.
+        assert results[f'compiled/{kind}/refused']

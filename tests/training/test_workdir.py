@@ -1,0 +1,187 @@
+"""Which configuration may go on in a workdir, and what a run leaves there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs import schema
+from errors import UserError
+from tests.support import arguments, curve, result, run_child, saved_steps, train_here
+from training import workdir as workdirs
+
+CONTRACT = {
+    'config', 'seed', 'steps', 'test_accuracy', 'test_examples', 'params_sha256', 'wall_seconds',
+    'examples_per_second', 'device', 'devices', 'versions',
+}  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def go_back(workdir: Path, step: int):
+    """Makes it a run that was killed after the checkpoint of `step`."""
+    for later in saved_steps(workdir):
+        if later > step:
+            shutil.rmtree(workdir / 'checkpoints' / str(later))
+    (workdir / 'result.json').unlink(missing_ok=True)
+
+
+@pytest.fixture
+def workdir(small_run, tmp_path) -> Path:
+    """A finished run, to do with as one likes."""
+    return Path(shutil.copytree(small_run, tmp_path / 'run'))
+
+
+def test_what_a_run_leaves(small_run):
+    found = result(small_run)
+    assert set(found) >= CONTRACT
+    assert found['test_examples'] == 359
+    assert found['test_accuracy'] == found['test_correct'] / 359
+    assert found['steps'] == 12
+    assert found['wall_seconds'] > 0
+    assert found['examples_per_second'] > 0
+    assert {'jax', 'flax', 'optax', 'python'} <= set(found['versions'])
+    assert json.loads((small_run / 'config.json').read_text()) == found['config']
+    for name in ('metrics.jsonl', 'curves.png', 'tensorboard', 'checkpoints'):
+        assert (small_run / name).exists(), name
+    steps = [record['step'] for record in curve(small_run)]
+    assert steps == [3, 4, 4, 6, 8, 8, 9, 12, 12]
+
+
+def test_the_stored_configuration_repeats_the_run(small_run, tmp_path):
+    assert train_here(small_run / 'config.json', tmp_path / 'again') == 0
+    assert result(tmp_path / 'again')['params_sha256'] == result(small_run)['params_sha256']
+
+
+def test_a_finished_run_is_not_trained_again(small, workdir, capfd):
+    before = contents(workdir)
+    assert train_here(small, workdir) == 0
+    output = capfd.readouterr().out
+    assert 'is finished' in output
+    assert 'test accuracy' in output
+    after = contents(workdir)
+    assert before.pop('curves.png')
+    assert after.pop('curves.png')  # drawn again
+    assert before == after
+
+
+def test_a_run_killed_just_before_its_result_gets_it(workdir, small_run):
+    (workdir / 'result.json').unlink()
+    assert train_here(None, workdir) == 0
+    ours, theirs = result(workdir), result(small_run)
+    for name in ('params_sha256', 'test_correct', 'test_loss'):
+        assert ours[name] == theirs[name]
+    assert ours['wall_seconds'] >= curve_seconds(small_run)
+    assert curve(workdir) == curve(small_run)
+
+
+def curve_seconds(workdir: Path) -> float:
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    return max(json.loads(line)['wall_seconds'] for line in lines)
+
+
+def test_fields_of_the_experiment_may_not_change(small, workdir, tmp_path):
+    before = contents(workdir)
+    changed = {'seed': 1, 'optimizer__learning_rate': 0.2, 'model__units': 9}
+    child = run_child(arguments(small, workdir, **changed), tmp_path / 'log')
+    assert child.process.returncode == 2
+    message = child.output.splitlines()[-1]
+    for name in ('seed (0 there, 1 now)', 'optimizer.learning_rate', 'model.units'):
+        assert name in message
+    with pytest.raises(UserError, match='another experiment, which differs in batch_size'):
+        train_here(small, workdir, '--extend', batch_size=32)
+    assert contents(workdir) == before
+
+
+def test_fields_of_the_run_may_change(small, workdir, small_run):
+    go_back(workdir, 4)
+    changed = {
+        'runner': 'shard_map', 'eval_batch_size': 50, 'log_every': 5, 'devices': 1,
+        'checkpoint__keep': 1, 'checkpoint__best': 'validation/loss', 'distributed': 'off',
+    }  # fmt: skip
+    assert train_here(small, workdir, **changed) == 0
+    assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
+    assert workdirs.load_config(workdir).runner == 'shard_map'
+
+
+def test_more_steps_need_extend_and_are_recorded(small, workdir, small_run, capfd):
+    with pytest.raises(UserError, match=r'steps \(12 there, 16 now\).*--extend'):
+        train_here(small, workdir, steps=16)
+    assert train_here(small, workdir, '--extend', steps=16) == 0
+    output = capfd.readouterr().out
+    assert 'extended from 12 to 16 steps at step 12' in output
+    assert 'cosine schedule' in output
+    extension = {'at_step': 12, 'from_steps': 12, 'to_steps': 16}
+    assert result(workdir)['extensions'] == [extension]
+    assert result(workdir)['steps'] == 16
+    assert curve(workdir)[: len(curve(small_run))] == curve(small_run)
+    # From now on it is a run of that length.
+    go_back(workdir, 12)
+    assert train_here(None, workdir) == 0
+    assert result(workdir)['extensions'] == [extension]
+    with pytest.raises(UserError, match='was to have 16 steps and the configuration now says 12'):
+        train_here(small, workdir, '--extend')
+    with pytest.raises(UserError, match=r'steps \(16 there, 12 now\)'):
+        train_here(small, workdir)
+
+
+def test_an_extension_without_a_decay_says_nothing_of_one(small, tmp_path, capfd):
+    train_here(small, tmp_path, steps=1, schedule__name='constant')
+    train_here(small, tmp_path, '--extend', steps=2, schedule__name='constant')
+    output = capfd.readouterr().out
+    assert 'extended from 1 to 2 steps at step 1' in output
+    assert 'cosine' not in output
+
+
+def test_an_extension_that_dies_at_once_is_recorded_once(tmp_path):
+    for _ in range(2):
+        workdirs.record_extension(tmp_path, 4, 4, 8)
+    workdirs.record_extension(tmp_path, 6, 8, 9)
+    assert [entry['at_step'] for entry in workdirs.extensions(tmp_path)] == [4, 6]
+
+
+def test_resume_must_and_never(small, workdir, tmp_path):
+    with pytest.raises(UserError, match='holds no run to go on with'):
+        train_here(small, tmp_path / 'new', '--resume=must')
+    assert not (tmp_path / 'new').exists()
+    with pytest.raises(UserError, match='--resume=never'):
+        train_here(small, workdir, '--resume=never')
+    assert train_here(small, workdir, '--resume=must') == 0
+
+
+@pytest.mark.parametrize(
+    'name', ['metrics.jsonl', 'result.json', 'checkpoints/700/array', 'checkpoints/notes.txt']
+)
+def test_what_another_program_left_is_not_written_over(name, small, tmp_path):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('of great value')
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r'no config.json that it belongs to'):
+        train_here(small, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_other_files_in_the_folder_stay_as_they_are(small, tmp_path):
+    (tmp_path / 'checkpoints').mkdir()  # as a run leaves it that died while it started
+    (tmp_path / 'notes.txt').write_text('seed 0 looks best')
+    assert train_here(small, tmp_path, steps=1) == 0
+    assert (tmp_path / 'notes.txt').read_text() == 'seed 0 looks best'
+
+
+def test_a_workdir_that_cannot_be_written(small, tmp_path):
+    (tmp_path / 'file').write_text('')
+    child = run_child(arguments(small, tmp_path / 'file' / 'run'), tmp_path / 'log')
+    assert child.process.returncode == 2
+    assert 'is not writable: Not a directory. Choose another folder.' in child.output
+    with pytest.raises(UserError, match='is not writable'):
+        train_here(small, Path('/proc/run'))
+
+
+def test_the_address_of_a_process_is_not_stored(small, tmp_path):
+    # evaluate.py would wait for the other processes.
+    config = schema.from_arguments(str(small), ['--config.distributed=10.0.0.1:1234,2,0'])
+    workdirs.store(tmp_path, config)
+    assert workdirs.load_config(tmp_path).distributed == 'auto'
