@@ -37,6 +37,8 @@ FIELDS = (
     # --- data ----------------------------------------------------------------------------------
     Field('data.name', 'digits', "'digits' is built in; tools.prepare_data makes others."),
     Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),
+    Field('data.placement', 'auto', 'Where images wait: on the device if they fit, or the host.',
+          choices=('auto', 'device', 'host'), scope=RUN),
     Field('data.mean', (0.1307,), 'Per channel, of pixels in [0, 1]; subtracted. One serves all.'),
     Field('data.std', (0.3081,), 'Per channel, of pixels in [0, 1]; divided by. One serves all.'),
     Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0),

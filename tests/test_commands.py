@@ -81,6 +81,15 @@ def test_train_ends_with_its_result_and_what_to_do_next(trained):
         assert name in printed
 
 
+def test_images_sent_by_the_batch_give_the_same_parameters(trained, tmp_path):
+    folder, _ = trained
+    done = command('train.py', *SHORT, f'--workdir={tmp_path}', '--config.data.placement=host')
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((where / 'result.json').read_text()) for where in (folder, tmp_path)]
+    assert results[0]['params_sha256'] == results[1]['params_sha256']
+    assert results[0]['test_loss'] == results[1]['test_loss']
+
+
 def test_evaluate_agrees_with_the_result_and_writes_its_files(trained, tmp_path):
     folder, _ = trained
     done = command('evaluate.py', f'--workdir={folder}', f'--output={tmp_path}')

@@ -18,6 +18,7 @@ from errors import UserError
 from training import hosts
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment
+from training.placement import Placement
 from training.preemption import Preemption
 from training.progress import Progress
 from training.records import Records
@@ -85,7 +86,7 @@ class Window:
 
 
 class Evaluator:
-    """Evaluates variables on one split that lives on the device.
+    """Evaluates variables on one split.
 
     Args:
       experiment: what is evaluated.
@@ -95,13 +96,12 @@ class Evaluator:
 
     def __init__(self, experiment: Experiment, runner: Runner, split):
         self._experiment, self._runner = experiment, runner
-        self._size = len(split.labels)
-        self._dataset = runner.replicate({'image': split.images, 'label': split.labels})
+        self._data = Placement(runner, split, experiment.config.data.placement)
 
     def __call__(self, variables) -> dict[str, Any]:
         """Returns the metrics' sums over every example of the split, counted once, as NumPy."""
         plan = input_pipeline.eval_batches(
-            self._size,
+            self._data.size,
             self._experiment.config.eval_batch_size,
             len(self._runner.devices),
             jax.process_index(),
@@ -109,8 +109,8 @@ class Evaluator:
         )
         total, waiting = {}, collections.deque()
         for batch in plan:
-            placed = self._runner.split(batch)
-            waiting.append(self._runner.evaluate(variables, placed, self._dataset))
+            placed = self._data.place(batch)
+            waiting.append(self._runner.evaluate(variables, placed, self._data.dataset))
             if len(waiting) > RUN_AHEAD:
                 _add(total, self._runner.fetch(waiting.popleft()))
         for sums in waiting:
@@ -151,11 +151,10 @@ class Loop:
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
         self.due = Schedule.of(experiment)
         self.validate = Evaluator(experiment, runner, validation_split)
-        self._dataset = runner.replicate({'image': train_split.images, 'label': train_split.labels})
-        self._size = len(train_split.labels)
+        self._data = Placement(runner, train_split, experiment.config.data.placement)
         self._window, self._latest = window or Window(), None
         self._waiting = collections.deque()
-        self._seconds, self._examples = 0.0, 0
+        self._seconds, self._examples, self._clock = 0.0, 0, None
         self._last_saved: int | None = None
 
     @property
@@ -180,26 +179,20 @@ class Loop:
         """
         config = self.experiment.config
         plan = input_pipeline.train_batches(
-            config, self._size, step, jax.process_index(), jax.process_count()
+            config, self._data.size, step, jax.process_index(), jax.process_count()
         )
         self._last_saved = step or None
-        started, reason = None, None
+        reason = None
         while step < self.due.steps and reason is None:
-            batch = self.runner.split(next(plan))
-            state, metrics = self.runner.train(state, hyper, batch, self._dataset)
+            batch = self._data.place(next(plan))
+            state, metrics = self.runner.train(state, hyper, batch, self._data.dataset)
             step += 1
             self._waiting.append((step, metrics))
             while len(self._waiting) > RUN_AHEAD:
                 self._collect()
-            now = time.monotonic()
-            if started is not None:  # the first step of each stretch compiles or fills the queue
-                self._seconds += now - started
-                self._examples += config.batch_size
-            started = now
             reason = preemption.reason(step)
             if reason or self.due.logs(step):
                 self._report(state, step, reason)
-                started = None if self.due.evaluates(step) else time.monotonic()
         hosts.on_first(lambda: self.checkpoints.wait())
         return state, step, reason
 
@@ -222,12 +215,21 @@ class Loop:
         """Waits for the oldest step under way, and checks that its loss is finite."""
         step, metrics = self._waiting.popleft()
         metrics = self.runner.fetch(metrics)
+        self._measure()
         for name, value in (('loss', metrics['loss']), ('gradient', metrics['grad_norm'])):
             self._check_finite(value, name, step)
         window, self._latest = self._window, metrics
         window.add(metrics)
         rate = self.examples_per_second or None
         self.progress.update(step, window.loss / window.count, window.correct / window.count, rate)
+
+    def _measure(self) -> None:
+        """Notes that a step is done. The first after a report only starts the clock."""
+        now, earlier = time.monotonic(), self._clock
+        if earlier is not None:
+            self._seconds += now - earlier
+            self._examples += self.experiment.config.batch_size
+        self._clock = now
 
     def _check_finite(self, value, what: str, step: int) -> None:
         if np.all(np.isfinite(value)):
@@ -257,6 +259,7 @@ class Loop:
         hosts.on_first(lambda: self._write(state, step, validation, reason))
         if reason or self.due.saves(step):
             self._last_saved = step
+        self._clock = None
 
     def _write(self, state, step: int, validation, reason: str | None) -> None:
         """What process 0 does of a report."""
@@ -296,6 +299,6 @@ class Loop:
         self.records.write(step, validation)
         epoch = step / self.experiment.steps_per_epoch
         self.progress.message(
-            f'epoch {epoch:.3g}: validation accuracy {validation["validation/accuracy"]:.2%}, '
+            f'epoch {epoch:.1f}: validation accuracy {validation["validation/accuracy"]:.2%}, '
             f'loss {validation["validation/loss"]:.4f}'.replace('%', ' %')
         )

@@ -248,12 +248,13 @@ class _Run:
 def _opening(exp: experiment.Experiment, all_devices: list, step: int) -> str:
     config = exp.config
     height, width, channels = exp.image_shape
+    epochs = round(exp.steps / exp.steps_per_epoch, 1)
     how_many = f'{len(all_devices)} device' + ('s' if len(all_devices) > 1 else '')
     lines = [
         f'{config.model.name} on {config.data.name}: {exp.train_examples:,} training images of '
         f'{height}x{width}x{channels}, {len(exp.class_names)} classes',
-        f'{exp.steps:,} steps of {config.batch_size} images ({exp.steps / exp.steps_per_epoch:.3g} '
-        f'epochs) on {how_many}: {devices.describe(all_devices)}',
+        f'{exp.steps:,} steps of {config.batch_size} images ({epochs:g} epochs) on {how_many}: '
+        f'{devices.describe(all_devices)}',
     ]
     if step:
         lines.append(f'going on from the checkpoint of step {step}')

@@ -151,8 +151,8 @@ command.run(train.main)
 """
 
 
-def test_a_failure_of_one_process_ends_the_other(config, tmp_path):
-    with Pair(config, tmp_path / 'run', tmp_path / 'log', (FAILING_SAVE, None)) as children:
+def test_a_failure_of_one_process_ends_the_other(small, tmp_path):
+    with Pair(small, tmp_path / 'run', tmp_path / 'log', (FAILING_SAVE, None)) as children:
         assert [child.wait() for child in children] == [2, 2], outputs(children)
     assert 'error: this disk is full' in children[0].output
     assert 'error: Process 0 has stopped; its message says why.' in children[1].output
@@ -239,6 +239,7 @@ def test_a_run_of_four_devices_goes_on_on_two(config, tmp_path):
     assert 'on 2 devices' in child.output
     assert 'going on from the checkpoint of step 10' in child.output
     assert result(changed)['devices'] == 2
-    # One record for each batch: other examples would give another loss.
-    assert_close_curves(changed, whole, 1e-4)
-    assert difference(changed, whole, STEPS) < 1e-5
+    # One record for each batch: other examples would give a loss that differs by per cents. Sums
+    # over two devices are rounded differently from those over four, which training amplifies.
+    assert_close_curves(changed, whole, 2e-3)
+    assert difference(changed, whole, STEPS) < 1e-4

@@ -20,7 +20,7 @@ def test_keys_do_not_change_between_releases():
 
 def test_each_argument_makes_another_key():
     names, seeds, counters = ('init', 'dropout', 'augment'), (0, 1, 2**31), ((), (0,), (1,), (0, 1))
-    cases = list(itertools.product(seeds, names, counters)) + [(0, 'init', (1, 0))]
+    cases = [*list(itertools.product(seeds, names, counters)), (0, 'init', (1, 0))]
     keys = {words(seed, name, *counter) for seed, name, counter in cases}
     assert len(keys) == len(cases)
 
