@@ -6,6 +6,7 @@ Sun 2015, "Delving deep into rectifiers", section 2.2), and biases start from ze
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -256,13 +257,26 @@ def pool(x: jax.Array, kind: str, window: int = 2) -> jax.Array:
     [b, h, w, c] -> [b, floor(h / window), floor(w / window), c]: a remainder below and at the right
     is dropped. Raises UserError where no window fits.
 
-    A reshape, because the gradient of reduce_window is slow on the CPU. The values are the same; of
-    several equal maxima each gets an equal share of the gradient, where reduce_window picks one.
+    Not by reduce_window, whose gradient is slow on the CPU. The values are the same; of several
+    equal maxima the first gets the gradient.
     """
     height, width = (output_size(n, window, window, 0, 'pooling') for n in x.shape[1:3])
     x = x[:, : height * window, : width * window]
     x = x.reshape(x.shape[0], height, window, width, window, x.shape[-1])
-    return x.max((2, 4)) if kind == 'max' else x.mean((2, 4))
+    if kind != 'max':
+        return x.mean((2, 4))
+    rows = functools.reduce(larger, (x[:, :, i] for i in range(window)))
+    return functools.reduce(larger, (rows[:, :, :, i] for i in range(window)))
+
+
+def larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the elementwise maximum; of two equal ones the gradient goes to `a`.
+
+    The gradients of jnp.max and jnp.maximum ask which element equals the maximum. XLA:CPU may
+    compute the elements anew for that, rounded differently than in the forward pass, and then no
+    element does: the gradient is lost, or 0 / 0. Which of two is larger does not depend on that.
+    """
+    return jnp.where((b > a) | jnp.isnan(b), b, a)
 
 
 def pad_to_windows(x: jax.Array, window: int = 2) -> jax.Array:
@@ -276,4 +290,8 @@ def pad_to_windows(x: jax.Array, window: int = 2) -> jax.Array:
 
 def global_pool(x: jax.Array, kind: str) -> jax.Array:
     """Takes the maximum ('max') or mean ('average') over all positions: [b, h, w, c] -> [b, c]."""
-    return x.max((1, 2)) if kind == 'max' else x.mean((1, 2))
+    if kind != 'max':
+        return x.mean((1, 2))
+    # By place, for the reason that `larger` gives.
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    return jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1)[:, 0]

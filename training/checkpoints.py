@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ class Checkpoints:
     def _failed(self, error: Exception) -> UserError:
         last = max(self.steps(), default=None)
         kept = f'The last good checkpoint is step {last}' if last is not None else 'There is none'
-        reason = ' '.join(str(error).split())[:300]
+        # The system's own words come last, after the path, thrice.
+        reason = re.sub(r' ?"/[^"]*"', '', ' '.join(str(error).split()))[:300]
         return UserError(
             f'The checkpoint of step {self._saving} could not be written to {self.folder}: '
             f'{reason}. {kept}; make room or choose another --workdir, and start again.'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from errors import UserError
@@ -132,6 +132,7 @@ def state(value: float) -> TrainState:
     values=st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=6),
     keep=st.integers(1, 2),
 )
+@example(metric='validation/loss', values=[2, 1, 1], keep=2)  # of equals, the latest
 def test_the_latest_and_the_best_are_kept(tmp_path_factory, metric, values, keep):
     workdir = tmp_path_factory.mktemp('policy')
     with Checkpoints(workdir, keep, metric) as saved:
