@@ -15,11 +15,11 @@ def get_config():
     config.model.name = 'deep_cnn'
     config.data.name = 'mnist'
     config.batch_size = 128
-    config.epochs = 5.0
+    config.epochs = 8.0
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 3e-3
     config.schedule.warmup = 0.5
-    config.augment.shift = 2.0
-    config.augment.rotate = 8.0
-    config.augment.scale = 0.08
+    config.augment.shift = 1.0
+    config.augment.rotate = 5.0
+    config.augment.scale = 0.05
     return config

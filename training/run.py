@@ -46,8 +46,9 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
         say = _silent
     hosts.check_same(_shared_settings(config), 'configurations')
     experiment.check_devices(config, len(all_devices))
-    with Preemption() as preemption:
-        return _Run(config, Path(folder), all_devices, say).go(resume, extend, preemption)
+    with Preemption() as preemption, contextlib.ExitStack() as held:
+        run = _Run(config, Path(folder), all_devices, say, held)
+        return run.go(resume, extend, preemption)
 
 
 def _shared_settings(config) -> str:
@@ -69,6 +70,7 @@ class _Run:
     folder: Path
     devices: list
     say: object
+    held: contextlib.ExitStack
 
     def go(self, resume: str, extend: bool, preemption: Preemption) -> int:
         """Trains to the end or until preempted; returns the exit code."""
@@ -120,6 +122,7 @@ class _Run:
                 f'--resume=never, but {self.folder} holds a run. Choose another --workdir.'
             )
         workdir.check_writable(self.folder)
+        self.held.enter_context(workdir.lock(self.folder))
         if not workdir.compare(self.folder, self.config, extend):
             return None
         stored = workdir.load_config(self.folder)

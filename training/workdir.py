@@ -1,5 +1,7 @@
 """The folder of a run: may this configuration go on there? Its config.json, extensions.json."""
 
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,6 +13,7 @@ from training import checkpoints, records
 CONFIG = 'config.json'
 EXTENSIONS = 'extensions.json'
 RESULT = 'result.json'
+LOCK = '.lock'
 LENGTH = ('epochs', 'steps')
 # What a run would write over.
 OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER)
@@ -49,6 +52,30 @@ def check_writable(workdir, option: str = '--workdir') -> None:
         raise UserError(
             f'{option}={workdir} is not writable: {error.strerror}. Choose another folder.'
         ) from error
+
+
+def lock(workdir):
+    """Takes the folder for this process; returns an open file that holds it until it is closed.
+
+    The system closes it when the process ends, however it ends.
+
+    Raises:
+      UserError: another run is at work there.
+    """
+    # Append mode: neither a reader nor the next run finds anything changed.
+    file = (Path(workdir) / LOCK).open('a')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f'Another run is at work in {workdir}. Wait for it, stop it, or choose another '
+            '--workdir.'
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return file
 
 
 def load_config(workdir):

@@ -170,6 +170,17 @@ def test_other_files_in_the_folder_stay_as_they_are(small, tmp_path):
     assert (tmp_path / 'notes.txt').read_text() == 'seed 0 looks best'
 
 
+def test_a_second_run_in_the_same_folder_is_refused(small, workdir):
+    before = contents(workdir)
+    with (
+        workdirs.lock(workdir),
+        pytest.raises(UserError, match='Another run is at work'),
+    ):
+        train_here(small, workdir)
+    assert contents(workdir) == before
+    assert train_here(small, workdir) == 0
+
+
 def test_a_workdir_that_cannot_be_written(small, tmp_path):
     (tmp_path / 'file').write_text('')
     child = run_child(arguments(small, tmp_path / 'file' / 'run'), tmp_path / 'log')
