@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    arguments, overrides = parser().parse_known_args(argv)
+    arguments, overrides = command.parse(parser(), argv)
     import input_pipeline
     from training import records, trained, workdir
     from training.loop import Evaluator

@@ -40,10 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    arguments, overrides = parser().parse_known_args(argv)
-    wrong = [a for a in overrides if not a.startswith('--config.')]
-    if wrong:
-        raise UserError(f'{wrong[0]} is not an option of this command; see predict.py --help.')
+    arguments, overrides = command.parse(parser(), argv)
     if arguments.top < 1:
         raise UserError(f'--top={arguments.top} must be at least 1.')
     from data_sources import images

@@ -79,7 +79,7 @@ def listing() -> str:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    arguments, overrides = parser().parse_known_args(argv)
+    arguments, overrides = command.parse(parser(), argv)
     if arguments.list:
         print(listing())
         return 0

@@ -217,15 +217,11 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
     """Applies '--config.a.b=value' arguments in place.
 
     Raises:
-      UserError: not of that form, unknown field, or a value of the wrong type or range.
+      UserError: no value, an unknown field, or a value of the wrong type or range.
     """
     known = {field.name: field for field in fields}
     for argument in arguments:
         name, equals, text = argument.removeprefix('--config.').partition('=')
-        if not argument.startswith('--config.'):
-            options = ('--config', '--workdir', '--resume', '--extend', '--list', '--help')
-            hint = did_you_mean(argument.partition('=')[0], options)
-            raise UserError(f'{argument} is not an option of this command.{hint}')
         if name not in known:
             raise UserError(unknown(name, known))
         if not equals:

@@ -69,7 +69,7 @@ def load(name: str, split: str, data_dir: str) -> ArraySource:
             f'There is no split "{split}": choose from {", ".join(SPLITS)}.'
             + did_you_mean(split, SPLITS)
         )
-    # Imported here because scikit-learn and tensorflow-datasets each cost a second to import.
+    # Imported here because tensorflow-datasets costs a second to import.
     if name == 'digits':
         from data_sources import digits
 

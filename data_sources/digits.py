@@ -5,10 +5,13 @@ Repository, 1998 (its test part), as shipped with scikit-learn: 8x8 pixels, 0 (p
 All arithmetic here is on integers, so that every machine and version sees the same bytes.
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
-from sklearn import datasets as sklearn_datasets
 
 from data_sources import ArraySource
+from errors import UserError
 
 _SIDE = 20  # MNIST's digits fill a box of 20x20 ...
 _MARGIN = 4  # ... in a frame of 28x28.
@@ -21,16 +24,32 @@ def load(split: str) -> ArraySource:
     1,295 examples are for training, 143 for validation and 359 for test, the same ones everywhere
     and for ever (see `split_indices`).
     """
-    digits = sklearn_datasets.load_digits()
-    labels = digits.target.astype(np.int32)
+    images, labels = _read()
     chosen = split_indices(labels)[split]
     return ArraySource(
         name='digits',
         split=split,
-        images=enlarge(digits.images[chosen].astype(np.int64)),
+        images=enlarge(images[chosen]),
         labels=labels[chosen],
         class_names=tuple('0123456789'),
     )
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Returns images int64 [1797, 8, 8] and labels int32 [1797], as scikit-learn ships them.
+
+    From the file itself: importing scikit-learn for its `load_digits` takes seconds.
+    """
+    package = importlib.util.find_spec('sklearn')
+    folder = Path(package.submodule_search_locations[0]) if package else Path('sklearn')
+    file = folder / 'datasets' / 'data' / 'digits.csv.gz'
+    if not file.is_file():
+        raise UserError(
+            f'The digits are read from {file}, which is not there: install the scikit-learn that '
+            'requirements.txt names.'
+        )
+    rows = np.loadtxt(file, np.int64, delimiter=',')
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int32)
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:

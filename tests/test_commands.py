@@ -198,3 +198,21 @@ def test_evaluate_refuses_another_experiment(trained):
     assert (done.returncode, 'config.seed' in done.stderr) == (2, True)
     done = command('evaluate.py', f'--workdir={folder}', '--checkpoint=17')
     assert (done.returncode, '--checkpoint=17' in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'near'),
+    [
+        ('train.py', ('--workdri=x',), '--workdir'),
+        ('evaluate.py', ('--workdir=x', '--splot=test'), '--split'),
+        ('predict.py', ('--workdir=x', 'y.png', '--jsno'), '--json'),
+    ],
+)
+def test_an_unknown_option_names_the_commands_own(name, arguments, near):
+    done = command(name, *arguments)
+    assert done.returncode == 2
+    wrong = arguments[-1]
+    assert done.stderr == (
+        f'error: {wrong} is not an option of {name}; see `python {name} --help`. '
+        f'Did you mean "{near}"?\n'
+    )

@@ -1,11 +1,30 @@
 """What the commands share: a user's mistake is one sentence on standard error and exit code 2."""
 
+import argparse
+import re
 import sys
 from collections.abc import Callable
 
-from errors import UserError
+from errors import UserError, did_you_mean
 
 USER_MISTAKE = 2
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the parsed options and the '--config.NAME=VALUE' arguments beside them.
+
+    Raises:
+      UserError: an argument that is neither.
+    """
+    arguments, overrides = parser.parse_known_args(argv)
+    for wrong in overrides:
+        if not wrong.startswith('--config.'):
+            known = [*re.findall(r'--[a-z_]+', parser.format_usage()), '--config.']
+            raise UserError(
+                f'{wrong} is not an option of {parser.prog}; see `python {parser.prog} --help`.'
+                + did_you_mean(wrong.partition('=')[0], known)
+            )
+    return arguments, overrides
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:

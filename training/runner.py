@@ -34,10 +34,7 @@ class Runner:
         if kind == 'pmap':
             # pmap sees this process's devices, and its arrays are this process's own.
             self._mesh = Mesh(np.array(self.local), (AXIS,))
-            pmap = functools.partial(
-                jax.pmap, axis_name=AXIS, devices=self.devices if jax.process_count() > 1
-                else self.local,
-            )  # fmt: skip
+            pmap = functools.partial(jax.pmap, axis_name=AXIS, devices=self.devices)
             self.train = pmap(train, in_axes=(None, None, 0, None), out_axes=(None, None),
                               donate_argnums=0)  # fmt: skip
             self.evaluate = pmap(evaluate, in_axes=(None, 0, None), out_axes=None)

@@ -72,7 +72,6 @@ def test_a_mistake_in_the_file_is_named(tmp_path, body, words):
         ('--config.schedule.name=cosin', ['Did you mean "cosine"']),
         ('--config.data.mean=(0.1,"x")', ['tuple of numbers']),
         ('--config.epochs=None', ['float', 'None']),
-        ('--workdri=x', ['Did you mean "--workdir"']),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
