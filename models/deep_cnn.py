@@ -11,7 +11,6 @@ from collections import OrderedDict
 import flax.linen as nn
 import jax
 
-from models.layers import pool
 from models.network import Network
 
 
@@ -26,8 +25,10 @@ class DeepCNN(Network):
         layer = self.factory()
         self.conv1 = layer.conv(16, window=5, padding=2)
         self.norm1 = layer.norm()
+        self.pool1 = layer.pool('max')
         self.conv2 = layer.conv(32, window=5, padding=2)
         self.norm2 = layer.norm()
+        self.pool2 = layer.pool('max')
         self.dropout = layer.dropout()
         self.head = layer.dense(self.num_classes)
 
@@ -38,9 +39,9 @@ class DeepCNN(Network):
         stages = OrderedDict()
         x = self.prepare(images)
         stages['conv1'] = x = nn.relu(self.norm1(self.conv1(x), train, mask))
-        stages['pool1'] = x = pool(x, 'max')
+        stages['pool1'] = x = self.pool1(x)
         stages['conv2'] = x = nn.relu(self.norm2(self.conv2(x), train, mask))
-        stages['pool2'] = pool(x, 'max')
+        stages['pool2'] = self.pool2(x)
         return stages
 
     def classify(self, features: jax.Array, train: bool) -> jax.Array:

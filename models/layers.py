@@ -13,9 +13,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from errors import UserError
+from models.arithmetic import output_size
+from models.normalization import BatchNorm, GroupNorm, NoNorm, at_least_float32
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -29,25 +31,6 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     scale = math.sqrt(2 / fan_in) / 0.87962566103423978
     draw = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
     return draw.reshape(shape) * scale
-
-
-def at_least_float32(dtype: Any) -> Any:
-    """Returns the dtype of statistics and logits: float32, or float64 where `dtype` is float64."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def output_size(size: int, window: int, stride: int, padding: int, layer: str) -> int:
-    """Returns floor((N + 2P - F) / S) + 1, the size a window of F leaves of N.
-
-    Raises UserError, showing the sum, where the window does not fit even once.
-    """
-    span = size + 2 * padding - window
-    if span < 0:
-        raise UserError(
-            f'the image is too small: {layer} slides a window of {window} over {size} pixels, and '
-            f'(N + 2P - F) / S + 1 = ({size} + 2 x {padding} - {window}) / {stride} + 1 is below 1.'
-        )
-    return span // stride + 1
 
 
 class Conv(nn.Module):
@@ -68,9 +51,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, h, w, c] -> [b, h', w', features], h' as `output_size` gives it."""
-        height, width = (
-            output_size(n, self.window, self.stride, self.padding, self.name) for n in x.shape[1:3]
-        )
+        height, width = map_size(self, x)
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = self.param('kernel', he_normal, shape, self.param_dtype).astype(self.dtype)
         x = x.astype(self.dtype)
@@ -135,115 +116,23 @@ class Dropout(nn.Module):
         return jnp.where(draw < keep, x.astype(compute) / keep, 0).astype(x.dtype)
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015, Algorithms 1 and 2).
+class StochasticDepth(nn.Module):
+    """Sets whole examples to 0 with probability `rate`, and scales the others by 1 / (1 - rate).
 
-    In training the statistics are those of the examples whose `mask` is 1, of all shards where
-    `axis_name` names the mapped axis: shards of unequal counts give the global batch's statistics.
-    The running variance is the unbiased one, n / (n - 1), as in Algorithm 2 and in PyTorch.
-    Statistics are float32 whatever the compute dtype, because bfloat16 cannot sum a batch.
+    On the residual branch of a block it makes the depth random (Huang, Sun, Liu, Sedra and
+    Weinberger 2016, "Deep networks with stochastic depth"). Draws from the rng stream 'dropout'.
     """
 
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-    axis_name: str | None = None
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    rate: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """[b, ..., c], mask [b] or None -> [b, ..., c] in `dtype`.
-
-        With `train`, the collection 'batch_stats' has to be mutable.
-        """
-        channels, stat_dtype = x.shape[-1:], at_least_float32(self.param_dtype)
-        scale = self.param('scale', nn.initializers.ones, channels, self.param_dtype)
-        bias = self.param('bias', nn.initializers.zeros, channels, self.param_dtype)
-        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, stat_dtype)
-        running_var = self.variable('batch_stats', 'var', jnp.ones, channels, stat_dtype)
-
-        x = x.astype(stat_dtype)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            # At initialisation no axis is mapped yet.
-            axis_name = None if self.is_initializing() else self.axis_name
-            mean, var, count = masked_moments(x, mask, axis_name)
-            if not self.is_initializing():
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                # A batch of nothing but padding says nothing about the running statistics.
-                step = jnp.where(count > 0, 1 - self.momentum, 0)
-                running_mean.value += step * (mean - running_mean.value)
-                running_var.value += step * (unbiased - running_var.value)
-        factor = lax.rsqrt(var + self.epsilon) * scale.astype(stat_dtype)
-        return ((x - mean) * factor + bias.astype(stat_dtype)).astype(self.dtype)
-
-
-def masked_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns mean [c], biased variance [c] and count [] of x [b, ..., c] where mask [b] is 1.
-
-    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0.
-    """
-    over = tuple(range(x.ndim - 1))
-    if mask is None:
-        mask = jnp.ones(x.shape[0], x.dtype)
-    weight = mask.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    positions = math.prod(x.shape[1:-1])
-
-    def total(values):
-        return lax.psum(values, axis_name) if axis_name else values
-
-    count = total(mask.astype(x.dtype).sum() * positions)
-    divisor = jnp.maximum(count, 1)
-    mean = total((weight * x).sum(over)) / divisor
-    var = total((weight * jnp.square(x - mean)).sum(over)) / divisor
-    return mean, var, count
-
-
-class NoNorm(nn.Module):
-    """The absent normalisation: called like BatchNorm, it gives its input back."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """Returns x."""
-        return x
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerFactory:
-    """Makes a network's layers, so that all share its dtypes, mapped axis and initialisation.
-
-    A plain object rather than a module: a layer belongs to the module that is set up when it is
-    made, so a block can be handed its network's factory.
-    """
-
-    dtype: Any
-    param_dtype: Any
-    dropout_rate: Any
-    axis_name: str | None
-
-    def conv(
-        self, features: int, window: int, stride: int = 1, padding: int = 0, use_bias: bool = True
-    ) -> Conv:
-        """Makes a convolution with `padding` zeros on each of the four sides."""
-        return Conv(features, window, stride, padding, use_bias, self.dtype, self.param_dtype)
-
-    def dense(self, features: int) -> nn.Dense:
-        """Makes a fully connected layer."""
-        return nn.Dense(
-            features, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=he_normal
-        )
-
-    def norm(self, kind: str = 'batch') -> nn.Module:
-        """Makes the normalisation layer `kind`, 'batch' or 'none'; all networks ask here."""
-        if kind == 'none':
-            return NoNorm()
-        return BatchNorm(self.dtype, self.param_dtype, self.axis_name)
-
-    def dropout(self) -> Dropout:
-        """Makes a dropout layer."""
-        return Dropout(self.dropout_rate)
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[b, ...] -> the same; the input itself where `train` is false or the rate is 0."""
+        if not train or self.rate == 0:
+            return x
+        draw = jax.random.uniform(self.make_rng('dropout'), (x.shape[0],))
+        keep = (draw < 1 - self.rate).reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
 def activate(x: jax.Array, kind: str) -> jax.Array:
@@ -251,22 +140,89 @@ def activate(x: jax.Array, kind: str) -> jax.Array:
     return {'relu': nn.relu, 'tanh': jnp.tanh}[kind](x)
 
 
-def pool(x: jax.Array, kind: str, window: int = 2) -> jax.Array:
-    """Takes the maximum ('max') or mean ('average') over windows that lie side by side.
+class Pool(nn.Module):
+    """The maximum ('max') or mean ('average') over windows; no parameters.
 
-    [b, h, w, c] -> [b, floor(h / window), floor(w / window), c]: a remainder below and at the right
-    is dropped. Raises UserError where no window fits.
+    A remainder below and at the right is dropped, unless `ceil` pads it to a whole window, as
+    PyTorch's `ceil_mode` does. Padding belongs to 'max' alone, and never wins. Windows of averages
+    lie side by side. Raises UserError, with the arithmetic, where no window fits.
+    """
+
+    kind: str
+    window: int = 2
+    stride: int = 2
+    padding: int = 0
+    ceil: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, h, w, c] -> [b, h', w', c]."""
+        if self.ceil:
+            x = pad_to_windows(x, self.window)
+        height, width = map_size(self, x)
+        if self.kind == 'max':
+            return max_pool(x, (height, width), self.window, self.stride, self.padding)
+        if self.stride != self.window or self.padding:
+            raise ValueError('windows of averages lie side by side, without padding')
+        x = x[:, : height * self.window, : width * self.window]
+        return x.reshape(x.shape[0], height, self.window, width, self.window, -1).mean((2, 4))
+
+
+class AdaptivePool(nn.Module):
+    """Pools a map of any size to size x size, by PyTorch's rule.
+
+    Row i is made of rows floor(i h / size) to ceil((i + 1) h / size) - 1. Size 1 is global pooling,
+    which comes back flat; 'max' can only do that.
+    """
+
+    kind: str
+    size: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, h, w, c] -> [b, size, size, c], or [b, c] for size 1."""
+        if self.size == 1:
+            return global_pool(x, self.kind)
+        if self.kind == 'max':
+            raise ValueError('adaptive pooling to more than one position is by average')
+        if x.shape[1:3] == (self.size, self.size):
+            return x
+        rows, columns = (jnp.asarray(_averages(n, self.size), x.dtype) for n in x.shape[1:3])
+        return jnp.einsum('bhwc,yh,xw->byxc', x, rows, columns)
+
+
+def _averages(size: int, bins: int) -> np.ndarray:
+    """Returns [bins, size], each row the weights of one bin."""
+    weights = np.zeros((bins, size))
+    for i in range(bins):
+        start, stop = i * size // bins, -(-(i + 1) * size // bins)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights
+
+
+def map_size(layer: Conv | Pool, x: jax.Array) -> tuple[int, int]:
+    """Returns (height, width) of what a convolution or pooling layer makes of x [b, h, w, c].
+
+    The border that a stride leaves over is dropped. Raises UserError where no window fits.
+    """
+    where = '/'.join(layer.path) or type(layer).__name__
+    arguments = layer.window, layer.stride, layer.padding, 'floor', where
+    return output_size(x.shape[1], *arguments), output_size(x.shape[2], *arguments)
+
+
+def max_pool(
+    x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
+) -> jax.Array:
+    """[b, h, w, c] -> [b, *shape, c], each the maximum of a window.
 
     Not by reduce_window, whose gradient is slow on the CPU. The values are the same; of several
     equal maxima the first gets the gradient.
     """
-    height, width = (output_size(n, window, window, 0, 'pooling') for n in x.shape[1:3])
-    x = x[:, : height * window, : width * window]
-    x = x.reshape(x.shape[0], height, window, width, window, x.shape[-1])
-    if kind != 'max':
-        return x.mean((2, 4))
-    rows = functools.reduce(larger, (x[:, :, i] for i in range(window)))
-    return functools.reduce(larger, (rows[:, :, :, i] for i in range(window)))
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = jnp.pad(x, around, constant_values=-jnp.inf) if padding else x
+    below, right = ((n - 1) * stride + 1 for n in shape)
+    x = functools.reduce(larger, (x[:, i : i + below : stride] for i in range(window)))
+    return functools.reduce(larger, (x[:, :, i : i + right : stride] for i in range(window)))
 
 
 def larger(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -295,3 +251,65 @@ def global_pool(x: jax.Array, kind: str) -> jax.Array:
     # By place, for the reason that `larger` gives.
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     return jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerFactory:
+    """Makes a network's layers, so that all share its dtypes, mapped axis and initialisation.
+
+    A plain object rather than a module: a layer belongs to the module that is set up when it is
+    made, so a block can be handed its network's factory.
+    """
+
+    dtype: Any
+    param_dtype: Any
+    dropout_rate: Any = 0.0
+    axis_name: str | None = None
+    frozen: tuple[str, ...] = ()
+
+    def conv(
+        self, features: int, window: int, stride: int = 1, padding: int = 0, use_bias: bool = True
+    ) -> Conv:
+        """Makes a convolution with `padding` zeros on each of the four sides."""
+        return Conv(features, window, stride, padding, use_bias, self.dtype, self.param_dtype)
+
+    def dense(self, features: int) -> nn.Dense:
+        """Makes a fully connected layer."""
+        return nn.Dense(
+            features, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=he_normal
+        )
+
+    def norm(self, kind: str = 'batch', zero_init: bool = False) -> nn.Module:
+        """Makes the normalisation layer `kind`: 'batch', 'group' or 'none'; all ask here.
+
+        With `zero_init` its scale starts from zero, so that a residual block starts as the
+        identity (Goyal et al. 2017, "Accurate, large minibatch SGD", section 5.1).
+        """
+        if kind == 'none':
+            return NoNorm()
+        if kind == 'group':
+            return GroupNorm(self.dtype, self.param_dtype, zero_init)
+        return BatchNorm(self.dtype, self.param_dtype, self.axis_name, self.frozen, zero_init)
+
+    def pool(
+        self,
+        kind: str,
+        window: int = 2,
+        stride: int | None = None,
+        padding: int = 0,
+        ceil: bool = False,
+    ) -> Pool:
+        """Makes a pooling layer; the stride is the window's size unless given."""
+        return Pool(kind, window, stride or window, padding, ceil)
+
+    def adaptive_pool(self, kind: str = 'average', size: int = 1) -> AdaptivePool:
+        """Makes a layer that pools maps of any size to size x size; 1 is global pooling."""
+        return AdaptivePool(kind, size)
+
+    def stochastic_depth(self, rate: float) -> StochasticDepth:
+        """Makes a layer that drops its whole input for some examples."""
+        return StochasticDepth(rate)
+
+    def dropout(self) -> Dropout:
+        """Makes a dropout layer."""
+        return Dropout(self.dropout_rate)

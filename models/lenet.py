@@ -11,7 +11,7 @@ from typing import Literal
 
 import jax
 
-from models.layers import activate, pool
+from models.layers import activate
 from models.network import Network
 
 
@@ -29,7 +29,9 @@ class LeNet(Network):
         """Makes the layers."""
         layer = self.factory()
         self.conv1 = layer.conv(6, window=5, padding=2)
+        self.pool1 = layer.pool(self.pooling)
         self.conv2 = layer.conv(16, window=5)
+        self.pool2 = layer.pool(self.pooling)
         self.dense1 = layer.dense(120)
         self.dense2 = layer.dense(84)
         self.dropout = layer.dropout()
@@ -42,9 +44,9 @@ class LeNet(Network):
         del mask
         stages = OrderedDict()
         stages['conv1'] = x = activate(self.conv1(self.prepare(images)), self.activation)
-        stages['pool1'] = x = pool(x, self.pooling)
+        stages['pool1'] = x = self.pool1(x)
         stages['conv2'] = x = activate(self.conv2(x), self.activation)
-        stages['pool2'] = x = pool(x, self.pooling)
+        stages['pool2'] = x = self.pool2(x)
         x = x.reshape(x.shape[0], -1)
         stages['dense1'] = x = self.dropout(activate(self.dense1(x), self.activation), train)
         stages['dense2'] = self.dropout(activate(self.dense2(x), self.activation), train)

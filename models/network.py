@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import LayerFactory, at_least_float32
+from models.layers import LayerFactory
+from models.normalization import at_least_float32
 
 
 class Network(nn.Module):
@@ -17,7 +18,7 @@ class Network(nn.Module):
     Fields: `num_classes` (0: features instead of logits); `dtype`, in which it computes, and
     `param_dtype`, in which it keeps its parameters; `dropout_rate`, in [0, 1), which may be a
     traced scalar; `axis_name`, the mapped axis over which batch norm's statistics are synchronised,
-    None for not.
+    None for not; `frozen`, globs over parameter paths: batch norm keeps its statistics there.
     """
 
     num_classes: int
@@ -25,10 +26,13 @@ class Network(nn.Module):
     param_dtype: Any = jnp.float32
     dropout_rate: float = dataclasses.field(default=0.0, metadata={'at_least': 0, 'below': 1})
     axis_name: str | None = None
+    frozen: tuple[str, ...] = ()
 
     def factory(self) -> LayerFactory:
         """Returns the maker of this network's layers."""
-        return LayerFactory(self.dtype, self.param_dtype, self.dropout_rate, self.axis_name)
+        return LayerFactory(
+            self.dtype, self.param_dtype, self.dropout_rate, self.axis_name, self.frozen
+        )
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
@@ -62,6 +66,10 @@ class Network(nn.Module):
         if self.num_classes:
             outputs = self.classify(outputs, train)
         return outputs.astype(at_least_float32(self.dtype))
+
+    def widened(self, filters: int) -> int:
+        """Returns filters x width, at least 1; for networks that have a `width`."""
+        return max(1, round(filters * self.width))
 
     def prepare(self, images: jax.Array) -> jax.Array:
         """Returns the images in the compute dtype.

@@ -7,20 +7,42 @@ from typing import Any
 import jax.numpy as jnp
 
 from errors import UserError, did_you_mean
+from models.alexnet import AlexNet
 from models.deep_cnn import DeepCNN
+from models.densenet import DenseNet
 from models.fcn import FCN
 from models.lenet import LeNet
 from models.network import Network
+from models.resnet import ResNet
 from models.strided_cnn import StridedCNN
+from models.vgg import VGG
 
-_FAMILIES: dict[str, type[Network]] = {
-    'deep_cnn': DeepCNN,
-    'fcn': FCN,
-    'lenet': LeNet,
-    'strided_cnn': StridedCNN,
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What a name stands for: a family, the fields that the name settles, its own defaults."""
+
+    family: type[Network]
+    settled: dict[str, Any] = dataclasses.field(default_factory=dict)
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_MODELS: dict[str, Entry] = {
+    'alexnet': Entry(AlexNet),
+    'deep_cnn': Entry(DeepCNN),
+    'fcn': Entry(FCN),
+    'lenet': Entry(LeNet),
+    'strided_cnn': Entry(StridedCNN),
+    **{f'densenet{n}': Entry(DenseNet, {'depth': n}) for n in (121, 161, 169, 201)},
+    **{f'resnet{n}': Entry(ResNet, {'depth': n}) for n in (18, 34, 50, 101, 152)},
+    **{f'vgg{n}': Entry(VGG, {'depth': n}) for n in (11, 13, 16, 19)},
+    **{
+        f'vgg{n}_bn': Entry(VGG, {'depth': n}, {'normalization': 'batch'}) for n in (11, 13, 16, 19)
+    },
 }
 # Fields that the program sets, not the one who describes an experiment.
-_NOT_OPTIONS = {'num_classes', 'dtype', 'param_dtype', 'axis_name', 'parent', 'name'}
+_SET_BY_PROGRAM = {'dtype', 'param_dtype', 'axis_name', 'frozen'}
+_NOT_OPTIONS = _SET_BY_PROGRAM | {'num_classes', 'parent', 'name'}
 
 
 class Option(typing.NamedTuple):
@@ -34,7 +56,7 @@ class Option(typing.NamedTuple):
 
 def names() -> tuple[str, ...]:
     """Returns the names of all models, sorted."""
-    return tuple(sorted(_FAMILIES))
+    return tuple(sorted(_MODELS))
 
 
 def options(name: str) -> dict[str, Option]:
@@ -42,44 +64,46 @@ def options(name: str) -> dict[str, Option]:
 
     Raises UserError where there is no such model.
     """
-    found = {}
-    for field in dataclasses.fields(_family(name)):
-        if field.name in _NOT_OPTIONS:
+    entry, found = _entry(name), {}
+    for field in dataclasses.fields(entry.family):
+        if field.name in _NOT_OPTIONS or field.name in entry.settled:
             continue
+        default = entry.defaults.get(field.name, field.default)
         choices = typing.get_args(field.type) or None
         kind = type(choices[0]) if choices else field.type
-        found[field.name] = Option(field.default, kind, choices, dict(field.metadata))
+        found[field.name] = Option(default, kind, choices, dict(field.metadata))
     return found
 
 
 def create(name: str, *, num_classes: int, dtype: Any = jnp.float32, **values: Any) -> Network:
     """Returns the module `name`, with every value checked before anything is compiled.
 
-    `values` are options of the model (see `options`), or `param_dtype` and `axis_name`, which all
-    take. `num_classes=0` leaves the head out. Raises UserError for an unknown name or option, and
-    for a value of the wrong type, out of its bounds or not among its choices.
+    `values` are options of the model (see `options`), or `param_dtype`, `axis_name` and `frozen`,
+    which all take. `num_classes=0` leaves the head out. Raises UserError for an unknown name or
+    option, and for a value of the wrong type, out of its bounds or not among its choices.
     """
-    family, known = _family(name), options(name)
+    entry, known = _entry(name), options(name)
     _check('num_classes', num_classes, Option(None, int, None, {'at_least': 0}))
     for key, value in values.items():
         if key in known:
             _check(f'{name}: {key}', value, known[key])
-        elif key not in ('param_dtype', 'axis_name'):
+        elif key not in _SET_BY_PROGRAM:
             raise UserError(
                 f'{name} has no option "{key}"; it takes {", ".join(sorted(known))}.'
                 + did_you_mean(key, known)
             )
     dtype, param_dtype = _float_dtype(dtype), _float_dtype(values.pop('param_dtype', jnp.float32))
-    return family(num_classes=num_classes, dtype=dtype, param_dtype=param_dtype, **values)
+    fields = entry.defaults | values | entry.settled
+    return entry.family(num_classes=num_classes, dtype=dtype, param_dtype=param_dtype, **fields)
 
 
-def _family(name: str) -> type[Network]:
-    if name not in _FAMILIES:
+def _entry(name: str) -> Entry:
+    if name not in _MODELS:
         raise UserError(
             f'there is no model "{name}"; there are {", ".join(names())}.'
             + did_you_mean(name, names())
         )
-    return _FAMILIES[name]
+    return _MODELS[name]
 
 
 def _check(label: str, value: Any, option: Option) -> None:

@@ -13,7 +13,6 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from models.layers import global_pool, pad_to_windows, pool
 from models.network import Network
 
 FEATURES = (64, 128, 256, 512, 512)
@@ -30,7 +29,7 @@ class StridedCNN(Network):
 
     downsample: Literal['stride', 'max_pool'] = 'stride'
     pooling: Literal['average', 'max'] = 'average'
-    normalization: Literal['batch', 'none'] = 'batch'
+    normalization: Literal['batch', 'group', 'none'] = 'batch'
     width: float = dataclasses.field(default=1.0, metadata={'above': 0})
 
     def setup(self):
@@ -39,7 +38,7 @@ class StridedCNN(Network):
         for i, features in enumerate(FEATURES, start=1):
             stride = 1 if i == 1 or self.downsample == 'max_pool' else 2
             conv = layer.conv(
-                max(1, round(features * self.width)),
+                self.widened(features),
                 window=3,
                 stride=stride,
                 padding=1,
@@ -47,6 +46,9 @@ class StridedCNN(Network):
             )
             setattr(self, f'conv{i}', conv)
             setattr(self, f'norm{i}', layer.norm(self.normalization))
+            if i > 1 and self.downsample == 'max_pool':
+                setattr(self, f'pool{i}', layer.pool('max', ceil=True))
+        self.global_pool = layer.adaptive_pool(self.pooling)
         self.dropout = layer.dropout()
         self.head = layer.dense(self.num_classes)
 
@@ -60,13 +62,13 @@ class StridedCNN(Network):
             conv, norm = getattr(self, f'conv{i}'), getattr(self, f'norm{i}')
             x = nn.relu(norm(conv(x), train, mask))
             if i > 1 and self.downsample == 'max_pool':
-                x = pool(pad_to_windows(x), 'max')
+                x = getattr(self, f'pool{i}')(x)
             stages[f'conv{i}'] = x
         return stages
 
     def pool_features(self, features: jax.Array) -> jax.Array:
         """Pools the last stage globally."""
-        return global_pool(features, self.pooling)
+        return self.global_pool(features)
 
     def classify(self, features: jax.Array, train: bool) -> jax.Array:
         """Drops features out, then takes them to the logits."""

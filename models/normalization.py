@@ -1,0 +1,131 @@
+"""Normalisation layers, all called as norm(x, train, mask): batch, group and none."""
+
+import fnmatch
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Returns the dtype of statistics and logits: float32, or float64 where `dtype` is float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015, Algorithms 1 and 2).
+
+    In training the statistics are those of the examples whose `mask` is 1, of all shards where
+    `axis_name` names the mapped axis: shards of unequal counts give the global batch's statistics.
+    The running variance is the unbiased one, n / (n - 1), as in Algorithm 2 and in PyTorch.
+    Statistics are float32 whatever the compute dtype, because bfloat16 cannot sum a batch.
+
+    A layer whose scale and bias are both matched by the globs `frozen` uses its running statistics
+    in training too, and leaves them as they are.
+    """
+
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+    frozen: tuple[str, ...] = ()
+    zero_init: bool = False
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """[b, ..., c], mask [b] or None -> [b, ..., c] in `dtype`.
+
+        With `train`, the collection 'batch_stats' has to be mutable.
+        """
+        channels, stat_dtype = x.shape[-1:], at_least_float32(self.param_dtype)
+        scale, bias = _scale_and_bias(self, channels)
+        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels, stat_dtype)
+        running_var = self.variable('batch_stats', 'var', jnp.ones, channels, stat_dtype)
+
+        x = x.astype(stat_dtype)
+        mean, var = running_mean.value, running_var.value
+        if train and not self._is_frozen():
+            # At initialisation no axis is mapped yet.
+            axis_name = None if self.is_initializing() else self.axis_name
+            mean, var, count = masked_moments(x, mask, axis_name)
+            if not self.is_initializing():
+                unbiased = var * count / jnp.maximum(count - 1, 1)
+                # A batch of nothing but padding says nothing about the running statistics.
+                step = jnp.where(count > 0, 1 - self.momentum, 0)
+                running_mean.value += step * (mean - running_mean.value)
+                running_var.value += step * (unbiased - running_var.value)
+        factor = lax.rsqrt(var + self.epsilon) * scale.astype(stat_dtype)
+        return ((x - mean) * factor + bias.astype(stat_dtype)).astype(self.dtype)
+
+    def _is_frozen(self) -> bool:
+        names = ['/'.join((*self.path, leaf)) for leaf in ('scale', 'bias')]
+        return all(any(fnmatch.fnmatchcase(n, glob) for glob in self.frozen) for n in names)
+
+
+def masked_moments(
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns mean [c], biased variance [c] and count [] of x [b, ..., c] where mask [b] is 1.
+
+    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0.
+    """
+    over = tuple(range(x.ndim - 1))
+    if mask is None:
+        mask = jnp.ones(x.shape[0], x.dtype)
+    weight = mask.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    positions = math.prod(x.shape[1:-1])
+
+    def total(values):
+        return lax.psum(values, axis_name) if axis_name else values
+
+    count = total(mask.astype(x.dtype).sum() * positions)
+    divisor = jnp.maximum(count, 1)
+    mean = total((weight * x).sum(over)) / divisor
+    var = total((weight * jnp.square(x - mean)).sum(over)) / divisor
+    return mean, var, count
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018): statistics of one example and one group of channels.
+
+    32 groups, as in section 4 of the paper; where the channels do not divide by 32, as many groups
+    as both can be divided by. No running statistics, and examples know nothing of each other.
+    """
+
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    zero_init: bool = False
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """[b, ..., c] -> [b, ..., c] in `dtype`; training, evaluation and mask are all the same."""
+        channels, stat_dtype = x.shape[-1], at_least_float32(self.param_dtype)
+        scale, bias = _scale_and_bias(self, (channels,))
+        groups = math.gcd(32, channels)
+        grouped = x.astype(stat_dtype).reshape(x.shape[0], -1, groups, channels // groups)
+        mean = grouped.mean((1, 3), keepdims=True)
+        var = jnp.square(grouped - mean).mean((1, 3), keepdims=True)
+        normal = ((grouped - mean) * lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        return (normal * scale.astype(stat_dtype) + bias.astype(stat_dtype)).astype(self.dtype)
+
+
+def _scale_and_bias(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    first = nn.initializers.zeros if module.zero_init else nn.initializers.ones
+    return (
+        module.param('scale', first, shape, module.param_dtype),
+        module.param('bias', nn.initializers.zeros, shape, module.param_dtype),
+    )
+
+
+class NoNorm(nn.Module):
+    """The absent normalisation: called like BatchNorm, it gives its input back."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """Returns x."""
+        return x
