@@ -8,6 +8,7 @@
 One file per family; layers.py holds what they are made of.
 """
 
+from models.network import Network
 from models.registry import Option, create, names, options
 
-__all__ = ['Option', 'create', 'names', 'options']
+__all__ = ['Network', 'Option', 'create', 'names', 'options']

@@ -71,7 +71,7 @@ def _what_fits(size: int, window: int, stride: int, padding: int) -> str:
     paddings = fitting_paddings(size, window, stride)[:_NEAR]
     said = f'With padding {padding}, stride {_listed(strides)} fits'
     if paddings:
-        return f'{said}; with stride {stride}, padding {_listed(paddings)}.'
+        return f'{said}; with stride {stride}, padding {_listed(paddings)} fits.'
     return f'{said}; with stride {stride}, no padding below {window} does.'
 
 

@@ -19,9 +19,10 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     arguments, overrides = parser.parse_known_args(argv)
     for wrong in overrides:
         if not wrong.startswith('--config.'):
+            name = parser.prog.removeprefix('python ')
             known = [*re.findall(r'--[a-z_]+', parser.format_usage()), '--config.']
             raise UserError(
-                f'{wrong} is not an option of {parser.prog}; see `python {parser.prog} --help`.'
+                f'{wrong} is not an option of {name}; see `python {name} --help`.'
                 + did_you_mean(wrong.partition('=')[0], known)
             )
     return arguments, overrides

@@ -115,7 +115,7 @@ class Report:
             (name, _percent(precision), _percent(recall), _percent(f1), f'{support:,}')
             for name, precision, recall, f1, support in measured
         ]
-        return _columns(rows)
+        return columns(rows)
 
     def confusion_table(self) -> str:
         """Returns the matrix as aligned columns, '.' for zero so that the errors stand out."""
@@ -127,7 +127,7 @@ class Report:
         for name, counts in zip(names, self.confusion, strict=True):
             rows.append((name, *(str(count) if count else '.' for count in counts)))
         width = max(len(cell) for row in rows for cell in row[1:])
-        return _columns([(row[0], *(cell.rjust(width) for cell in row[1:])) for row in rows])
+        return columns([(row[0], *(cell.rjust(width) for cell in row[1:])) for row in rows])
 
     def confusions_table(self) -> str:
         """Returns the most frequent confusions as aligned columns."""
@@ -146,7 +146,7 @@ class Report:
             for count, true, predicted in confusions
         ]
         title = f'the {len(confusions)} most frequent confusions:'
-        return title + '\n' + _columns(rows, left_columns=2)
+        return title + '\n' + columns(rows, left_columns=2)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON can say it: null for 0/0, lists for arrays."""
@@ -260,7 +260,7 @@ def _percent(value: float) -> str:
     return f'{100 * value:.2f} %' if math.isfinite(value) else '-'
 
 
-def _columns(rows: Sequence[Sequence[str]], left_columns: int = 1) -> str:
+def columns(rows: Sequence[Sequence[str]], left_columns: int = 1) -> str:
     """Returns rows as text columns: the first ones flush left, numbers flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -13,41 +13,129 @@ import pytest
 
 import models
 from errors import UserError
+from models.trace import trace
 
 ROOT = Path(__file__).parents[2]
-PARAMETERS = {'deep_cnn': 29_034, 'fcn': 669_706, 'lenet': 61_706, 'strided_cnn': 3_916_234}
-STRIDED_STAGES = {
-    'conv1': (28, 28, 64),
-    'conv2': (14, 14, 128),
-    'conv3': (7, 7, 256),
-    'conv4': (4, 4, 512),
-    'conv5': (2, 2, 512),
+MNIST, IMAGENET = (28, 28, 1), (224, 224, 3)
+# Parameters at 10 classes of MNIST for the small networks; for the others at 1000 of ImageNet, as
+# torchvision's table of weights has them.
+PARAMETERS = {
+    'alexnet': 61_100_840,
+    'deep_cnn': 29_034,
+    'densenet121': 7_978_856,
+    'densenet161': 28_681_000,
+    'densenet169': 14_149_480,
+    'densenet201': 20_013_928,
+    'fcn': 669_706,
+    'lenet': 61_706,
+    'resnet18': 11_689_512,
+    'resnet34': 21_797_672,
+    'resnet50': 25_557_032,
+    'resnet101': 44_549_160,
+    'resnet152': 60_192_808,
+    'strided_cnn': 3_916_234,
+    'vgg11': 132_863_336,
+    'vgg11_bn': 132_868_840,
+    'vgg13': 133_047_848,
+    'vgg13_bn': 133_053_736,
+    'vgg16': 138_357_544,
+    'vgg16_bn': 138_365_992,
+    'vgg19': 143_667_240,
+    'vgg19_bn': 143_678_248,
 }
+BASIC, BOTTLENECK = (64, 128, 256, 512), (256, 512, 1024, 2048)
+
+
+def resnet(channels):
+    sizes = zip((56, 28, 14, 7), (4, 8, 16, 32), channels, strict=True)
+    stages = {f'stage{i}': ((n, n, c), s) for i, (n, s, c) in enumerate(sizes, start=1)}
+    return {'stem': ((112, 112, 64), 2), **stages}
+
+
+def densenet(first, *channels):
+    sizes = zip((56, 28, 14, 7), (4, 8, 16, 32), channels, strict=True)
+    blocks = {f'block{i}': ((n, n, c), s) for i, (n, s, c) in enumerate(sizes, start=1)}
+    return {'stem': ((112, 112, first), 2), **blocks, 'norm': blocks['block4']}
+
+
+VGG = {
+    'block1': ((224, 224, 64), 1), 'pool1': ((112, 112, 64), 2),
+    'block2': ((112, 112, 128), 2), 'pool2': ((56, 56, 128), 4),
+    'block3': ((56, 56, 256), 4), 'pool3': ((28, 28, 256), 8),
+    'block4': ((28, 28, 512), 8), 'pool4': ((14, 14, 512), 16),
+    'block5': ((14, 14, 512), 16), 'pool5': ((7, 7, 512), 32),
+    'dense1': ((4096,), None), 'dense2': ((4096,), None),
+}  # fmt: skip
+# name -> stage -> (shape, stride in pixels of the image).
 STAGES = {
+    'alexnet': {
+        'conv1': ((55, 55, 64), 4),
+        'pool1': ((27, 27, 64), 8),
+        'conv2': ((27, 27, 192), 8),
+        'pool2': ((13, 13, 192), 16),
+        'conv3': ((13, 13, 384), 16),
+        'conv4': ((13, 13, 256), 16),
+        'conv5': ((13, 13, 256), 16),
+        'pool5': ((6, 6, 256), 32),
+        'dense1': ((4096,), None),
+        'dense2': ((4096,), None),
+    },
     'deep_cnn': {
-        'conv1': (28, 28, 16),
-        'pool1': (14, 14, 16),
-        'conv2': (14, 14, 32),
-        'pool2': (7, 7, 32),
+        'conv1': ((28, 28, 16), 1),
+        'pool1': ((14, 14, 16), 2),
+        'conv2': ((14, 14, 32), 2),
+        'pool2': ((7, 7, 32), 4),
     },
-    'fcn': {'dense1': (512,), 'dense2': (512,)},
+    'fcn': {'dense1': ((512,), None), 'dense2': ((512,), None)},
     'lenet': {
-        'conv1': (28, 28, 6),
-        'pool1': (14, 14, 6),
-        'conv2': (10, 10, 16),
-        'pool2': (5, 5, 16),
-        'dense1': (120,),
-        'dense2': (84,),
+        'conv1': ((28, 28, 6), 1),
+        'pool1': ((14, 14, 6), 2),
+        'conv2': ((10, 10, 16), 2),
+        'pool2': ((5, 5, 16), 4),
+        'dense1': ((120,), None),
+        'dense2': ((84,), None),
     },
-    'strided_cnn': STRIDED_STAGES,
+    'strided_cnn': {
+        'conv1': ((28, 28, 64), 1),
+        'conv2': ((14, 14, 128), 2),
+        'conv3': ((7, 7, 256), 4),
+        'conv4': ((4, 4, 512), 8),
+        'conv5': ((2, 2, 512), 16),
+    },
+    'densenet121': densenet(64, 256, 512, 1024, 1024),
+    'densenet161': densenet(96, 384, 768, 2112, 2208),
+    'densenet169': densenet(64, 256, 512, 1280, 1664),
+    'densenet201': densenet(64, 256, 512, 1792, 1920),
+    **{f'resnet{n}': resnet(BASIC) for n in (18, 34)},
+    **{f'resnet{n}': resnet(BOTTLENECK) for n in (50, 101, 152)},
+    **{f'vgg{n}{suffix}': VGG for n in (11, 13, 16, 19) for suffix in ('', '_bn')},
 }
-# The smallest of each family, for what has to be compiled.
-SMALL = {'strided_cnn': {'width': 0.05}, 'fcn': {'units': 32}}
+# The smallest of each family, small, for what has to be compiled: options and size of the image.
+SMALL = {
+    'alexnet': ({'stem': 'cifar', 'width': 0.05}, 12),
+    'deep_cnn': ({}, 12),
+    'densenet121': ({'stem': 'mnist', 'width': 0.25}, 16),
+    'fcn': ({'units': 32}, 12),
+    'lenet': ({}, 12),
+    'resnet18': ({'stem': 'cifar', 'width': 0.1}, 12),
+    'strided_cnn': ({'width': 0.05}, 12),
+    'vgg11_bn': ({'stem': 'cifar', 'width': 0.05}, 16),
+}
+# What pools its last stage globally for its features.
+POOLED = ('densenet', 'resnet', 'strided')
 every_model = pytest.mark.parametrize('name', models.names())
 
 
-def abstract_variables(model, size=28):
-    images = jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32)
+def image_of(name):
+    return MNIST if PARAMETERS[name] < 5e6 else IMAGENET
+
+
+def classes_of(name):
+    return 10 if image_of(name) == MNIST else 1000
+
+
+def abstract_variables(model, shape=MNIST):
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images), images
 
 
@@ -55,12 +143,43 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.fixture(scope='module', params=models.names())
+def draw_variables(model, images):
+    """Weights as initialisation has them but for the numbers: compiling it takes longer."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key != 'kernel':
+            return (
+                jnp.ones(leaf.shape) if path[-1].key in ('scale', 'var') else jnp.zeros(leaf.shape)
+            )
+        return jnp.asarray(rng.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5,
+                           jnp.float32)  # fmt: skip
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.fixture(scope='module', params=SMALL)
 def small(request):
-    """Model, variables and images [8, 12, 12, 1], compiled once for each family."""
-    model = models.create(request.param, num_classes=5, **SMALL.get(request.param, {}))
-    images = jax.random.normal(jax.random.key(1), (8, 12, 12, 1))
-    return model, jax.jit(model.init)(jax.random.key(0), images), images
+    """Model, variables and images [8, h, w, 1] for each family, compiled once."""
+    return make_small(request.param)
+
+
+def make_small(name):
+    options, size = SMALL[name]
+    model = models.create(name, num_classes=5, **options)
+    images = jax.random.normal(jax.random.key(1), (8, size, size, 1))
+    return model, draw_variables(model, images), images
+
+
+# DenseNet-121 takes five times as long to compile as all others together.
+@pytest.fixture(
+    scope='module',
+    params=[pytest.param(n, marks=pytest.mark.full if n == 'densenet121' else ()) for n in SMALL],
+)
+def quick(request):
+    """As `small`; without DenseNet but in the full matrix."""
+    return make_small(request.param)
 
 
 @functools.partial(jax.jit, static_argnames='model')
@@ -85,14 +204,49 @@ def test_names_and_importing_start_nothing():
 
 @every_model
 def test_parameters_and_stages_are_as_declared(name):
-    model = models.create(name, num_classes=10)
-    variables, images = abstract_variables(model)
+    model = models.create(name, num_classes=classes_of(name))
+    variables, images = abstract_variables(model, image_of(name))
     assert count(variables['params']) == PARAMETERS[name]
     assert set(variables) <= {'params', 'batch_stats'}
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
     stages = jax.eval_shape(lambda v, x: model.apply(v, x, method=model.stages), variables, images)
     assert isinstance(stages, OrderedDict)
-    assert [(k, v.shape[1:]) for k, v in stages.items()] == list(STAGES[name].items())
+    assert [(k, v.shape[1:]) for k, v in stages.items()] == [
+        (stage, shape) for stage, (shape, _) in STAGES[name].items()
+    ]
+    traced = trace(model, image_of(name)).stages
+    assert [(k, s.stride) for k, s in traced.items()] == [
+        (stage, stride) for stage, (_, stride) in STAGES[name].items()
+    ]
+
+
+@every_model
+def test_without_head_it_gives_features(name):
+    headless = models.create(name, num_classes=0)
+    variables, images = abstract_variables(headless, image_of(name))
+    head = abstract_variables(headless.clone(num_classes=7), image_of(name))[0]['params']['head']
+    assert 'head' not in variables['params']
+    assert count(variables['params']) == PARAMETERS[name] - head['kernel'].shape[0] * (
+        classes_of(name)
+    ) - classes_of(name)
+    features = jax.eval_shape(headless.apply, variables, images)
+    assert features.shape == (2, head['kernel'].shape[0])
+
+
+@every_model
+@pytest.mark.parametrize(('stem', 'shape'), [('mnist', MNIST), ('cifar', (32, 32, 3))])
+def test_small_images_have_a_stem(name, stem, shape):
+    if 'stem' not in models.options(name):
+        stem = None
+    model = models.create(name, num_classes=10, **({'stem': stem} if stem else {}))
+    first, second, *_, last = (x for x in trace(model, shape).layers if 'norm' not in x.kind)
+    assert last.out_shape == (10,)
+    if not stem:
+        return
+    # A first convolution of 3x3, and no pooling where large images have their first.
+    assert (first.kind, first.window) == ('convolution', 3)
+    assert first.stride == (2 if stem == 'mnist' and not name.startswith('vgg') else 1)
+    assert second.kind == 'convolution'
 
 
 def test_the_pooled_twin_has_the_same_stages_and_parameters():
@@ -120,45 +274,122 @@ def test_options_change_what_they_say():
     assert parameters('strided_cnn', width=0.5) < PARAMETERS['strided_cnn'] / 3.9
 
 
+def test_residual_and_dense_options_change_what_they_say():
+    def parameters(name, **options):
+        return abstract_variables(models.create(name, num_classes=10, **options))[0]
+
+    plain = parameters('resnet18', stem='mnist')
+    grouped = parameters('resnet18', stem='mnist', normalization='group')
+    assert jax.tree.map(jnp.shape, plain['params']) == jax.tree.map(jnp.shape, grouped['params'])
+    assert 'batch_stats' not in grouped
+    assert parameters('resnet18', stem='mnist', remat=True) == plain
+    assert count(parameters('resnet50', stem='mnist', width=0.5)['params']) < 25e6 / 3.5
+    assert count(parameters('densenet121', stem='mnist', width=0.5)['params']) < 8e6 / 3.5
+    assert 'batch_stats' not in parameters('vgg11', stem='mnist')
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+def test_zero_init_makes_every_block_a_shortcut(name):
+    model = models.create(name, num_classes=5, stem='cifar', width=0.05, zero_init=True)
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    params = jax.jit(model.init)(jax.random.key(0), images)['params']
+    zeros = {
+        '/'.join(key.key for key in path[:-1])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1].key == 'scale' and not leaf.any()
+    }
+    last = 'norm2' if name == 'resnet18' else 'norm3'
+    blocks = [block for block in params if 'block' in block]
+    assert zeros == {f'{block}/{last}' for block in blocks}
+
+
+def test_stochastic_depth_drops_whole_branches_linearly_with_depth():
+    rate = 0.5
+    plain, dropping = (
+        models.create('resnet18', num_classes=5, stem='cifar', width=0.1, stochastic_depth=r)
+        for r in (0.0, rate)
+    )
+    images = jax.random.normal(jax.random.key(1), (64, 8, 8, 1))
+    variables = draw_variables(plain, images)
+    np.testing.assert_array_equal(
+        evaluate(plain, variables, images), evaluate(dropping, variables, images)
+    )
+    with pytest.raises(Exception, match='dropout'):  # it draws, and so needs a key
+        dropping.apply(variables, images, train=True, mutable=['batch_stats'])
+
+    # The branch of block l of 8 is dropped with probability l / 8 x rate, or scaled up.
+    bound = dropping.bind(variables, rngs={'dropout': jax.random.key(3)}, mutable=['batch_stats'])
+    x = images.repeat(32, 0)[:, :, :, :1] * jnp.ones(51)
+    for number, name in ((7, 'stage4_block1'), (8, 'stage4_block2')):
+        block = getattr(bound, name)
+        assert block.drop_rate == pytest.approx(rate * number / 8)
+    kept = block.stochastic_depth(x, True)
+    share = float((kept.reshape(len(x), -1).any(1)).mean())
+    assert share == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / len(x)) ** 0.5)
+    survivors = kept.reshape(len(x), -1).any(1)
+    np.testing.assert_allclose(kept[survivors], x[survivors] / (1 - rate), rtol=1e-6)
+
+
+def test_recomputing_for_memory_changes_nothing():
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    results = []
+    for remat in (False, True):
+        model = models.create('resnet18', num_classes=5, stem='cifar', width=0.1, remat=remat)
+        variables = draw_variables(model, images)
+
+        def loss(params, model=model, variables=variables):
+            logits, updated = model.apply(
+                {**variables, 'params': params}, images, train=True, mutable=['batch_stats']
+            )
+            return jnp.square(logits).sum(), updated
+
+        results.append(jax.jit(jax.grad(loss, has_aux=True))(variables['params']))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
+
+
 def test_the_logits_come_from_the_last_stage(small):
     model, variables, images = small
     headless = model.clone(num_classes=0)
-    assert 'head' not in jax.eval_shape(headless.init, jax.random.key(0), images)['params']
-    features = headless.apply(variables, images)
-    last = list(model.apply(variables, images, method=model.stages).values())[-1]
-    pooled = (
-        last.mean((1, 2)) if 'pooling' in models.options(_name(model)) and last.ndim == 4 else last
-    )
+
+    @jax.jit
+    def outputs(variables):
+        stages = model.apply(variables, images, method=model.stages)
+        features = headless.apply(variables, images)
+        return list(stages.values())[-1], features, model.apply(variables, images)
+
+    last, features, logits = outputs(variables)
+    pooled = last.mean((1, 2)) if type(model).__name__.lower().startswith(POOLED) else last
     np.testing.assert_allclose(features, pooled.reshape(8, -1), atol=1e-6)
     head = variables['params']['head']
-    logits = model.apply(variables, images)
     assert logits.shape == (8, 5)
     np.testing.assert_allclose(logits, features @ head['kernel'] + head['bias'], atol=1e-5)
 
 
-def _name(model):
-    return next(n for n in models.names() if type(models.create(n, num_classes=1)) is type(model))
-
-
-def test_training_differs_only_by_dropout_and_batch_norm(small):
+def test_training_differs_by_batch_norm(small):
     model, variables, images = small
     evaluated = evaluate(model, variables, images)
-    without, _ = train(model, variables, images)
+    trained, _ = train(model, variables, images)
     if 'batch_stats' in variables:
-        assert float(abs(without - evaluated).max()) > 1e-3
+        assert float(abs(trained - evaluated).max()) > 1e-3
     else:
-        np.testing.assert_array_equal(without, evaluated)
+        np.testing.assert_array_equal(trained, evaluated)
 
+
+def test_training_differs_by_dropout(quick):
+    model, variables, images = quick
+    without, _ = train(model, variables, images)
     dropping = model.clone(dropout_rate=0.5)
-    np.testing.assert_array_equal(evaluate(dropping, variables, images), evaluated)
+    np.testing.assert_array_equal(
+        evaluate(dropping, variables, images), evaluate(model, variables, images)
+    )
     first, again = (train(dropping, variables, images, seed=1)[0] for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert float(abs(first - without).max()) > 1e-3
     assert float(abs(first - train(dropping, variables, images, seed=2)[0]).max()) > 1e-3
 
 
-def test_padding_does_not_change_real_examples(small):
-    model, variables, images = small
+def test_padding_does_not_change_real_examples(quick):
+    model, variables, images = quick
     mask = jnp.array([1, 1, 1, 0, 1, 0, 1, 1.0])
     padded = jnp.where(mask[:, None, None, None] > 0, images, 1e3)
     logits, updated = train(model, variables, padded, mask=mask)
@@ -186,19 +417,21 @@ def test_every_parameter_gets_a_gradient(small):
 def test_bfloat16_is_finite_and_near(small):
     model, variables, images = small
     low = model.clone(dtype=jnp.bfloat16)
-    logits, updated = train(low, variables, images)
-    exact, _ = train(model, variables, images)
-    assert logits.dtype == jnp.float32
+    trained, updated = train(low, variables, images)
+    assert trained.dtype == jnp.float32
+    assert np.isfinite(trained).all()
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updated))
     stages = jax.eval_shape(lambda: low.apply(variables, images, method=low.stages))
     assert all(stage.dtype == jnp.bfloat16 for stage in stages.values())
-    # bfloat16 has 8 significant bits.
+    # bfloat16 has 8 significant bits. At evaluation: eight examples' statistics of a 1x1 map
+    # would magnify its rounding from layer to layer, and tell nothing of the network.
+    logits, exact = evaluate(low, variables, images), evaluate(model, variables, images)
     distance = float(jnp.linalg.norm(logits - exact) / jnp.linalg.norm(exact))
-    assert 0 < distance < 0.05
+    assert 0 < distance < 0.02
 
 
-def test_a_population_of_dropout_rates_equals_its_members(small):
-    model, variables, images = small
+def test_a_population_of_dropout_rates_equals_its_members(quick):
+    model, variables, images = quick
     rates, seeds = jnp.array([0.0, 0.25, 0.5]), jnp.arange(3)
 
     def lane(rate, seed):
@@ -236,10 +469,13 @@ def test_a_mistake_is_refused_before_anything_is_compiled(name, options, message
         models.create(name, **({'num_classes': 10} | options))
 
 
-@pytest.mark.parametrize(('name', 'size'), [('lenet', 8), ('deep_cnn', 3)])
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [('lenet', 8), ('deep_cnn', 3), ('vgg11', 31), ('alexnet', 62), ('densenet121', 28)],
+)
 def test_images_too_small_are_refused_with_the_sum(name, size):
     with pytest.raises(UserError, match=r'too small: .*\(N \+ 2P - F\) / S \+ 1 = '):
-        abstract_variables(models.create(name, num_classes=10), size)
+        abstract_variables(models.create(name, num_classes=10), (size, size, 3))
 
 
 def test_images_that_are_not_normalised_are_refused():

@@ -7,6 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import models
+from models import densenet, resnet
 
 NETWORKS = [
     ('fcn', 6, {'units': 16}),
@@ -18,13 +19,38 @@ NETWORKS = [
     ('strided_cnn', 8, {'width': 0.04, 'downsample': 'max_pool', 'pooling': 'max'}),
     ('strided_cnn', 8, {'width': 0.04, 'normalization': 'none'}),
 ]
+# These take seconds to compile, and are made of the same layers: with padding only.
+LARGE = [
+    ('alexnet', 12, {'stem': 'cifar', 'width': 0.03}),
+    ('vgg11_bn', 16, {'stem': 'cifar', 'width': 0.03}),
+    ('vgg11', 16, {'stem': 'cifar', 'width': 0.1, 'normalization': 'group'}),
+    ('resnet18', 6, {'stem': 'cifar', 'width': 0.05}),
+    ('resnet50', 32, {'width': 0.02}),
+    ('densenet121', 8, {'stem': 'cifar', 'width': 0.1}),
+]
+FAMILIES = {type(models.create(name, num_classes=1)) for name in models.names()}
 
 
-@pytest.mark.parametrize('masked', [True, False])
-@pytest.mark.parametrize(('name', 'size', 'options'), NETWORKS)
+def test_every_family_is_differentiated():
+    cases = {type(models.create(name, num_classes=1)) for name, *_ in NETWORKS + LARGE}
+    assert cases == FAMILIES
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Fewer of the same blocks: their gradients are compiled in seconds, not in a minute."""
+    monkeypatch.setitem(densenet.BLOCKS, 121, ((2, 2, 2, 2), 32))
+    monkeypatch.setitem(resnet.BLOCKS, 18, ((1, 1, 1, 1), False))
+    monkeypatch.setitem(resnet.BLOCKS, 50, ((1, 1, 1, 1), True))
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'options', 'masked'),
+    [(*case, masked) for case in NETWORKS for masked in (True, False)]
+    + [(*case, True) for case in LARGE],
+)
 def test_gradient_equals_central_differences(name, size, options, masked):
     """Compiled, with and without padding: what XLA makes of a gradient may differ between them."""
-    assert {n for n, _, _ in NETWORKS} == set(models.names())
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(6, size, size, 2)), rng.integers(0, 5, 6)
     weight = np.array([1.0, 1, 0, 1, 1, 1]) if masked else np.ones(6)

@@ -1,0 +1,230 @@
+"""What a network is made of, layer by layer, without computing anything.
+
+    found = trace(models.create('resnet50', num_classes=1000), (224, 224, 3))
+    found.layers[0].receptive_field, found.stages['stage4'].stride
+
+The network is traced once on shapes. Every layer marks its input and its output in the trace, and
+receptive fields follow the marks through branches, sums and concatenations: the longest path
+counts. So they are those of the network that runs, not of a description of it.
+"""
+
+import dataclasses
+import math
+from collections import OrderedDict
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from models import arithmetic
+from models.layers import AdaptivePool, Conv, Dropout, Pool
+from models.network import Network
+from models.normalization import BatchNorm, GroupNorm
+
+KINDS = {
+    Conv: 'convolution',
+    nn.Dense: 'dense',
+    BatchNorm: 'batch norm',
+    GroupNorm: 'group norm',
+    Pool: '{} pool',
+    AdaptivePool: 'adaptive {} pool',
+    Dropout: 'dropout',
+}
+IMAGE = math.inf  # a receptive field that is the whole image, whatever its size
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer of a network, for one image.
+
+    Attributes:
+      name: path of the module, such as 'stage1_block1/conv1'.
+      kind: 'convolution', 'dense', 'batch norm', 'group norm', 'max pool', 'average pool',
+        'adaptive average pool', 'adaptive max pool' or 'dropout'.
+      window, stride, padding: F, S and P along each axis; None where it has none.
+      in_shape, out_shape: (h, w, c) or (units,).
+      receptive_field: pixels of the image, along an axis, that an output sees; infinite where it
+        sees all. Where it exceeds the image, the rest is padding.
+      parameters: trained numbers.
+      multiply_adds: of convolutions and dense layers, for one image.
+      activation_bytes: size of its output for one image.
+      left_over: rows or columns that the stride leaves over at the end of the longer axis.
+    """
+
+    name: str
+    kind: str
+    window: int | None
+    stride: int | None
+    padding: int | None
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    receptive_field: float
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    left_over: int
+
+    @property
+    def drops(self) -> str:
+        """What no window reaches because of the stride: 'pixels', only 'padding', or ''."""
+        if not self.left_over:
+            return ''
+        return 'pixels' if self.left_over > self.padding else 'padding'
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One of a network's named feature maps.
+
+    Attributes:
+      shape: (h, w, c) or (units,).
+      stride: pixels of the image from one position to the next; None where there are no positions.
+      receptive_field: as of a layer.
+    """
+
+    shape: tuple[int, ...]
+    stride: int | None
+    receptive_field: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """The layers in the order in which they are called, and the stages by name."""
+
+    layers: list[Layer]
+    stages: 'OrderedDict[str, Stage]'
+
+    @property
+    def parameters(self) -> int:
+        """Of all layers."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all layers, for one image."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of all layers' outputs, for one image: what training has to keep, more or less."""
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
+    """Traces a network on one image (h, w, channels).
+
+    Raises:
+      UserError: the image is too small; shows the arithmetic.
+    """
+    if getattr(model, 'remat', False):
+        model = model.clone(remat=False)  # the same layers, without a wrapper around them
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    recorder = _Recorder(variables['params'])
+
+    def forward(variables, images):
+        with nn.intercept_methods(recorder):
+            return model.apply(variables, images)
+
+    jaxpr = jax.make_jaxpr(forward)(variables, images).jaxpr
+    recorder.follow(jaxpr, jaxpr.invars[-1])
+    return Trace(recorder.layers, recorder.stages)
+
+
+class _Recorder:
+    """Marks what goes into and comes out of each layer; then follows the marks.
+
+    A field is (receptive field, stride so far), both in pixels of the image.
+    """
+
+    def __init__(self, params: dict[str, Any]):
+        self._params = params
+        self._calls: list[tuple[nn.Module, tuple[int, ...], jax.Array]] = []
+        self._inputs: dict[int, tuple[float, int]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.layers: list[Layer] = []
+        self.stages: OrderedDict[str, Stage] = OrderedDict()
+
+    def __call__(self, next_function, arguments, options, context):
+        module = context.module
+        if isinstance(module, Network) and context.method_name == 'stages':
+            stages = next_function(*arguments, **options)
+            self._shapes = {name: x.shape[1:] for name, x in stages.items()}
+            return OrderedDict((n, checkpoint_name(x, f'stage {n}')) for n, x in stages.items())
+        listed = type(module) in KINDS and context.method_name == '__call__'
+        if not listed or (isinstance(module, Dropout) and module.rate == 0):
+            return next_function(*arguments, **options)
+        number = len(self._calls)
+        x = checkpoint_name(arguments[0], f'in {number}')
+        y = next_function(x, *arguments[1:], **options)
+        self._calls.append((module, x.shape[1:], y))
+        return checkpoint_name(y, f'out {number}')
+
+    def follow(self, jaxpr, image) -> None:
+        """Gives every value of the trace its field; what is not a layer keeps the largest."""
+        fields = {image: (1, 1)}
+        for equation in jaxpr.eqns:
+            known = [fields[v] for v in equation.invars if not hasattr(v, 'val') and v in fields]
+            if not known:
+                continue
+            field = max(f for f, _ in known), max(jump for _, jump in known)
+            if equation.primitive.name == 'name':
+                field = self._at_mark(*equation.params['name'].split(' '), field)
+            fields.update((v, field) for v in equation.outvars)
+
+    def _at_mark(self, what: str, name: str, field: tuple[float, int]) -> tuple[float, int]:
+        if what == 'stage':
+            shape = self._shapes[name]
+            self.stages[name] = Stage(shape, field[1] if len(shape) == 3 else None, field[0])
+        elif what == 'in':
+            self._inputs[int(name)] = field
+        else:
+            module, in_shape, y = self._calls[int(name)]
+            field = _after(module, in_shape, y.shape[1:], self._inputs[int(name)])
+            self.layers.append(_layer(module, in_shape, y, field[0], self._params))
+        return field
+
+
+def _after(module, in_shape, out_shape, field: tuple[float, int]) -> tuple[float, int]:
+    """The field of a layer's output, from that of its input."""
+    size, jump = field
+    if isinstance(module, Conv | Pool):
+        (more, step) = arithmetic.receptive_field([(module.window, module.stride)])
+        return size + (more - 1) * jump, jump * step
+    sees_all = isinstance(module, nn.Dense) or (
+        isinstance(module, AdaptivePool) and in_shape != out_shape
+    )
+    return (IMAGE, jump) if sees_all else field
+
+
+def _layer(module, in_shape, y, field: float, params) -> Layer:
+    for part in module.path:
+        params = params.get(part, {})
+    windowed = isinstance(module, Conv | Pool)
+    window, stride, padding = (
+        (module.window, module.stride, module.padding) if windowed else (None, None, None)
+    )
+    left_over = 0
+    if windowed and not getattr(module, 'ceil', False):
+        left_over = max((n + 2 * padding - window) % stride for n in in_shape[:2])
+    out_shape, multiply_adds = y.shape[1:], 0
+    if isinstance(module, Conv):
+        height, width, filters = out_shape
+        multiply_adds = arithmetic.convolution_multiply_adds(
+            window, in_shape[-1], filters, height, width
+        )
+    elif isinstance(module, nn.Dense):
+        multiply_adds = math.prod(in_shape) * module.features
+    return Layer(
+        name='/'.join(module.path),
+        kind=KINDS[type(module)].format(getattr(module, 'kind', '')),
+        window=window, stride=stride, padding=padding,
+        in_shape=in_shape, out_shape=out_shape,
+        receptive_field=field,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        multiply_adds=multiply_adds,
+        activation_bytes=math.prod(out_shape) * y.dtype.itemsize,
+        left_over=left_over,
+    )  # fmt: skip

@@ -1,0 +1,207 @@
+"""Lists a network layer by layer: sizes, receptive fields, parameters, multiply-adds, memory.
+
+    python -m tools.summary --model=vgg16
+    python -m tools.summary --model=resnet18 --image=28x28x1 --config.model.stem=mnist
+    python -m tools.summary --config=configs/digits_lenet.py
+    python -m tools.summary --model=densenet121 --format=csv > densenet121.csv
+
+Nothing is computed or downloaded. MACs are multiply-adds of convolutions and dense layers for one
+image; the field is the receptive field in pixels of the image. A row marked * has a stride that
+leaves pixels over at the end, which no window sees; ~ leaves over nothing but padding.
+"""
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+
+import models
+from errors import UserError
+from models.trace import Layer, Trace, trace
+from training import command
+from training.report import columns
+
+HEAD = ('layer', 'kind', 'filters', 'stride', 'pad', 'output', 'field', 'parameters', 'MACs', 'MB')
+MARKS = {'pixels': '*', 'padding': '~', '': ''}
+# stem -> image that it is for; networks without one are for MNIST's.
+IMAGES = {'imagenet': (224, 224, 3), 'cifar': (32, 32, 3), 'mnist': (28, 28, 1)}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.summary',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add('--model', metavar='NAME', help='a name that `python train.py --list` prints')
+    add('--config', metavar='FILE', help='the model, and the image of the data set, of this file')
+    add('--image', metavar='HxWxC', help='height, width and channels [what the model is made for]')
+    add('--num_classes', type=int, metavar='N', help='outputs; 0: features [1000, small nets 10]')
+    add('--format', choices=('text', 'markdown', 'csv', 'json'), default='text', help='[text]')
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    arguments, overrides = command.parse(parser(), argv)
+    model, shape = describe(arguments, overrides)
+    print(FORMATS[arguments.format](trace(model, shape), shape))
+    return 0
+
+
+def describe(
+    arguments: argparse.Namespace, overrides: list[str]
+) -> tuple[models.Network, tuple[int, int, int]]:
+    """Returns the network that the command line means, and its image (h, w, channels).
+
+    Raises:
+      UserError: neither or both of --model and --config, or what is wrong with them.
+    """
+    if bool(arguments.model) == bool(arguments.config):
+        raise UserError('Say which network: --model=NAME or --config=FILE.')
+    from configs import base, schema
+    from training import experiment
+
+    if arguments.config:
+        config = schema.from_arguments(arguments.config, overrides)
+    else:
+        config = base.get_config()
+        config.model.name = arguments.model
+        schema.override(config, overrides, base.FIELDS)
+    options = experiment.model_options(config)
+    defaults = {name: option.default for name, option in models.options(config.model.name).items()}
+    stem = (defaults | options).get('stem', 'mnist')
+    shape, classes = IMAGES[stem], 1000 if stem == 'imagenet' else 10
+    if arguments.config and not (arguments.image and arguments.num_classes is not None):
+        found, _ = experiment.open_train(config)
+        shape, classes = found.image_shape, len(found.class_names)
+    shape = parse_image(arguments.image) if arguments.image else shape
+    classes = classes if arguments.num_classes is None else arguments.num_classes
+    dtype = experiment.MODEL_DTYPES[config.dtype]
+    return models.create(config.model.name, num_classes=classes, dtype=dtype, **options), shape
+
+
+def parse_image(text: str) -> tuple[int, int, int]:
+    """Parses 'HEIGHTxWIDTHxCHANNELS'.
+
+    Raises:
+      UserError: it is not of that form.
+    """
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise UserError(f'--image={text} must be HEIGHTxWIDTHxCHANNELS, such as 224x224x3.')
+    height, width, channels = map(int, match.groups())
+    return height, width, channels
+
+
+def cells(layer: Layer) -> tuple[str, ...]:
+    """Returns a layer's row, for people."""
+    kind = layer.kind
+    filters = ''
+    if kind == 'convolution':
+        filters = f'{layer.out_shape[-1]} x {layer.window}x{layer.window}x{layer.in_shape[-1]}'
+    elif kind == 'dense':
+        filters = f'{layer.out_shape[-1]} x {layer.in_shape[-1]}'
+    elif layer.window:
+        filters = f'{layer.window}x{layer.window}'
+    return (
+        layer.name + MARKS[layer.drops],
+        kind,
+        filters,
+        '' if layer.stride is None else str(layer.stride),
+        '' if layer.padding is None else str(layer.padding),
+        _shape(layer.out_shape),
+        'all' if math.isinf(layer.receptive_field) else f'{layer.receptive_field:,}',
+        f'{layer.parameters:,}' if layer.parameters else '',
+        f'{layer.multiply_adds:,}' if layer.multiply_adds else '',
+        f'{layer.activation_bytes / 1e6:.2f}',
+    )
+
+
+def totals(found: Trace) -> list[str]:
+    """Returns what stands below the rows."""
+    lines = [
+        f'parameters   {found.parameters:,} ({4 * found.parameters / 1e6:.1f} MB as float32)',
+        f'MACs         {found.multiply_adds:,} ({found.multiply_adds / 1e9:.3g} G) for an image',
+        f'activations  {found.activation_bytes / 1e6:.1f} MB for an image',
+    ]
+    drops = {layer.drops for layer in found.layers}
+    if 'pixels' in drops:
+        lines.append('* the stride leaves pixels over at the end that no window sees')
+    if 'padding' in drops:
+        lines.append('~ the stride leaves padding over at the end')
+    return lines
+
+
+def as_text(found: Trace, shape: tuple[int, int, int]) -> str:
+    """Returns the summary as aligned columns."""
+    rows = [HEAD, *map(cells, found.layers)]
+    return '\n'.join([f'image {_shape(shape)}', '', columns(rows, 3), '', *totals(found)])
+
+
+def as_markdown(found: Trace, shape: tuple[int, int, int]) -> str:
+    """Returns the summary as a Markdown table."""
+    rows = [HEAD, ['---'] * 3 + ['---:'] * (len(HEAD) - 3), *map(cells, found.layers)]
+    lines = ['| ' + ' | '.join(cell.replace('*', '\\*') for cell in row) + ' |' for row in rows]
+    return '\n'.join(
+        [f'Image {_shape(shape)}', '', *lines, '', *(f'- {line}' for line in totals(found))]
+    )
+
+
+def records(found: Trace) -> list[dict]:
+    """Returns a layer each as plain values; an infinite receptive field is None."""
+    rows = []
+    for layer in found.layers:
+        row = {**dataclasses.asdict(layer), 'drops': layer.drops}
+        for name in ('in_shape', 'out_shape'):
+            row[name] = _shape(row[name])
+        row['receptive_field'] = (
+            None if math.isinf(layer.receptive_field) else layer.receptive_field
+        )
+        rows.append(row)
+    return rows
+
+
+def as_csv(found: Trace, shape: tuple[int, int, int]) -> str:
+    """Returns the layers as CSV; no totals, so that a column can be summed."""
+    del shape
+    rows, out = records(found), io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip('\n')
+
+
+def as_json(found: Trace, shape: tuple[int, int, int]) -> str:
+    """Returns layers, stages and totals as JSON."""
+    stages = {
+        name: {
+            'shape': _shape(stage.shape),
+            'stride': stage.stride,
+            'receptive_field': None if math.isinf(stage.receptive_field) else stage.receptive_field,
+        }
+        for name, stage in found.stages.items()
+    }
+    names = ('parameters', 'multiply_adds', 'activation_bytes')
+    total = {name: getattr(found, name) for name in names}
+    return json.dumps(
+        {'image': _shape(shape), 'layers': records(found), 'stages': stages, 'totals': total},
+        indent=1,
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return 'x'.join(map(str, shape))
+
+
+FORMATS = {'text': as_text, 'markdown': as_markdown, 'csv': as_csv, 'json': as_json}
+
+if __name__ == '__main__':
+    command.run(main)
