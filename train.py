@@ -70,11 +70,22 @@ def listing() -> str:
         if path.stem not in ('__init__', 'base', 'schema'):
             text = (ast.get_docstring(ast.parse(path.read_text())) or '').partition('\n')[0]
             lines.append(f'  configs/{path.name:<24} {text}')
-    lines += ['', 'models, with their options and defaults (--config.model.OPTION=VALUE):']
+    lines += ['', 'models, with their options, defaults first (--config.model.OPTION=VALUE):']
+    alike = {}
     for name in models.names():
-        given = ', '.join(f'{k}={o.default}' for k, o in models.options(name).items())
-        lines.append(f'  {name:<12} {given}')
+        alike.setdefault(_options(models.options(name)), []).append(name)
+    for options, names in alike.items():
+        lines += [f'  {", ".join(names)}', f'      {options}']
     return '\n'.join(lines)
+
+
+def _options(options: dict) -> str:
+    """The options of a model on one line, each with its default and then its other values."""
+    texts = []
+    for name, option in options.items():
+        others = [choice for choice in option.choices or () if choice != option.default]
+        texts.append(f'{name}={"|".join(map(str, [option.default, *others]))}')
+    return ', '.join(texts)
 
 
 def main(argv: list[str]) -> int:

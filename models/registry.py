@@ -1,6 +1,7 @@
 """Models by name: what there is, what options each takes, and one of them made and checked."""
 
 import dataclasses
+import re
 import typing
 from typing import Any
 
@@ -55,8 +56,12 @@ class Option(typing.NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of all models, sorted."""
-    return tuple(sorted(_MODELS))
+    """Returns the names of all models, sorted; numbers in them by value."""
+
+    def parts(name: str) -> list:
+        return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
+
+    return tuple(sorted(_MODELS, key=parts))
 
 
 def options(name: str) -> dict[str, Option]:
