@@ -1,16 +1,20 @@
 # make train   install into .venv, then train LeNet on the embedded digits
-# make test    install what the tests need, check the style, run all tests
+# make test    install what the tests need, check the style, run the tests
+# make test-full   the same, with every model against PyTorch's (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_JOBS ?= 2
 
-.PHONY: train test lint clean
+.PHONY: train test test-full lint clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
 
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal
+
+test-full: .venv/installed-test lint
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m ""
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

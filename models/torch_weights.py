@@ -26,6 +26,7 @@ _LEAVES = {
     'mean': 'running_mean',
     'var': 'running_var',
 }
+_ORDER = ('weight', 'bias', 'running_mean', 'running_var')
 _COUNTER = 'num_batches_tracked'
 _LISTED = 3
 
@@ -44,22 +45,22 @@ class Tensor(NamedTuple):
     window: int
 
     def from_torch(self, value: np.ndarray) -> np.ndarray:
-        """Returns it as it is kept here, in float32."""
+        """Returns it in the form that it has here."""
         if len(self.shape) > 1:
             value = value.reshape(self.shape[-1], -1, self.window, self.window)
             value = value.transpose(2, 3, 1, 0).reshape(self.shape)
-        return np.array(value, np.float32, order='C')
+        return value
 
     def to_torch(self, value: np.ndarray) -> np.ndarray:
-        """Returns it as PyTorch keeps it, in float32."""
+        """Returns it in the form that it has in PyTorch."""
         if len(self.shape) > 1:
             value = value.reshape(self.window, self.window, -1, self.shape[-1])
             value = value.transpose(3, 2, 0, 1).reshape(self.torch_shape)
-        return np.array(value, np.float32, order='C')
+        return value
 
 
 def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Tensor]:
-    """Returns what a network is made of, in the order of the network.
+    """Returns what a network is made of, in the library's own order.
 
     Args:
       model: a name that `weight_names.known` has.
@@ -84,8 +85,9 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
                 torch_shape = (shape[1], shape[0])
         key = f'{names[layer]}.{_LEAVES[leaf]}'
         found.append(Tensor(path, shape, key, torch_shape, window))
-    order = {module: i for i, module in enumerate(names.values())}
-    return sorted(found, key=lambda tensor: order[tensor.key.rpartition('.')[0]])
+    keys = [f'{module}.{leaf}' for module in names.values() for leaf in _ORDER]
+    order = {key: i for i, key in enumerate(keys)}
+    return sorted(found, key=lambda tensor: order[tensor.key])
 
 
 def _shapes(network: Network, channels: int) -> dict[str, tuple[int, ...]]:
@@ -131,7 +133,10 @@ def from_torch(
     num_classes = head.shape[0] if head is not None and head.ndim == 2 else 0
     wanted = tensors(model, layout, num_classes, channels)
     _check(renamed, wanted, model, layout)
-    filled = {tensor.path: tensor.from_torch(renamed[tensor.key]) for tensor in wanted}
+    filled = {
+        tensor.path: np.array(tensor.from_torch(renamed[tensor.key]), np.float32, order='C')
+        for tensor in wanted
+    }
     variables = {'batch_stats': {}} | traverse_util.unflatten_dict(filled, sep='/')
     return variables, {'layout': layout, 'num_classes': num_classes, 'channels': channels}
 
@@ -159,7 +164,8 @@ def to_torch(
         )
     state = {}
     for tensor in wanted:
-        state[tensor.key] = tensor.to_torch(found[tensor.path])
+        value = tensor.to_torch(found[tensor.path])
+        state[tensor.key] = np.array(value, np.float32, order='C')
         if tensor.path.endswith('/var'):
             state[tensor.key.replace('running_var', _COUNTER)] = np.zeros((), np.int64)
     return state
