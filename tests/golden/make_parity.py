@@ -55,19 +55,11 @@ def _forward(model: str, layout: str) -> dict[str, list]:
 
 def _step(model: str) -> dict[str, Any]:
     """Returns the gradients and new statistics of one SGD step, and the loss before and after."""
-    network = _network(model, 'torchvision').train()
-    images, labels = batch(4)
-    images, labels = torch_reference.to_torch(images, torch.float64), torch.tensor(labels)
-    optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
-    before = torch.nn.functional.cross_entropy(network(images), labels)
-    before.backward()
-    tensors = {key: parameter.grad for key, parameter in network.named_parameters()}
-    tensors |= {k: v.clone() for k, v in network.named_buffers() if v.is_floating_point()}
-    optimizer.step()
-    after = torch.nn.functional.cross_entropy(network(images), labels)
+    network = _network(model, 'torchvision')
+    tensors, losses = torch_reference.sgd_step(network, *batch(4), LEARNING_RATE)
     return {
-        'loss': [before.item(), after.item()],
-        'tensors': {key: _rounded(summary(key, t.numpy())) for key, t in tensors.items()},
+        'loss': losses,
+        'tensors': {key: _rounded(summary(key, array)) for key, array in tensors.items()},
     }
 
 

@@ -72,6 +72,12 @@ def load(network: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
     network.load_state_dict(tensors, strict=True)
 
 
+def with_counters(network: torch.nn.Module, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the state dict with the counters of batches, which the formula does not make."""
+    integers = {k: v.numpy() for k, v in network.state_dict().items() if not v.is_floating_point()}
+    return integers | state
+
+
 def to_torch(images: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     """[b, h, w, c] -> [b, c, h, w]."""
     return torch.tensor(images.transpose(0, 3, 1, 2).copy()).to(dtype)
@@ -106,6 +112,30 @@ def stages(
     if 'norm' in found:
         found['norm'] = found['norm'].relu()  # DenseNet's last ReLU is no module in torchvision
     return {name: _from_torch(value) for name, value in found.items()} | {'logits': outputs}
+
+
+def sgd_step(
+    network: torch.nn.Module, images: np.ndarray, labels: np.ndarray, learning_rate: float
+) -> tuple[dict[str, np.ndarray], list[float]]:
+    """Makes one step of SGD on the mean cross-entropy, in training mode and float64.
+
+    Args:
+      images: [b, h, w, c].
+      labels: [b].
+
+    Returns:
+      Gradients and new batch statistics by name, and the loss before and after.
+    """
+    network = network.double().train()
+    images, labels = to_torch(images, torch.float64), torch.tensor(labels)
+    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
+    before = torch.nn.functional.cross_entropy(network(images), labels)
+    before.backward()
+    tensors = {key: parameter.grad for key, parameter in network.named_parameters()}
+    tensors |= {k: v.clone() for k, v in network.named_buffers() if v.is_floating_point()}
+    optimizer.step()
+    after = torch.nn.functional.cross_entropy(network(images), labels)
+    return {key: t.numpy() for key, t in tensors.items()}, [before.item(), after.item()]
 
 
 def _from_torch(stage: torch.Tensor) -> np.ndarray:

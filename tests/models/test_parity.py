@@ -6,23 +6,27 @@ those names too. tests/models/test_torch_parity.py compares with PyTorch itself.
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import models
 from models import torch_weights, weight_names
 from tests.golden import parity
+from tests.models import ours
 
 # Relative to the largest value. float32 with some 150 layers after each other stays below 5e-6.
 TOLERANCE = 1e-5
+FORWARD = [
+    f'{model} {layout}'
+    for model in weight_names.known()
+    for layout in weight_names.layouts(model)
+    if layout == 'torchvision' or (model, layout) in parity.OTHER_LAYOUTS
+]
 # In a plain run: the smallest of each family, and a bottleneck.
 PLAIN_FORWARD = (
     'alexnet torchvision', 'vgg11 timm', 'vgg11_bn torchvision', 'resnet18 torchvision',
     'resnet18 huggingface', 'resnet50 torchvision', 'densenet121 torchvision',
 )  # fmt: skip
-PLAIN_STEP = ('resnet18',)
+PLAIN_STEP = ('alexnet', 'resnet18')
 
 
 @pytest.fixture(scope='module')
@@ -33,12 +37,6 @@ def golden():
 def cases(names, plain):
     """Marks all but the plain ones as part of the whole matrix."""
     return [pytest.param(n, marks=() if n in plain else pytest.mark.full) for n in names]
-
-
-def state_dict(model, layout):
-    """The formula's weights under the library's names."""
-    found = torch_weights.tensors(model, layout, parity.CLASSES, channels=3)
-    return {t.key: parity.value(t.key, t.torch_shape) for t in found}
 
 
 @pytest.mark.parametrize(
@@ -54,28 +52,13 @@ def test_names_and_shapes_are_those_of_the_library(golden, model, layout):
     assert parity.names_digest(lines) == golden['names'][f'{model} {layout}']
 
 
-FORWARD = [
-    f'{model} {layout}'
-    for model in weight_names.known()
-    for layout in weight_names.layouts(model)
-    if layout == 'torchvision' or (model, layout) in parity.OTHER_LAYOUTS
-]
-
-
 @pytest.mark.parametrize('name', cases(FORWARD, PLAIN_FORWARD))
 def test_stages_and_logits_equal_pytorch(golden, name):
     model, layout = name.split()
-    variables, about = torch_weights.from_torch(state_dict(model, layout), model)
+    variables, about = torch_weights.from_torch(ours.state_dict(model, layout), model)
     assert about == {'layout': layout, 'num_classes': parity.CLASSES, 'channels': 3}
-    network = models.create(model, num_classes=parity.CLASSES)
     images, _ = parity.batch(2)
-
-    @jax.jit
-    def forward(variables, images):
-        stages = network.apply(variables, images, method='stages')
-        return stages, network.apply(variables, images)
-
-    stages, logits = forward(variables, images)
+    stages, logits = ours.forward(model, variables, images)
     expected = dict(golden['forward'][name])
     wanted = np.array(expected.pop('logits'))
     assert list(stages) == list(expected)
@@ -89,9 +72,9 @@ def test_stages_and_logits_equal_pytorch(golden, name):
 
 @pytest.mark.parametrize('model', cases(parity.TRAINED, PLAIN_STEP))
 def test_one_sgd_step_equals_pytorch(golden, model):
-    expected, tensors = golden['step'][model], torch_weights.tensors(model, 'torchvision', 10, 3)
-    with jax.enable_x64(True):
-        found, losses = sgd_step(model)
+    expected = golden['step'][model]
+    tensors = torch_weights.tensors(model, 'torchvision', parity.CLASSES, channels=3)
+    found, losses = ours.sgd_step(model)
     assert losses == pytest.approx(expected['loss'], rel=1e-7)
     assert sorted(t.key for t in tensors) == sorted(expected['tensors'])
     # A bias before batch norm has gradient 0, but for rounding: hence the largest norm.
@@ -100,34 +83,3 @@ def test_one_sgd_step_equals_pytorch(golden, model):
         numbers = parity.summary(tensor.key, tensor.to_torch(found[tensor.path]))
         wanted = expected['tensors'][tensor.key]
         assert numbers == pytest.approx(wanted, abs=1e-7 * wanted[0] + 1e-13 * largest), tensor.key
-
-
-def sgd_step(model):
-    """Gradients and new batch statistics by path, and the loss before and after, in float64."""
-    variables, _ = torch_weights.from_torch(state_dict(model, 'torchvision'), model, 'torchvision')
-    variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
-    network = models.create(
-        model, num_classes=parity.CLASSES, dtype='float64', param_dtype='float64'
-    )
-    images, labels = parity.batch(4)
-    images = jnp.asarray(images, jnp.float64)
-
-    def loss(params, batch_stats):
-        logits, updated = network.apply(
-            {'params': params, 'batch_stats': batch_stats},
-            images,
-            train=True,
-            mutable=['batch_stats'],
-        )
-        log_p = jax.nn.log_softmax(logits)
-        return -log_p[jnp.arange(len(labels)), labels].mean(), updated
-
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    params, batch_stats = variables['params'], variables['batch_stats']
-    (before, updated), gradients = step(params, batch_stats)
-    params = jax.tree.map(lambda p, g: p - parity.LEARNING_RATE * g, params, gradients)
-    (after, _), _ = step(params, batch_stats)
-    found = {'params': gradients, 'batch_stats': updated.get('batch_stats', {})}
-    leaves = jax.tree_util.tree_leaves_with_path(found)
-    flat = {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
-    return {path: np.asarray(leaf) for path, leaf in flat.items()}, [float(before), float(after)]
