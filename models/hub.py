@@ -24,12 +24,13 @@ def download(name: str) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
+        from huggingface_hub.utils import logging
     except ImportError as error:
         raise UserError(
             f'{name} needs huggingface_hub: pip install huggingface_hub; or download the file by '
             'other means and name it with --source.'
         ) from error
-    huggingface_hub.utils.logging.set_verbosity_error()  # it reports every attempt to connect
+    logging.set_verbosity_error()  # it reports every attempt to connect
     repository = name.removeprefix(PREFIX)
     for file in FILES:
         try:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 
@@ -17,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 import models
 from configs import base, schema
 from models import pretrained, torch_files, torch_weights, weight_names
+from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
 from training import checkpoints, experiment, workdir
@@ -302,6 +305,18 @@ def test_weights_of_the_hub(hub, name, tmp_path, capsys):
 )
 def test_what_the_hub_does_not_have(hub, name, message, tmp_path, capsys):
     assert message in refused(capsys, pretrained_from(name, tmp_path / 'out'))
+
+
+def test_the_hub_s_own_library_without_network(tmp_path):
+    """As a child, because the library reads at import that it is offline."""
+    command = [sys.executable, '-m', 'tools.convert_weights', '--model=resnet18']
+    command += ['--pretrained=hub:timm/resnet18.a1_in1k', f'--out={tmp_path / "out"}']
+    offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path / 'cache')}
+    child = subprocess.run(
+        command, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, timeout=120
+    )
+    assert (child.returncode, child.stdout) == (2, '')
+    assert re.fullmatch(r'error: hub:timm/resnet18.a1_in1k is not in the cache.*\n', child.stderr)
 
 
 def test_no_network_and_no_library(hub, tmp_path, capsys, monkeypatch):
