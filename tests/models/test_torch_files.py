@@ -52,16 +52,17 @@ def state_dict(**tensors):
     return b'\x80\x02}(' + items + b'u.'
 
 
-def write(path, format, content, storages, compression=zipfile.ZIP_STORED):
+def write(path, format, content, storages, compression=zipfile.ZIP_STORED, order='little'):
     """Writes pickled content and {key: array}."""
     if format == 'zip':
         with zipfile.ZipFile(path, 'w', compression) as archive:
+            archive.writestr('archive/byteorder', order)
             archive.writestr('archive/data.pkl', content)
             for key, numbers in storages.items():
                 archive.writestr(f'archive/data/{key}', numbers.tobytes())
         return path
     with path.open('wb') as file:
-        for value in (MAGIC, 1001, {'little_endian': True}):
+        for value in (MAGIC, 1001, {'little_endian': order == 'little'}):
             file.write(pickle.dumps(value, 2))
         file.write(content + pickle.dumps(list(storages), 2))
         for numbers in storages.values():
@@ -225,6 +226,13 @@ def test_a_storage_larger_than_the_file_takes_no_memory(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[:-16] + struct.pack('<q', 1 << 60) + content[-8:])
     with pytest.raises(UserError, match='reaches outside the file'):
+        torch_files.read(path)
+
+
+@pytest.mark.parametrize('format', FORMATS)
+def test_a_file_of_a_big_endian_machine_is_refused(format, tmp_path):
+    path = write(tmp_path / 'x.pth', format, X, {'0': np.float32([1, 2])}, order='big')
+    with pytest.raises(UserError, match='big-endian'):
         torch_files.read(path)
 
 
