@@ -1,6 +1,6 @@
 # make train   install into .venv, then train LeNet on the embedded digits
-# make test    install what the tests need, check the style, run all tests
-# make test-full    the tests that take long as well
+# make test        install what the tests need, check the style, run the tests
+# make test-full   the same, and every model compiled and against PyTorch's: an hour or so
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_JOBS ?= 2
@@ -13,9 +13,8 @@ train: .venv/installed
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal
 
-# The compiled matrix over all models, too: an hour or two.
 test-full: .venv/installed-test lint
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m ''
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m ""
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

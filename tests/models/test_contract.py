@@ -432,6 +432,19 @@ def test_bfloat16_is_finite_and_near(small):
     assert 0 < distance < 0.02
 
 
+@pytest.mark.full
+@every_model
+def test_every_model_compiles_and_keeps_the_contract(name):
+    """What the tests above ask of one of each family, of all: minutes each for the deepest."""
+    small = {'width': 0.25, 'stem': 'cifar'} if image_of(name) == IMAGENET else {}
+    model = models.create(name, num_classes=5, **small)
+    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+    case = model, draw_variables(model, images), images
+    test_training_differs_by_batch_norm(case)
+    test_every_parameter_gets_a_gradient(case)
+    test_bfloat16_is_finite_and_near(case)
+
+
 def test_a_population_of_dropout_rates_equals_its_members(quick):
     model, variables, images = quick
     rates, seeds = jnp.array([0.0, 0.25, 0.5]), jnp.arange(3)
