@@ -1,4 +1,14 @@
-"""LeNet-5 on 10 labelled digits of each class, from scratch."""
+"""LeNet-5 on 10 labelled digits of each class, from scratch: what transfer has to beat.
+
+    python train.py --config=configs/transfer_scratch.py --workdir=runs/scratch
+
+The seed draws the hundred examples. Expected: see the table "transfer" in README.md; half a minute
+on two CPU cores.
+
+The learning rate was chosen by the accuracy on the 143 validation digits after the last update,
+mean of seeds 5 to 7: 94.41 % at 0.0003, 94.64 % at 0.001, 95.57 % at 0.003, 95.57 % at 0.01,
+95.80 % at 0.03, 15.38 % at 0.1.
+"""
 
 from configs import base
 
@@ -12,7 +22,7 @@ def get_config():
     config.batch_size = 50
     config.steps = 1000
     config.optimizer.name = 'adam'
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 0.03
     config.schedule.unit = 'steps'
     config.schedule.warmup = 50.0
     config.augment.shift = 2.0

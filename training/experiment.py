@@ -201,11 +201,7 @@ class Experiment:
     def _create(self, spec, seed):
         hyper = hyperparameters(self.config)
         optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
-        # Its own stream: with the seed of the run that the features come from, the new head would
-        # be the one that they learned to serve.
-        stream = 'head' if self.config.init_from else 'init'
-        shape = self.image_shape
-        return state.create(spec.model, optimizer, shape, seed, spec.ema, spec.frozen, stream)
+        return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)
 
     def check_lengths(self) -> None:
         """Checks the schedule against the length of the run.

@@ -35,13 +35,7 @@ class TrainState:
 
 
 def create(
-    model,
-    optimizer,
-    image_shape,
-    seed,
-    use_ema: bool,
-    frozen: frozenset[str] = frozenset(),
-    stream: str = 'init',
+    model, optimizer, image_shape, seed, use_ema: bool, frozen: frozenset[str] = frozenset()
 ) -> TrainState:
     """Returns the state before the first update; a pure function that may be jitted.
 
@@ -52,10 +46,9 @@ def create(
       seed: uint32 scalar.
       use_ema: whether to keep averaged weights.
       frozen: paths of the parameters that are not trained.
-      stream: what the initial weights are drawn from.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = model.init({'params': rng.stream(seed, stream)}, images)
+    variables = model.init({'params': rng.stream(seed, 'init')}, images)
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
     ema = {'params': params, 'batch_stats': batch_stats} if use_ema else None
     opt_state = optimizer.init(partition.trained_part(params, frozen))

@@ -109,13 +109,19 @@ def check_fits(source: Source, template: TrainState, model: str) -> None:
 def applied(source: Source, state: TrainState) -> TrainState:
     """Returns the initial state with the weights of `source`, which fits, in all but the head.
 
-    The head is always new: it belongs to the classes that the source was trained for. The state of
-    the optimiser starts from zeros, whatever the weights.
+    The head is always new, since it belongs to the classes of the source, and starts from zero
+    (Dosovitskiy et al. 2021, "An image is worth 16x16 words", section 3.2): the gradient of a
+    random head would undo the features before the head has learned to use them, and a head drawn
+    by the seed of the source would be the one that its features learned to serve. The state of the
+    optimiser is zeros whatever the weights.
     """
     here = flatten_dict(_variables(state), sep='/')
     there = _without_head(source.variables)
-    taken = {path: np.asarray(leaf, here[path].dtype) for path, leaf in there.items()}
-    variables = {'batch_stats': {}, **unflatten_dict(here | taken, sep='/')}
+    new = {
+        path: np.asarray(there[path], leaf.dtype) if path in there else np.zeros_like(leaf)
+        for path, leaf in here.items()
+    }
+    variables = {'batch_stats': {}, **unflatten_dict(new, sep='/')}
     return state.replace(**variables, ema=state.ema and variables)
 
 
