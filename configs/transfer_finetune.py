@@ -8,7 +8,7 @@ rate differ from transfer_scratch.py. Expected: see the table "transfer" in READ
 on two CPU cores.
 
 The learning rate was chosen as in transfer_scratch.py: 95.34 % at 0.0003, 95.57 % at 0.001,
-96.74 % at 0.003, 98.37 % at 0.01, 95.10 % at 0.03, FT01 % at 0.1.
+96.74 % at 0.003, 98.37 % at 0.01, 95.10 % at 0.03, 24.24 % at 0.1.
 """
 
 from configs import transfer_scratch
