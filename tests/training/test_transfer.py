@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -20,13 +21,13 @@ from tests.support import (
     Child,
     arguments,
     curve,
-    last_step,
     result,
     saved_arrays,
     saved_steps,
     train_here,
     write_config,
 )
+from tests.training.test_resume import HANGING_SAVE
 from training import checkpoints, command, experiment, linear_probe, records, state, transfer
 
 FIELDS = {
@@ -251,22 +252,23 @@ class TestResume:
         for name, leaf in saved_arrays(workdir, 6).items():
             assert leaf.tobytes() == saved_arrays(probed, 6)[name].tobytes(), name
 
-    def test_a_fine_tuning_killed_at_any_step_goes_on_bit_for_bit_without_its_source(
+    def test_a_fine_tuning_killed_in_mid_save_goes_on_bit_for_bit_without_its_source(
         self, config, parent, tmp_path
     ):
         source = Path(shutil.copytree(parent, tmp_path / 'source'))
         fields = {
-            'init_from': source, 'steps': 40, 'checkpoint__every_steps': 4, 'augment__shift': 2.0,
+            'init_from': source, 'steps': 16, 'checkpoint__every_steps': 5, 'augment__shift': 2.0,
             'freeze': ('conv1/*', 'norm1/*'), 'multipliers': 'head/*=3', 'layer_decay': 0.7,
-            'checkpoint__keep': 2,
         }  # fmt: skip
         assert train_here(config, tmp_path / 'whole', **fields) == 0
         workdir = tmp_path / 'killed'
-        with Child(arguments(config, workdir, **fields), tmp_path / 'log') as child:
-            assert child.wait_until(lambda: last_step(workdir) > 8), child.output
-            assert child.kill() != 0
-        assert saved_steps(workdir)
-        assert not (workdir / 'result.json').exists()
+        argv = arguments(config, workdir, **fields)
+        with Child(argv, tmp_path / 'log', HANGING_SAVE) as child:
+            assert child.wait_until(lambda: any(workdir.glob('checkpoints/10.*tmp*/default/*'))), (
+                child.output
+            )
+            assert child.kill() == -signal.SIGKILL
+        assert saved_steps(workdir) == [5]
         shutil.rmtree(source)
         assert train_here(None, workdir) == 0
         for name in ('params_sha256', 'test_loss', 'init_from_sha256', 'config'):
