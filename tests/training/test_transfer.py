@@ -240,13 +240,16 @@ class TestProbe:
 
 class TestResume:
     def test_a_probe_goes_on_bit_for_bit_without_its_source(self, probed, tmp_path):
-        """The features are computed anew, in a run that has only its own folder."""
+        """The features are computed anew, in a run that has only its own folder.
+
+        They are the same wherever they wait, and whatever the batches of evaluation.
+        """
         workdir = Path(shutil.copytree(probed, tmp_path / 'run'))
         stored = json.loads((workdir / 'config.json').read_text())
         stored['init_from'] = str(tmp_path / 'gone')
         (workdir / 'config.json').write_text(json.dumps(stored))
         go_back(workdir, 2)
-        assert train_here(None, workdir, eval_batch_size=50) == 0
+        assert train_here(None, workdir, eval_batch_size=50, data__placement='host') == 0
         assert result(workdir)['init_from_sha256'] == result(probed)['init_from_sha256']
         assert saved_arrays(workdir, 6).keys() == saved_arrays(probed, 6).keys()
         for name, leaf in saved_arrays(workdir, 6).items():
