@@ -8,6 +8,7 @@ a batch may straddle two epochs. Nothing here counts devices: a host takes a sli
 A data set that fits lives on the device, and a batch is only indices into it.
 """
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ def open_split(config, split: str) -> data_sources.ArraySource:
     """Reads a split of the configured data set.
 
     Raises:
-      UserError: no such data set or split, or its files are damaged.
+      UserError: no such data set or split, its files are damaged, or a class has fewer examples
+        than config.data.train_per_class.
     """
     source = data_sources.load(config.data.name, split, config.data.dir)
     for name in ('mean', 'std'):
@@ -32,7 +34,33 @@ def open_split(config, split: str) -> data_sources.ArraySource:
                 f'config.data.{name} has {len(config.data[name])} values, but the images of '
                 f'{config.data.name} have {channels} channel(s).'
             )
+    if split == 'train' and config.data.train_per_class:
+        source = few_per_class(source, config.data.train_per_class, config.seed)
     return source
+
+
+def few_per_class(
+    source: data_sources.ArraySource, count: int, seed: int
+) -> data_sources.ArraySource:
+    """Returns `count` examples of each class, drawn by the seed, in the order of the data set.
+
+    By the seed, so that a mean over seeds is one over choices of examples as well. Of the same seed
+    a smaller choice is part of a larger one.
+
+    Raises:
+      UserError: a class has fewer.
+    """
+    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    if sizes.min() < count:
+        raise UserError(
+            f'config.data.train_per_class={count}, but {source.name} has only {sizes.min()} '
+            f'training examples of class {source.class_names[sizes.argmin()]}.'
+        )
+    key = np.array([seed, zlib.crc32(b'few_per_class')], np.uint64)
+    order = np.argsort(np.random.Philox(key=key).random_raw(len(source.labels)), kind='stable')
+    parts = [order[source.labels[order] == label][:count] for label in range(len(sizes))]
+    chosen = np.sort(np.concatenate(parts))
+    return dataclasses.replace(source, images=source.images[chosen], labels=source.labels[chosen])
 
 
 def indices(seed: int, size: int, batch_size: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,15 @@ FIELDS = (
           low=0, below=1),
     Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
     Field('deterministic', False, 'Ask a GPU for deterministic kernels (slower); CPUs are anyway.'),
+    # --- transfer learning; a glob matches a parameter's whole path, '*' crosses '/' --------------
+    Field('init_from', None, 'Folder of a run (its last checkpoint) or of converted weights to '
+          'start from; the head is new.', str),
+    Field('freeze', (), "Globs of parameters that stay as they are, such as 'stem*'.", items=str),
+    Field('multipliers', (), "'glob=factor', on the learning rate; the first that matches counts.",
+          items=str),
+    Field('layer_decay', 1.0, 'Factor on the learning rate for each layer after it.', above=0,
+          high=1),
+    Field('linear_probe', False, 'Train the head alone, on features that are computed once.'),
     # --- model; None leaves an option at the model's own default -----------------------------
     Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
     Field('model.dropout_rate', None, 'Probability of dropping a unit.', float, low=0, below=1),
@@ -44,6 +53,8 @@ FIELDS = (
     Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),
     Field('data.placement', 'auto', 'Where images wait: on the device if they fit, or the host.',
           choices=('auto', 'device', 'host'), scope=RUN),
+    Field('data.train_per_class', None, 'Training examples of each class, drawn by the seed; None: '
+          'all.', int, low=1),
     Field('data.mean', (0.1307,), 'Per channel, of pixels in [0, 1]; subtracted. One serves all.'),
     Field('data.std', (0.3081,), 'Per channel, of pixels in [0, 1]; divided by. One serves all.'),
     Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0),

@@ -27,6 +27,7 @@ class Field:
       value_type: its Python type; read off the default unless that is None.
       low, high, above, below: its range; the first two belong to it, the last two do not.
       choices: all its values, if it has few.
+      items: what a tuple holds: float or str.
       scope: 'experiment' (must be the same on resume) or 'run' (may change).
     """
 
@@ -39,6 +40,7 @@ class Field:
     above: float | None = None
     below: float | None = None
     choices: tuple = ()
+    items: type = float
     scope: str = 'experiment'
 
     @property
@@ -76,11 +78,13 @@ class Field:
         if self.kind is float and is_int:
             return float(value)
         if self.kind is tuple and isinstance(value, (list, tuple)):
-            if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
-                return tuple(float(v) for v in value)
+            accepted = (int, float) if self.items is float else str
+            if all(isinstance(v, accepted) and not isinstance(v, bool) for v in value):
+                return tuple(self.items(v) for v in value)
         elif isinstance(value, self.kind) and not (self.kind is int and not is_int):
             return value
-        wanted = {'tuple': 'a tuple of numbers, such as (0.5,)', 'str': 'a text'}
+        example = 'numbers, such as (0.5,)' if self.items is float else "texts, such as ('stem*',)"
+        wanted = {'tuple': f'a tuple of {example}', 'str': 'a text'}
         name = self.kind.__name__
         raise UserError(
             f'config.{self.name} must be {wanted.get(name, f"of type {name}")}, not {value!r}.'
@@ -241,10 +245,13 @@ def _parse(text: str, field: Field) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
-    if field.kind is tuple and isinstance(value, (int, float)):
-        return (value,)
-    return value
+        value = text
+    if field.kind is not tuple or isinstance(value, tuple | list):
+        return value
+    # One item needs no brackets; a pattern such as stem* is no Python, and stays as it is.
+    if field.items is str:
+        return (value if isinstance(value, str) else text,)
+    return (value,) if isinstance(value, int | float) else value
 
 
 def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> dict[str, tuple]:

@@ -35,6 +35,11 @@ class ArraySource:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the step takes of it, under the step's names."""
+        return {'image': self.images, 'label': self.labels}
+
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise TypeError(f'images are {self.images.dtype} {self.images.shape}, not uint8 [nhwc]')

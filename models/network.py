@@ -62,10 +62,20 @@ class Network(nn.Module):
     ) -> jax.Array:
         """Returns the logits [b, num_classes], float32 at least; arguments as for `stages`."""
         stages = self.stages(images, train, mask)
-        outputs = self.pool_features(next(reversed(stages.values())))
+        features = self.pool_features(next(reversed(stages.values())))
         if self.num_classes:
-            outputs = self.classify(outputs, train)
-        return outputs.astype(at_least_float32(self.dtype))
+            return self.logits(features, train)
+        return features.astype(at_least_float32(self.dtype))
+
+    def logits(
+        self, features: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits of pooled features [b, features], float32 at least.
+
+        Called like the network itself, of which this is the end; `mask` means nothing to it.
+        """
+        del mask
+        return self.classify(features, train).astype(at_least_float32(self.dtype))
 
     def widened(self, filters: int) -> int:
         """Returns filters x width, at least 1; for networks that have a `width`."""

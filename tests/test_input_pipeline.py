@@ -165,3 +165,60 @@ def test_a_mean_for_other_channels_is_refused():
     settings_.data.mean = (0.4, 0.5, 0.6)
     with pytest.raises(UserError, match=r'config\.data\.mean has 3 values.*1 channel'):
         input_pipeline.open_split(settings_, 'train')
+
+
+def few(count, seed=0, split='train'):
+    settings_ = config(seed=seed)
+    with settings_.ignore_type():
+        settings_.data.train_per_class = count
+    return input_pipeline.open_split(settings_, split)
+
+
+def places(part, whole):
+    """Where the images of `part` stand in `whole`; a hundred real digits are all different."""
+    known = {image.tobytes(): place for place, image in enumerate(whole.images)}
+    return [known[image.tobytes()] for image in part.images]
+
+
+def test_few_per_class_are_so_many_of_each_in_the_order_of_the_data_set():
+    whole, part = few(None), few(10)
+    assert np.bincount(part.labels).tolist() == [10] * 10
+    chosen = places(part, whole)
+    assert chosen == sorted(set(chosen))
+    np.testing.assert_array_equal(part.labels, whole.labels[chosen])
+    np.testing.assert_array_equal(part.images, few(10).images)
+
+
+def test_few_per_class_are_drawn_by_the_seed_and_nested():
+    whole = few(None)
+    three, ten, other = (set(places(few(n, seed), whole)) for n, seed in ((3, 1), (10, 1), (10, 2)))
+    assert three < ten
+    # Two draws of 10 from each 129 or so share less than one a class.
+    assert len(ten & other) < 30
+
+
+def test_few_per_class_leave_the_other_splits_whole():
+    assert len(few(2, split='validation').labels) == 143
+    assert len(few(2, split='test').labels) == 359
+
+
+def test_a_class_with_too_few_is_named():
+    sizes = np.bincount(few(None).labels)
+    part = few(int(sizes.min()))
+    assert len(part.labels) == 10 * sizes.min()
+    with pytest.raises(UserError) as caught:
+        few(int(sizes.min()) + 1)
+    smallest = f'only {sizes.min()} training examples of class {sizes.argmin()}.'
+    assert f'config.data.train_per_class={sizes.min() + 1}, but digits has {smallest}' in str(
+        caught.value
+    )
+
+
+def test_batches_are_of_the_few():
+    settings_ = config(seed=3, batch_size=20)
+    with settings_.ignore_type():
+        settings_.data.train_per_class = 2
+    part = few(2, seed=3)
+    found = next(input_pipeline.batches(settings_, 'train', start_step=5))
+    assert sorted(found['index']) == list(range(20))  # one epoch a batch
+    np.testing.assert_array_equal(found['image'], part.images[found['index']])

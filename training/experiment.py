@@ -11,7 +11,7 @@ import numpy as np
 import input_pipeline
 import models
 from errors import UserError, did_you_mean
-from training import optimizers, state
+from training import optimizers, partition, state
 from training.step import StepSpec
 from training.tasks import Classification
 
@@ -25,6 +25,7 @@ def check(config) -> None:
       UserError: one sentence, before anything is compiled.
     """
     model_options(config)
+    partition.check(config)
     optimizer, schedule = config.optimizer, config.schedule
     known = optimizers.OPTIONS[optimizer.name]
     for name, value in optimizer.items():
@@ -155,14 +156,20 @@ class Experiment:
         return self.train_examples / self.config.batch_size
 
     def spec(self) -> StepSpec:
-        """Returns the static part of the step."""
+        """Returns the static part of the step.
+
+        Raises:
+          UserError: a pattern of parameters that decides nothing, or nothing is left to train.
+        """
         config = self.config
         model = models.create(
             config.model.name,
             num_classes=len(self.class_names),
             dtype=MODEL_DTYPES[config.dtype],
+            frozen=config.freeze,
             **model_options(config),
         )
+        frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(
             model=model,
             task=Classification(len(self.class_names)),
@@ -178,6 +185,8 @@ class Experiment:
             sync_batch_norm=config.sync_batch_norm,
             # XLA's CPU backend has no fast path for convolution gradients inside a loop.
             unroll=jax.default_backend() == 'cpu',
+            frozen=frozen,
+            factors=factors,
         )
 
     def initial_state(self, spec: StepSpec) -> state.TrainState:
@@ -192,7 +201,7 @@ class Experiment:
     def _create(self, spec, seed):
         hyper = hyperparameters(self.config)
         optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
-        return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema)
+        return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)
 
     def check_lengths(self) -> None:
         """Checks the schedule against the length of the run.

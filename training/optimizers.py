@@ -2,14 +2,18 @@
 
 The order of an update: reduce over devices, average over micro-batches, clip, transform (with
 weight decay before it as L2 for sgd, adam, rmsprop and lars, after it as decoupled decay for adamw
-and lamb), trust ratio, learning rate, then the moving average of the weights. The learning rate
-comes last, also for lars and sgd: momentum is of gradients, not of steps, as in PyTorch.
+and lamb), trust ratio, learning rate times the parameter's own factor, then the moving average of
+the weights. The learning rate comes last, also for lars and sgd: momentum is of gradients, not of
+steps, as in PyTorch. So a factor scales decoupled decay, too, and adam's state does not know of it.
+
+Frozen parameters take no part in any of this: they have no gradient, so they do not count in the
+norm that is clipped, no decay and no state, and their average is themselves.
 
 The chain is built anew inside the traced step, so that rates may be traced numbers: one compiled
 step serves a whole population of hyperparameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -69,6 +73,22 @@ def make(name: str, hyper: dict[str, Any], nesterov: bool = False, clip: bool = 
     else:
         raise ValueError(f'unknown optimizer {name}')
     return optax.chain(*parts)
+
+
+def descend(params, updates, rate, factors: Mapping[str, float]):
+    """Returns params - rate x factor x updates.
+
+    Args:
+      params, updates: trees alike.
+      rate: scalar, may be traced.
+      factors: {path: factor} where it is not 1.
+    """
+
+    def leaf(path, param, update):
+        factor = factors.get(jax.tree_util.keystr(path, simple=True, separator='/'))
+        return param - (rate if factor is None else rate * factor) * update
+
+    return jax.tree_util.tree_map_with_path(leaf, params, updates)
 
 
 def schedule(config, steps: int, steps_per_epoch: float) -> Callable[[jax.Array], jax.Array]:

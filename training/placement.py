@@ -13,13 +13,13 @@ class Placement:
 
     Args:
       runner: whose devices they are.
-      split: an open split, with uint8 images and int32 labels.
+      split: an open split, or its features (training/linear_probe.py).
       where: 'auto', 'device' or 'host'.
     """
 
     def __init__(self, runner: Runner, split, where: str = 'auto'):
         self._runner = runner
-        self._arrays = {'image': split.images, 'label': split.labels}
+        self._arrays = split.arrays
         self.size = len(split.labels)
         fits = sum(a.nbytes for a in self._arrays.values()) <= SHARE * _memory(runner.local[0])
         self.resident = where == 'device' or (where == 'auto' and fits)

@@ -14,7 +14,7 @@ import numpy as np
 import input_pipeline
 from configs import schema
 from errors import UserError
-from training import devices, experiment, hosts, records, workdir
+from training import devices, experiment, hosts, linear_probe, records, transfer, workdir
 from training.checkpoints import Checkpoints
 from training.loop import Evaluator, Loop, Window
 from training.preemption import EXIT_CODE, Preemption
@@ -75,8 +75,9 @@ class _Run:
     def go(self, resume: str, extend: bool, preemption: Preemption) -> int:
         """Trains to the end or until preempted; returns the exit code."""
         splits = hosts.on_each(self._open_splits)
-        old_steps = hosts.on_first(lambda: self._check_folder(resume, extend))
         self.spec = self.experiment.spec()
+        old_steps = hosts.on_first(lambda: self._check_folder(resume, extend))
+        self.source = hosts.on_first(lambda: transfer.open_source(self.config, self.folder))
         self.runner = Runner(self.spec, self.config.runner, self.devices)
         checkpoints = hosts.on_first(self._open_checkpoints)
         with checkpoints or contextlib.nullcontext():
@@ -98,7 +99,9 @@ class _Run:
     def _train(self, checkpoints, splits, step: int, state: TrainState, preemption: Preemption):
         """Trains; returns what `Loop.run` does."""
         exp, first = self.experiment, hosts.is_first()
-        self.say(_opening(exp, self.devices, step))
+        self.say(_opening(exp, self.devices, step, self.source))
+        if self.config.linear_probe:
+            splits = hosts.on_each(lambda: self._features(splits, state))
         self.records = hosts.on_first(lambda: records.Records(self.folder, step or None))
         self.records = self.records or records.Records(self.folder, enabled=False)
         progress = Progress(exp.steps, exp.steps_per_epoch, enabled=first)
@@ -110,6 +113,11 @@ class _Run:
                 self.loop.catch_up(placed, step)
             hyper = self.runner.replicate(experiment.hyperparameters(self.config))
             return self.loop.run(placed, step, hyper, preemption)
+
+    def _features(self, splits, state: TrainState) -> list[linear_probe.Features]:
+        variables = {'params': state.params, 'batch_stats': state.batch_stats}
+        local = self.runner.local
+        return [linear_probe.compute(self.spec, variables, split, local) for split in splits]
 
     def _check_folder(self, resume: str, extend: bool) -> int | None:
         """Refuses what may not go on there; returns the steps before an extension, else None."""
@@ -147,7 +155,7 @@ class _Run:
         found = hosts.on_first(lambda: checkpoints.restore_latest(template))
         step = int(hosts.broadcast(np.int32(found[0] if found else 0)))
         if not step:
-            return 0, self.experiment.initial_state(self.spec)
+            return 0, self._first_state(template)
         if step > self.experiment.steps:
             raise UserError(
                 f'{self.folder} has a checkpoint of step {step}, but the run ends at step '
@@ -155,6 +163,15 @@ class _Run:
             )
         blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
         return step, hosts.broadcast(found[1] if found else blank)
+
+    def _first_state(self, template: TrainState) -> TrainState:
+        """The initial state; process 0 puts the weights in that the run starts from."""
+        if not self.config.init_from:
+            return self.experiment.initial_state(self.spec)
+        source, model = self.source, self.config.model.name
+        hosts.on_first(lambda: transfer.check_fits(source, template, model))
+        state = self.experiment.initial_state(self.spec)
+        return hosts.broadcast(transfer.applied(source, state) if source else state)
 
     def _store_config(self, step: int, old_steps: int | None) -> None:
         if old_steps is not None:
@@ -167,6 +184,8 @@ class _Run:
                     'differs from a run of that length from the start'
                 )
             self.say(text)
+        if self.source:
+            transfer.record(self.folder, self.source)
         workdir.store(self.folder, self.config)
 
     def _is_finished(self, step: int, state: TrainState) -> bool:
@@ -216,6 +235,7 @@ class _Run:
             'test_correct': int(sums['correct']),
             'test_examples': int(sums['count']),
             'params_sha256': sha256(self.runner.fetch(state.params)),
+            'init_from_sha256': transfer.recorded_sha256(self.folder),
             'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
             'wall_seconds': self.records.wall_seconds,
             # 0.0 where this part of a resumed run had no or one step left to do.
@@ -248,7 +268,9 @@ class _Run:
             return {}
 
 
-def _opening(exp: experiment.Experiment, all_devices: list, step: int) -> str:
+def _opening(
+    exp: experiment.Experiment, all_devices: list, step: int, source: transfer.Source | None
+) -> str:
     config = exp.config
     height, width, channels = exp.image_shape
     epochs = round(exp.steps / exp.steps_per_epoch, 1)
@@ -259,6 +281,8 @@ def _opening(exp: experiment.Experiment, all_devices: list, step: int) -> str:
         f'{exp.steps:,} steps of {config.batch_size} images ({epochs:g} epochs) on {how_many}: '
         f'{devices.describe(all_devices)}',
     ]
+    if source:
+        lines.append(f'weights from {source}; the head is new')
     if step:
         lines.append(f'going on from the checkpoint of step {step}')
     return '\n'.join(lines)

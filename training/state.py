@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training import rng
+from training import partition, rng
 
 
 @flax.struct.dataclass
@@ -19,7 +19,7 @@ class TrainState:
       step: int32 scalar, number of optimiser updates done.
       params: the model's parameters, float32.
       batch_stats: running statistics of the norm layers; {} if it has none.
-      opt_state: the optimiser's.
+      opt_state: the optimiser's; frozen parameters have none.
       ema: {'params', 'batch_stats'}, averaged; None if switched off.
     """
 
@@ -34,7 +34,9 @@ class TrainState:
         return self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def create(model, optimizer, image_shape, seed, use_ema: bool) -> TrainState:
+def create(
+    model, optimizer, image_shape, seed, use_ema: bool, frozen: frozenset[str] = frozenset()
+) -> TrainState:
     """Returns the state before the first update; a pure function that may be jitted.
 
     Args:
@@ -43,12 +45,14 @@ def create(model, optimizer, image_shape, seed, use_ema: bool) -> TrainState:
       image_shape: (height, width, channels).
       seed: uint32 scalar.
       use_ema: whether to keep averaged weights.
+      frozen: paths of the parameters that are not trained.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init({'params': rng.stream(seed, 'init')}, images)
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
     ema = {'params': params, 'batch_stats': batch_stats} if use_ema else None
-    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), ema)
+    opt_state = optimizer.init(partition.trained_part(params, frozen))
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, ema)
 
 
 def named_leaves(tree) -> list[tuple[str, Any]]:

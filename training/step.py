@@ -8,14 +8,14 @@ so unequal counts, masks and padding are right by construction.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from training import augment, collectives, optimizers, rng
+from training import augment, collectives, optimizers, partition, rng
 from training.state import TrainState
 
 
@@ -36,6 +36,8 @@ class StepSpec:
       ema: whether averaged weights are kept.
       sync_batch_norm: statistics over all devices' examples.
       unroll: micro-batches as straight code; else as a loop.
+      frozen: paths of the parameters that stay as they are, and of statistics that do.
+      factors: {path: factor on the learning rate} of the others, where it is not 1.
     """
 
     model: Any
@@ -51,21 +53,42 @@ class StepSpec:
     ema: bool = False
     sync_batch_norm: bool = True
     unroll: bool = True
+    frozen: frozenset[str] = frozenset()
+    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def gathered(batch, dataset) -> tuple[dict, jax.Array]:
-    """Returns (batch with its labels, images float32 [batch, h, w, c] in [0, 1]).
+def gathered(batch, dataset) -> dict:
+    """Returns the batch with 'label' and 'image', or 'features' in place of images.
 
-    A batch of a resident data set holds only 'index'; its images and labels are gathered here.
+    A batch of a resident data set holds only 'index'; the rest is gathered here.
     """
-    if 'image' not in batch:
-        batch = {**batch, **{key: array[batch['index']] for key, array in dataset.items()}}
-    return batch, batch['image'].astype(jnp.float32) / 255.0
+    if 'label' in batch:
+        return batch
+    return {**batch, **{key: array[batch['index']] for key, array in dataset.items()}}
 
 
 def standardised(spec: StepSpec, images):
     """Returns images with the data set's mean removed, divided by its standard deviation."""
     return (images - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
+
+
+def _inputs(spec, batch, hyper=None):
+    """Returns what the network gets: images float32 [b, h, w, c], augmented if `hyper` is given.
+
+    Features float32 [b, f] (see training/linear_probe.py) are taken as they are.
+    """
+    if 'features' in batch:
+        return batch['features']
+    images = batch['image'].astype(jnp.float32) / 255.0
+    if spec.augment and hyper is not None:
+        strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
+        images = augment.affine(images, batch['index'], batch['epoch'], hyper['seed'], *strength)
+    return standardised(spec, images)
+
+
+def _apply(model, variables, inputs, **options):
+    """Applies the whole network to images, or what is left of it to features."""
+    return model.apply(variables, inputs, method='logits' if inputs.ndim == 2 else None, **options)
 
 
 def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=None):
@@ -89,35 +112,38 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
     weight = jnp.maximum(sums['weight'], 1.0)
     grads = jax.tree.map(lambda g: g / weight, sums['grads'])
     optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    trained = partition.trained_part(state.params, spec.frozen)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     rate = hyper['learning_rate'] * spec.schedule(state.step)
-    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    trained = optimizers.descend(trained, updates, rate, spec.factors)
+    params = partition.joined(state.params, trained)
+    # Means over devices, and averages, of equal numbers may be rounded to others.
+    stats = partition.kept(stats, state.batch_stats, spec.frozen)
     ema = state.ema
     if spec.ema:
         new = {'params': params, 'batch_stats': stats}
         ema = optimizers.average(hyper['ema_decay'], state.step, ema, new)
+        ema = {name: partition.kept(ema[name], new[name], spec.frozen) for name in new}
     metrics = {**sums['metrics'], 'grad_norm': optax.tree.norm(grads), 'learning_rate': rate}
     return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
 
 
 def _gradients(spec, state, hyper, batch, dataset, axis):
     """Returns (sums over this device's micro-batches, new running statistics)."""
-    batch, images = gathered(batch, dataset)
-    if spec.augment:
-        strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
-        images = augment.affine(images, batch['index'], batch['epoch'], hyper['seed'], *strength)
-    images = standardised(spec, images)
+    batch = gathered(batch, dataset)
+    inputs = _inputs(spec, batch, hyper)
     # The sum is over examples, so micro-batch k of this device may be any k-th of its part.
-    parts = {'images': images, 'label': batch['label'], 'mask': batch['mask']}
+    parts = {'inputs': inputs, 'label': batch['label'], 'mask': batch['mask']}
     parts = jax.tree.map(lambda x: x.reshape(spec.accumulate, -1, *x.shape[1:]), parts)
-    params = collectives.varying(state.params, axis)
+    trained = partition.trained_part(state.params, spec.frozen)
+    trained = collectives.varying(trained, axis)
     device = collectives.index(axis)
 
     def micro_batch(carry, part):
         stats, number = carry
         key = rng.stream(hyper['seed'], 'dropout', state.step, device, number)
         (_, out), grads = jax.value_and_grad(_loss, argnums=1, has_aux=True)(
-            spec, params, stats, hyper, part, key, axis
+            spec, trained, state.params, stats, hyper, part, key, axis
         )
         weight, metrics, stats = out
         return (stats, number + 1), {'grads': grads, 'weight': weight, 'metrics': metrics}
@@ -130,16 +156,20 @@ def _gradients(spec, state, hyper, batch, dataset, axis):
     return jax.tree.map(lambda x: x.sum(0), sums), stats
 
 
-def _loss(spec, params, stats, hyper, part, key, axis):
-    """Returns (loss sum, (weight, metric sums, new running statistics)) of one micro-batch."""
+def _loss(spec, trained, params, stats, hyper, part, key, axis):
+    """Returns (loss sum, (weight, metric sums, new running statistics)) of one micro-batch.
+
+    `trained` is what is differentiated by; the frozen rest is taken from `params`.
+    """
     model = spec.model
     if 'dropout_rate' in hyper:
         model = model.clone(dropout_rate=hyper['dropout_rate'])
     if spec.sync_batch_norm:
         model = model.clone(axis_name=axis)
-    logits, new = model.apply(
-        {'params': params, 'batch_stats': stats},
-        part['images'],
+    logits, new = _apply(
+        model,
+        {'params': partition.joined(params, trained), 'batch_stats': stats},
+        part['inputs'],
         train=True,
         mask=part['mask'],
         rngs={'dropout': key},
@@ -157,6 +187,6 @@ def eval_step(spec: StepSpec, variables, batch, dataset, axis=None, detailed: bo
 
     Arguments as in `train_step`; `variables` are those of `TrainState.variables`.
     """
-    batch, images = gathered(batch, dataset)
-    logits = spec.model.apply(variables, standardised(spec, images), train=False)
+    batch = gathered(batch, dataset)
+    logits = _apply(spec.model, variables, _inputs(spec, batch), train=False)
     return collectives.psum(spec.task.metrics(logits, batch, detailed), axis)

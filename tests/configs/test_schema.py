@@ -41,6 +41,8 @@ def test_defaults_are_valid_and_documented(tmp_path):
         ('config.optimizer.momentum = "a"\n', ['config.optimizer.momentum', 'float']),
         ('config.data.mean = ("a",)\n', ['config.data.mean', 'tuple of numbers']),
         ('config.unlock(); config.sead = 3\n', ['config.sead', 'Did you mean "config.seed"']),
+        ('config.freeze = "stem*"\n', ['line 6', 'freeze']),
+        ('config.freeze = (1,)\n', ['config.freeze', "tuple of texts, such as ('stem*',)"]),
         ('undefined_name\n', ['line 6', 'undefined_name']),
         ('return 3\n', ['ConfigDict']),
         ('config.epochs = (\n', ['line', 'SyntaxError']),
@@ -72,6 +74,9 @@ def test_a_mistake_in_the_file_is_named(tmp_path, body, words):
         ('--config.schedule.name=cosin', ['Did you mean "cosine"']),
         ('--config.data.mean=(0.1,"x")', ['tuple of numbers']),
         ('--config.epochs=None', ['float', 'None']),
+        ('--config.freeze=("a*", 1)', ['config.freeze', 'tuple of texts']),
+        ('--config.layer_decay=1.5', ['at most 1']),
+        ('--config.data.train_per_class=0', ['at least 1']),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
@@ -138,10 +143,29 @@ def test_overrides_take_the_fields_type(tmp_path):
     assert config.data.dir == '17'
 
 
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('stem*', ('stem*',)),
+        ('[!h]*', ('[!h]*',)),
+        ('"stem*"', ('stem*',)),
+        ("('stem*', 'stage1*')", ('stem*', 'stage1*')),
+        ("['stem*']", ('stem*',)),
+        ('head/*=10', ('head/*=10',)),
+        ('()', ()),
+        ('1', ('1',)),
+    ],
+)
+def test_texts_on_the_command_line_need_no_brackets(tmp_path, text, value):
+    config = read(tmp_path, 'config.freeze = ("other",)\n', f'--config.freeze={text}')
+    assert config.freeze == value
+
+
 def test_a_stored_config_is_read_back_the_same(tmp_path):
     import json
 
-    config = read(tmp_path, 'config.schedule.name = "step"\n', '--config.schedule.milestones=(1,2)')
+    body = 'config.schedule.name = "step"\nconfig.freeze = ("a*", "b*")\n'
+    config = read(tmp_path, body, '--config.schedule.milestones=(1,2)')
     (tmp_path / 'config.json').write_text(json.dumps(schema.plain(config)))
     again = schema.from_arguments(str(tmp_path / 'config.json'), [])
     assert schema.flatten(again) == schema.flatten(config)

@@ -4,6 +4,7 @@ Everything is written as name/of/the/case -> array; the parent compares. All tha
 one device is here, so that JAX starts once.
 """
 
+import dataclasses
 import functools
 import itertools
 import sys
@@ -23,7 +24,6 @@ from training.tasks import Classification
 
 DEVICES = (1, 2, 4, 8)
 SOME = (2, 8)  # where two say as much as four
-SOME = (2, 8)  # where two say as much as four
 KINDS = ('pmap', 'shard_map')
 NETWORKS = {'lenet': SOME, 'deep_cnn': DEVICES}
 BATCH = 16
@@ -38,6 +38,12 @@ LANES = (
     {'learning_rate': 0.3, 'weight_decay': 0.02, 'label_smoothing': 0.2, 'seed': 8, 'step': 11},
 )
 EVAL_SIZES = (7, 64, 1000)
+# The first block frozen, its norm with it; the rest at rates of its own.
+FREEZE = ('conv1/*', 'norm1/*')
+FROZEN = frozenset(
+    {'conv1/kernel', 'conv1/bias', 'norm1/scale', 'norm1/bias', 'norm1/mean', 'norm1/var'}
+)
+FACTORS = {'conv2/kernel': 0.5, 'conv2/bias': 0.5, 'head/kernel': 4.0}
 RESULTS = {}
 
 
@@ -174,6 +180,41 @@ def lanes(network, spec, data):
             record(f'{network}/{case}/{name}jit{number}', outcome(*one))
 
 
+def partitioned(data):
+    """Frozen parameters and rates of their own: every runner, synchronised or not, and lanes."""
+    model = models.create('deep_cnn', num_classes=10, frozen=FREEZE)
+    plain = spec_of('deep_cnn', frozen=FROZEN, factors=FACTORS, ema=True)
+    spec = dataclasses.replace(plain, model=model)
+    optimizer = optimizers.make('sgd', hyper_of(LANES[0]))
+    make = functools.partial(state.create, model, optimizer, (28, 28, 1), use_ema=True)
+    create = jax.jit(functools.partial(make, frozen=FROZEN))
+    firsts, hypers = [], []
+    for lane in LANES:
+        first = jax.device_get(create(seed=np.uint32(lane['seed'])))
+        # Statistics whose mean over devices, or with themselves, is rounded to another number.
+        stats = jax.tree.map(lambda x: x + np.float32(0.1), first.batch_stats)
+        ema = {**first.ema, 'batch_stats': stats}
+        firsts.append(first.replace(batch_stats=stats, ema=ema, step=np.int32(lane['step'])))
+        hypers.append(hyper_of(lane) | {'ema_decay': np.float32(0.3)})
+    # Three devices: the mean of two or four equal numbers is exact.
+    batch = {name: array[:15] for name, array in batch_of(MASKS['full']).items()}
+
+    def note(name, found):
+        record(f'partitioned/{name}', outcome(*found) | {'ema': found[0].ema})
+
+    record('partitioned/start', {'params': firsts[1].params, 'stats': firsts[1].batch_stats})
+    alone = jax.jit(functools.partial(step.train_step, spec))
+    note('jit', alone(firsts[1], hypers[1], batch, data))
+    together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
+    note('vmap', jax.tree.map(lambda x: x[1], together(*stacked, batch, data)))
+    for kind, sync in itertools.product(KINDS, (True, False)):
+        runner = Runner(dataclasses.replace(spec, sync_batch_norm=sync), kind, jax.devices()[:3])
+        first, hyper = runner.replicate(firsts[1]), runner.replicate(hypers[1])
+        found = runner.train(first, hyper, runner.split(batch), runner.replicate(data))
+        note(f'{kind}_{"sync" if sync else "own"}', found)
+
+
 def evaluations():
     split = digits.load('test')
     data = {'image': split.images, 'label': split.labels}
@@ -268,6 +309,7 @@ def main():
     data = {'image': images, 'label': draw.integers(0, 10, BATCH + 1).astype(np.int32)}
     data['image'][BATCH] = 255
     updates(data)
+    partitioned(data)
     evaluations()
     randomness()
     compiled_step(data)

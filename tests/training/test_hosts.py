@@ -23,6 +23,7 @@ from tests.support import (
     run_child,
     saved_arrays,
     saved_steps,
+    train_here,
     write_config,
 )
 
@@ -155,6 +156,29 @@ def test_a_failure_of_one_process_ends_the_other(small, tmp_path):
         assert [child.wait() for child in children] == [2, 2], outputs(children)
     assert 'error: this disk is full' in children[0].output
     assert 'error: Process 0 has stopped; its message says why.' in children[1].output
+
+
+BLIND = """
+import train
+from training import command, transfer
+
+transfer.read = None
+command.run(train.main)
+"""
+
+
+def test_a_probe_of_two_processes_starts_from_what_the_first_has_read(small, small_run, tmp_path):
+    fields = {'init_from': small_run, 'linear_probe': True, 'steps': 4, 'seed': 1}
+    both, alone = tmp_path / 'both', tmp_path / 'alone'
+    with Pair(small, both, tmp_path / 'log', (None, BLIND), **fields) as children:
+        assert [child.wait() for child in children] == [0, 0], outputs(children)
+    assert train_here(small, alone, **fields) == 0
+    source, found = saved_arrays(small_run, 12), saved_arrays(both, 4)
+    for name in ('params/dense1/kernel', 'params/dense1/bias'):
+        assert found[name].tobytes() == source[name].tobytes()
+    assert difference(both, alone, 4) < 1e-6
+    assert_close_curves(both, alone, 1e-4)
+    assert result(both)['init_from_sha256'] == result(small_run)['params_sha256']
 
 
 TALKING = """

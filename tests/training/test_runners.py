@@ -97,6 +97,30 @@ class TestUpdates:
             assert not np.array_equal(lanes[0][name], lanes[1][name]), name
 
 
+class TestPartition:
+    """deep_cnn with its first block frozen, and factors on the rates of the rest."""
+
+    @pytest.mark.parametrize('how', ['vmap', *(f'{kind}_sync' for kind in child.KINDS)])
+    def test_runners_and_lanes_agree(self, results, how):
+        found, alone = (case(results, f'partitioned/{name}') for name in (how, 'jit'))
+        assert_same(found, alone)
+
+    @pytest.mark.parametrize(
+        'how',
+        ['jit', 'vmap', *(f'{kind}_{norm}' for kind in child.KINDS for norm in ('sync', 'own'))],
+    )
+    def test_what_is_frozen_keeps_its_bytes(self, results, how):
+        found, start = (case(results, f'partitioned/{name}') for name in (how, 'start'))
+        for name in child.FROZEN:
+            group = 'stats' if name in ('norm1/mean', 'norm1/var') else 'params'
+            collection = 'batch_stats' if group == 'stats' else 'params'
+            for copy in (found[f'{group}/{name}'], found[f'ema/{collection}/{name}']):
+                assert copy.tobytes() == start[f'{group}/{name}'].tobytes(), name
+        for name in start.keys() - {f'params/{n}' for n in child.FROZEN}:
+            if name.partition('/')[2] not in child.FROZEN:
+                assert np.abs(found[name] - start[name]).max() > 0, name
+
+
 @pytest.mark.parametrize(('kind', 'devices'), EVERY)
 @pytest.mark.parametrize('size', child.EVAL_SIZES)
 def test_evaluation_counts_every_example_once(results, kind, devices, size):

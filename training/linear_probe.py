@@ -1,0 +1,60 @@
+"""Features for a linear probe: what the frozen network makes of a split, computed once.
+
+The head is then trained on them by the same step that trains on images (Alain and Bengio 2016,
+"Understanding intermediate layers using linear classifier probes"). The state stays the whole
+network's, so its checkpoints are like any other's.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import input_pipeline
+from training.step import StepSpec, standardised
+
+# Images for each device and call. Not a field: a run that goes on has to compute the same bits.
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """A split as the head sees it: features float32 [n, f], labels int32 [n]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the step takes of it, under the step's names."""
+        return {'features': self.features, 'label': self.labels}
+
+
+def compute(spec: StepSpec, variables, split, devices: list) -> Features:
+    """Returns the pooled features of a whole split, in evaluation mode.
+
+    Args:
+      spec: the static part of the step, with the network.
+      variables: {'params', 'batch_stats'}, host arrays.
+      split: an open split.
+      devices: those of this process; each takes an equal part of every batch.
+    """
+    network = spec.model.clone(num_classes=0)
+    mesh = Mesh(np.array(devices), ('batch',))
+    whole = NamedSharding(mesh, PartitionSpec())
+    parted = NamedSharding(mesh, PartitionSpec('batch'))
+
+    def features(variables, images):
+        images = standardised(spec, images.astype(jnp.float32) / 255.0)
+        return network.apply(variables, images, train=False)
+
+    call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)
+    variables = jax.device_put(variables, whole)
+    size = len(split.labels)
+    parts = [
+        np.asarray(call(variables, split.images[batch['index']]))
+        for batch in input_pipeline.eval_batches(size, BATCH * len(devices), len(devices))
+    ]
+    return Features(np.concatenate(parts)[:size], split.labels)

@@ -1,0 +1,199 @@
+"""Which parameters learn, and how fast: freeze, multipliers, layer_decay and linear_probe.
+
+All of it is static, known by the parameters' paths before anything is compiled. A glob is compared
+with the whole path, such as 'stage1_block1/conv1/kernel', and its '*' crosses '/'.
+
+What is frozen is not differentiated by and unknown to the optimiser, so it costs no gradient and no
+state. A batch norm whose scale and bias are both frozen keeps its running statistics as well.
+"""
+
+import fnmatch
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from errors import UserError, did_you_mean
+from models.normalization import BatchNorm, GroupNorm
+
+HEAD = 'head'
+
+
+def check(config) -> None:
+    """Checks what can be said without the network.
+
+    Raises:
+      UserError: a malformed multiplier, or fields that contradict a linear probe.
+    """
+    for text in config.multipliers:
+        parse_multiplier(text)
+    if not config.linear_probe:
+        return
+    if not config.init_from:
+        raise UserError(
+            'config.linear_probe needs config.init_from: the features of random weights say little.'
+        )
+    for name in ('augment.shift', 'augment.rotate', 'augment.scale'):
+        if config.augment[name.partition('.')[2]]:
+            raise UserError(
+                f'config.linear_probe computes the features once, so config.{name} must be 0.'
+            )
+    for name, neutral in (('freeze', ()), ('layer_decay', 1.0)):
+        if config[name] != neutral:
+            raise UserError(
+                f'config.linear_probe trains the head alone: leave config.{name} at {neutral!r}.'
+            )
+
+
+def parse_multiplier(text: str) -> tuple[str, float]:
+    """Returns (glob, factor) of 'glob=factor'.
+
+    Raises:
+      UserError: it is not of that form, or the factor is not a finite number above 0.
+    """
+    glob, equals, number = text.rpartition('=')
+    try:
+        factor = float(number)
+    except ValueError:
+        factor = math.nan
+    if not glob or not equals or not math.isfinite(factor) or factor < 0:
+        raise UserError(
+            f'config.multipliers: "{text}" is not a glob and a positive number, such as '
+            "'head/*=10'."
+        )
+    if factor == 0:
+        raise UserError(f'config.multipliers: "{text}": for 0 say config.freeze=\'{glob}\'.')
+    return glob, factor
+
+
+def of(config, model: nn.Module, image_shape) -> tuple[frozenset[str], dict[str, float]]:
+    """Returns (frozen paths, {path: factor on the learning rate}) of a network's parameters.
+
+    The frozen paths are of parameters and, beside them, of the statistics of frozen batch norms.
+    Factors of 1 are left out.
+
+    Args:
+      config: the configuration.
+      model: the network.
+      image_shape: (height, width, channels).
+
+    Raises:
+      UserError: a pattern that decides nothing, or nothing is left to be trained.
+    """
+    plain = not (config.freeze or config.multipliers or config.linear_probe)
+    if plain and config.layer_decay == 1:
+        return frozenset(), {}
+    params, stats, layers = _trace(model, image_shape)
+    frozen = _frozen(config, params)
+    still = [path for path in stats if is_frozen_norm(path, frozen)]
+    trained = [path for path in params if path not in frozen]
+    factors = _multipliers(config.multipliers, params, trained)
+    last = max(layers.values())
+    for path in trained:
+        depth = last - layers[path.partition('/')[0]]
+        factors[path] = factors.get(path, 1.0) * config.layer_decay**depth
+    return frozen.union(still), {path: factor for path, factor in factors.items() if factor != 1}
+
+
+def is_frozen_norm(statistic: str, frozen: Iterable[str]) -> bool:
+    """Whether the norm that keeps this statistic, such as 'norm1/mean', is frozen as a whole."""
+    layer = statistic.rpartition('/')[0]
+    return f'{layer}/scale' in frozen and f'{layer}/bias' in frozen
+
+
+def _trace(model: nn.Module, image_shape) -> tuple[list[str], list[str], dict[str, int]]:
+    """Returns (parameter paths, statistic paths, {top-level module: number of its layer}).
+
+    The layers count from 0 in the order in which the network calls them. A norm of its own is no
+    layer: it belongs to the one before it. Nothing is computed.
+    """
+    calls = {}
+
+    def note(function, arguments, keywords, context):
+        path = context.module.path
+        if path and path[0] not in calls:
+            alone = len(path) == 1 and isinstance(context.module, BatchNorm | GroupNorm)
+            calls[path[0]] = not alone
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(note):
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    layers, number = {}, -1
+    for name, is_layer in calls.items():
+        if name in shapes['params']:
+            number += is_layer
+            layers[name] = number
+    params, stats = (flatten_dict(shapes.get(c, {}), sep='/') for c in ('params', 'batch_stats'))
+    return list(params), list(stats), layers
+
+
+def _frozen(config, paths: list[str]) -> frozenset[str]:
+    if config.linear_probe:
+        return frozenset(path for path in paths if not path.startswith(f'{HEAD}/'))
+    frozen = set()
+    for glob in config.freeze:
+        found = _matches(glob, paths)
+        if not found:
+            raise _unmatched('freeze', glob, paths)
+        frozen.update(found)
+    if len(frozen) == len(paths):
+        raise UserError(
+            'config.freeze leaves nothing to be trained: it matches every parameter of the network.'
+        )
+    return frozenset(frozen)
+
+
+def _multipliers(texts: tuple[str, ...], paths: list[str], trained: list[str]) -> dict[str, float]:
+    """Returns {path: factor}; the first glob that matches counts, and every glob has to."""
+    factors = {}
+    for text in texts:
+        glob, factor = parse_multiplier(text)
+        if not _matches(glob, paths):
+            raise _unmatched('multipliers', glob, paths)
+        found = [path for path in _matches(glob, trained) if path not in factors]
+        if not found:
+            raise UserError(
+                f'config.multipliers: "{text}" decides nothing: what it matches is frozen, or an '
+                'earlier pattern matches it.'
+            )
+        factors.update(dict.fromkeys(found, factor))
+    return factors
+
+
+def _matches(glob: str, paths: list[str]) -> list[str]:
+    return [path for path in paths if fnmatch.fnmatchcase(path, glob)]
+
+
+def _unmatched(field: str, glob: str, paths: list[str]) -> UserError:
+    modules = list(dict.fromkeys(path.partition('/')[0] for path in paths))
+    hint = did_you_mean(glob, [*(f'{module}/*' for module in modules), *paths])
+    if not hint:
+        more = ', ...' if len(modules) > 8 else ''
+        hint = f' The network has {", ".join(modules[:8])}{more}.'
+    return UserError(
+        f'config.{field}: "{glob}" matches no parameter; a pattern is for the whole path, such as '
+        f'{paths[0]}.{hint}'
+    )
+
+
+def trained_part(params: dict[str, Any], frozen: frozenset[str]) -> dict[str, Any]:
+    """Returns the tree without the leaves that are frozen."""
+    flat = flatten_dict(params, sep='/')
+    return unflatten_dict({p: x for p, x in flat.items() if p not in frozen}, sep='/')
+
+
+def joined(params: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Returns `params` with the leaves that there are in `part` taken from there."""
+    flat = flatten_dict(params, sep='/') | flatten_dict(part, sep='/')
+    return unflatten_dict(flat, sep='/')
+
+
+def kept(new: dict[str, Any], old: dict[str, Any], frozen: frozenset[str]) -> dict[str, Any]:
+    """Returns `new` with the leaves that are frozen taken from `old`: the very same bytes."""
+    flat = flatten_dict(old, sep='/')
+    return joined(new, unflatten_dict({p: x for p, x in flat.items() if p in frozen}, sep='/'))
