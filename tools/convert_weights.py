@@ -38,12 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _from_torch(args: argparse.Namespace) -> None:
     """Reads a file of weights and writes a folder."""
     import models  # slow to import; not for --help
-    from models import hub, pretrained, torch_files, torch_weights, weight_names
+    from models import pretrained
+    from models.pretrained import hub, torch_files, torch_names, torch_weights
 
     if not args.model:
         raise UserError('--model is missing: name the network, such as --model=resnet50.')
     if args.model not in models.names():
-        raise UserError(f'--model={args.model} is not one of {", ".join(weight_names.known())}.')
+        raise UserError(f'--model={args.model} is not one of {", ".join(torch_names.known())}.')
     if pretrained.is_weights(args.out):  # said before anything is downloaded
         raise UserError(f'--out={args.out} already holds weights: choose another folder.')
     source = hub.download(args.pretrained) if args.pretrained else args.source
@@ -80,7 +81,7 @@ def _to_torch(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise UserError(f'--out={args.out} is there already: choose another file.')
 
-    from models import torch_weights
+    from models.pretrained import torch_weights
 
     model, variables = _read_folder(args.source)
     layout = args.layout or 'torchvision'

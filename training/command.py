@@ -1,9 +1,11 @@
 """What the commands share: a user's mistake is one sentence on standard error and exit code 2."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from errors import UserError, did_you_mean
 
@@ -28,8 +30,20 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     return arguments, overrides
 
 
+def _hush_xla() -> None:
+    """Chooses what XLA's libraries say; JAX must not be imported yet, for they ask only once.
+
+    Absent accelerators are not news. Without any, neither are errors: XLA:CPU reports one, of two
+    thousand characters, for each program that it takes from the cache, about tuning hints that it
+    put there itself. What is fatal is still said, and what matters is raised as an exception.
+    """
+    accelerator = any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if accelerator else '3')
+
+
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Calls main(arguments) and exits with what it returns, 2 after a UserError."""
+    _hush_xla()
     try:
         code = main(sys.argv[1:])
     except UserError as error:

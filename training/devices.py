@@ -23,8 +23,6 @@ def prepare_environment(config) -> None:
         os.environ.setdefault('PJRT_NPROC', str(max(2 * virtual, os.cpu_count() or 1)))
     if config.deterministic and '--xla_gpu_deterministic_ops' not in flags:
         os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
-    # Absent accelerators are not news.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 
 def start(config) -> list:

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import torch
 
-from models import weight_names
+from models.pretrained import torch_names
 from models.resnet import BLOCKS as RESNET_BLOCKS
 
 WIDTHS = (64, 128, 256, 512)  # filters of the four stages of a ResNet
@@ -175,5 +175,5 @@ def _stage_modules(network: torch.nn.Module, model: str, layout: str) -> dict[st
 def every_layout() -> list[tuple[str, str]]:
     """Returns (model, layout) for everything that there is to compare with."""
     return [
-        (model, layout) for model in weight_names.known() for layout in weight_names.layouts(model)
+        (model, layout) for model in torch_names.known() for layout in torch_names.layouts(model)
     ]

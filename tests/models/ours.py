@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import models
-from models import torch_weights
+from models.pretrained import torch_weights
 from tests.golden import parity
 
 

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from models import torch_weights, weight_names
+from models.pretrained import torch_names, torch_weights
 from tests.golden import parity
 from tests.models import ours
 
@@ -17,8 +17,8 @@ from tests.models import ours
 TOLERANCE = 1e-5
 FORWARD = [
     f'{model} {layout}'
-    for model in weight_names.known()
-    for layout in weight_names.layouts(model)
+    for model in torch_names.known()
+    for layout in torch_names.layouts(model)
     if layout == 'torchvision' or (model, layout) in parity.OTHER_LAYOUTS
 ]
 # In a plain run: the smallest of each family, and a bottleneck.
@@ -41,7 +41,7 @@ def cases(names, plain):
 
 @pytest.mark.parametrize(
     ('model', 'layout'),
-    [(model, layout) for model in weight_names.known() for layout in weight_names.layouts(model)],
+    [(model, layout) for model in torch_names.known() for layout in torch_names.layouts(model)],
 )
 def test_names_and_shapes_are_those_of_the_library(golden, model, layout):
     lines = []

@@ -10,7 +10,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from models import torch_weights, weight_names
+from models.pretrained import torch_names, torch_weights
 from tests.golden import parity
 from tests.models import ours
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 # Largest difference relative to the largest value; the most that was seen is 1.3e-6 (VGG).
 TOLERANCE = 1e-5
 EVERY = [
-    f'{model} {layout}' for model in weight_names.known() for layout in weight_names.layouts(model)
+    f'{model} {layout}' for model in torch_names.known() for layout in torch_names.layouts(model)
 ]
 LARGE = ('alexnet', 'vgg16', 'resnet50', 'densenet121')
 PLAIN = (

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 import models
 from configs import base, schema
-from models import pretrained, torch_files, torch_weights, weight_names
+from models import pretrained
+from models.pretrained import torch_files, torch_names, torch_weights
 from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
@@ -363,5 +364,5 @@ def test_a_network_that_the_library_has_not_is_not_handed_over(tmp_path, capsys)
 
 
 def test_known_models_are_those_that_torchvision_has():
-    assert len(weight_names.known()) == 18
-    assert not {'lenet', 'fcn', 'deep_cnn', 'strided_cnn'} & set(weight_names.known())
+    assert len(torch_names.known()) == 18
+    assert not {'lenet', 'fcn', 'deep_cnn', 'strided_cnn'} & set(torch_names.known())

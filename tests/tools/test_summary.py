@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from errors import UserError
+from tests.conftest import ROOT
 from tools import summary
 
 

@@ -1,7 +1,7 @@
 """Turns PyTorch's state dicts into the variables of the networks here, and back.
 
 Strict both ways: each tensor is used exactly once and each parameter filled exactly once.
-models/weight_names.py has the names; here are the shapes. PyTorch keeps convolutions as [out, in,
+torch_names.py has the names; here are the shapes. PyTorch keeps convolutions as [out, in,
 height, width] and dense layers as [out, in], and flattens maps as [c, h, w]; here it is [height,
 width, in, out], [in, out] and [h, w, c].
 """
@@ -16,8 +16,8 @@ from flax import traverse_util
 
 import models
 from errors import UserError
-from models import weight_names
 from models.network import Network
+from models.pretrained import torch_names
 
 _LEAVES = {
     'kernel': 'weight',
@@ -63,7 +63,7 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
     """Returns what a network is made of, in the library's own order.
 
     Args:
-      model: a name that `weight_names.known` has.
+      model: a name that `torch_names.known` has.
       layout: 'torchvision', 'timm' or 'huggingface'.
       num_classes: 0 for a network without a head.
       channels: of its images.
@@ -71,9 +71,9 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
     Raises:
       UserError: the library has no such model.
     """
-    names = weight_names.modules(model, layout)
+    names = torch_names.modules(model, layout)
     network = models.create(model, num_classes=num_classes)
-    flattened, map_size = weight_names.FLATTENED.get(type(network), (None, 1))
+    flattened, map_size = torch_names.FLATTENED.get(type(network), (None, 1))
     found = []
     for path, shape in _shapes(network, channels).items():
         layer, leaf = path.split('/', 1)[1].rsplit('/', 1)
@@ -114,7 +114,7 @@ def from_torch(
 
     Args:
       state: name -> array, of any floating-point type.
-      model: a name that `weight_names.known` has.
+      model: a name that `torch_names.known` has.
       layout: None recognises it by the names.
 
     Returns:
@@ -123,11 +123,11 @@ def from_torch(
     Raises:
       UserError: no such model or layout, or the tensors are not those of the model; lists them.
     """
-    renamed = {weight_names.canonical(key): value for key, value in state.items()}
+    renamed = {torch_names.canonical(key): value for key, value in state.items()}
     if len(renamed) < len(state):
         raise UserError('some tensors are there twice, under an old and a new name.')
     layout = layout or _recognise(renamed, model)
-    modules = list(weight_names.modules(model, layout).values())
+    modules = list(torch_names.modules(model, layout).values())
     first, head = (renamed.get(f'{modules[i]}.weight') for i in (0, -1))
     channels = first.shape[1] if first is not None and first.ndim == 4 else 3
     num_classes = head.shape[0] if head is not None and head.ndim == 2 else 0
@@ -153,7 +153,7 @@ def to_torch(
         path: np.asarray(leaf)
         for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()
     }
-    ours = list(weight_names.modules(model, layout))
+    ours = list(torch_names.modules(model, layout))
     kernels = [found.get(f'params/{ours[i]}/kernel') for i in (0, -1)]
     channels, num_classes = (0 if k is None else k.shape[i - 2] for i, k in enumerate(kernels))
     wanted = tensors(model, layout, num_classes, channels)
@@ -176,9 +176,9 @@ def _recognise(state: dict[str, np.ndarray], model: str) -> str:
     modules = {key.rpartition('.')[0] for key in state}
 
     def shared(layout: str) -> int:
-        return len(modules & set(weight_names.modules(model, layout).values()))
+        return len(modules & set(torch_names.modules(model, layout).values()))
 
-    return max(weight_names.layouts(model), key=shared)
+    return max(torch_names.layouts(model), key=shared)
 
 
 def _check(state: dict[str, np.ndarray], wanted: list[Tensor], model: str, layout: str) -> None:
@@ -217,10 +217,10 @@ def _whose(state: dict[str, np.ndarray]) -> str:
     found = {key.rpartition('.')[0] for key in state}
     fitting = [
         model
-        for model in weight_names.known()
+        for model in torch_names.known()
         if any(
-            set(weight_names.modules(model, layout).values()) == found
-            for layout in weight_names.layouts(model)
+            set(torch_names.modules(model, layout).values()) == found
+            for layout in torch_names.layouts(model)
         )
     ]
     return f' The names are those of {" or ".join(fitting)}.' if fitting else ''

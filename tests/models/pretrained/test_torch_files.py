@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import UserError
-from models import torch_files
+from models.pretrained import torch_files
 from tests.golden import parity
 
 GOLDEN = Path(parity.__file__).parent
