@@ -69,6 +69,7 @@ TABLES = (
             ),
             Row('Deep CNN', 'configs/mnist_deep_cnn.py', seeds=(0, 1, 2)),
             Row('Strided CNN', 'configs/mnist_strided_cnn.py', seeds=(0,)),
+            Row('ResNet-18', 'configs/mnist_resnet18.py', seeds=(0,)),
         ),
     ),
     Table(
