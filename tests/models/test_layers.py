@@ -1,5 +1,7 @@
 """Each layer's values against an independent slow version, and dropout's statistics."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from scipy.signal import correlate
 
 from errors import UserError
-from models import layers
+from models import layers, normalization
 
 
 def draw(*shape, seed=0):
@@ -35,9 +37,7 @@ def test_convolution_equals_scipy(size, window, stride, padding):
     params = {'kernel': draw(window, window, 3, 4, seed=1), 'bias': draw(4, seed=2)}
 
     padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    expected = np.zeros(
-        (2, *(layers.output_size(n, window, stride, padding, '') for n in x.shape[1:3]), 4)
-    )
+    expected = np.zeros((2, *((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3]), 4))
     for b in range(2):
         for k in range(4):
             full = correlate(padded[b], params['kernel'][..., k], mode='valid')[..., 0]
@@ -66,37 +66,100 @@ def test_convolution_by_patches_has_the_gradient_of_the_other(size, stride):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(2, 8, 8, 3), (2, 7, 9, 3), (1, 2, 3, 1)])
-@pytest.mark.parametrize('kind', ['max', 'average'])
-def test_pooling_equals_flax_in_value_and_gradient(kind, shape):
+@pytest.mark.parametrize('shape', [(2, 8, 8, 3), (2, 7, 9, 3), (1, 3, 4, 1)])
+@pytest.mark.parametrize(
+    ('kind', 'window', 'stride', 'padding'),
+    [('max', 2, 2, 0), ('average', 2, 2, 0), ('max', 3, 2, 0), ('max', 3, 2, 1), ('max', 3, 1, 1)],
+)
+def test_pooling_equals_flax_in_value_and_gradient(kind, window, stride, padding, shape):
     # A permutation has no ties, in which the forms share the gradient differently.
     count = int(np.prod(shape))
     x = np.random.default_rng(0).permutation(count).reshape(shape).astype(np.float32) / count
     reference = nn.max_pool if kind == 'max' else nn.avg_pool
 
     def ours(x):
-        return layers.pool(x, kind)
+        return layers.Pool(kind, window, stride, padding).apply({}, x)
 
     def flax(x):
-        return reference(x, (2, 2), (2, 2))
+        return reference(x, (window,) * 2, (stride,) * 2, [(padding, padding)] * 2)
 
     np.testing.assert_allclose(ours(x), flax(x), atol=1e-6)
     found, expected = (jax.grad(lambda x, f=f: jnp.sin(3 * f(x)).sum())(x) for f in (ours, flax))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_padding_never_wins():
+    x = -1 - np.abs(draw(1, 4, 4, 2))  # all negative: zeros as padding would win
+    found = layers.Pool('max', 3, 2, 1).apply({}, x)
+    assert found.max() <= -1
+    assert found.dtype == jnp.float32
+    assert layers.Pool('max', 3, 2, 1).apply({}, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(('size', 'pooled'), [(7, 4), (8, 4), (1, 1), (3, 2)])
-def test_padded_max_pooling_keeps_the_border(size, pooled):
-    x = -1 - np.abs(draw(2, size, size, 3))  # all negative: zeros as padding would win
-    found = layers.pool(layers.pad_to_windows(jnp.asarray(x)), 'max')
+def test_max_pooling_with_ceil_keeps_the_border(size, pooled):
+    x = -1 - np.abs(draw(2, size, size, 3))
+    pool = layers.Pool('max', ceil=True)
+    found = pool.apply({}, x)
     expected = np.full((2, pooled, pooled, 3), -np.inf)
     for i in range(size):
         for j in range(size):
             here = expected[:, i // 2, j // 2]
             np.maximum(here, x[:, i, j], out=here)
     np.testing.assert_array_equal(found, expected.astype(np.float32))
-    gradient = jax.grad(lambda x: layers.pool(layers.pad_to_windows(x), 'max').sum())(x)
+    gradient = jax.grad(lambda x: pool.apply({}, x).sum())(jnp.asarray(x))
     assert gradient.sum() == found.size
+
+
+def test_what_pooling_cannot_do_is_refused():
+    x = jnp.zeros((1, 6, 6, 1))
+    with pytest.raises(ValueError, match='side by side'):
+        layers.Pool('average', 3, 2).apply({}, x)
+    with pytest.raises(ValueError, match='by average'):
+        layers.AdaptivePool('max', 2).apply({}, x)
+    with pytest.raises(UserError, match=r'Pool slides a window of 7 .* is below 1'):
+        layers.Pool('max', 7).apply({}, x)
+
+
+@pytest.mark.parametrize(('height', 'width', 'size'), [(5, 8, 3), (2, 1, 4), (6, 6, 6), (7, 9, 2)])
+def test_adaptive_pooling_is_the_mean_of_each_bin(height, width, size):
+    x = draw(2, height, width, 3).astype(np.float64)
+    expected = np.zeros((2, size, size, 3))
+    for i in range(size):
+        for j in range(size):
+            rows = slice(i * height // size, math.ceil((i + 1) * height / size))
+            columns = slice(j * width // size, math.ceil((j + 1) * width / size))
+            expected[:, i, j] = x[:, rows, columns].mean((1, 2))
+    found = layers.AdaptivePool('average', size).apply({}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(('channels', 'groups'), [(64, 32), (48, 16), (5, 1), (7, 1)])
+def test_group_norm_equals_flax(channels, groups):
+    x = jnp.asarray(draw(3, 4, 5, channels)) * 3 + 7
+    params = {'scale': draw(channels, seed=1), 'bias': draw(channels, seed=2)}
+    found = normalization.GroupNorm().apply({'params': params}, x, True)
+    reference = nn.GroupNorm(groups, epsilon=1e-5).apply({'params': params}, x)
+    np.testing.assert_allclose(found, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize('globs', [('norm/*',), ('norm/scale', '*bias'), ('*',)])
+def test_a_frozen_batch_norm_keeps_its_statistics(globs):
+    class Net(nn.Module):
+        frozen: tuple = ()
+
+        @nn.compact
+        def __call__(self, x, train):
+            return normalization.BatchNorm(frozen=self.frozen, name='norm')(x, train)
+
+    x = jnp.asarray(draw(6, 3))
+    variables = Net().init(jax.random.key(0), x, False)
+    y, updated = Net(globs).apply(variables, x, True, mutable=['batch_stats'])
+    jax.tree.map(np.testing.assert_array_equal, updated['batch_stats'], variables['batch_stats'])
+    np.testing.assert_array_equal(y, Net().apply(variables, x, False))
+    # Half a norm is not frozen.
+    _, updated = Net(('norm/scale',)).apply(variables, x, True, mutable=['batch_stats'])
+    assert updated['batch_stats']['norm']['mean'].any()
 
 
 @pytest.mark.parametrize('kind', ['max', 'average'])
@@ -114,13 +177,6 @@ def test_dense_and_activations():
     np.testing.assert_allclose(y, x.astype(np.float64) @ kernel + bias, atol=1e-5)
     np.testing.assert_array_equal(layers.activate(x, 'relu'), np.where(x > 0, x, 0))
     np.testing.assert_allclose(layers.activate(x, 'tanh'), np.tanh(x.astype(np.float64)), atol=1e-6)
-
-
-def test_a_window_that_does_not_fit_shows_the_sum():
-    assert layers.output_size(224, 7, 2, 3, '') == 112
-    assert layers.output_size(4, 3, 2, 1, '') == 2
-    with pytest.raises(UserError, match=r'conv2 .* = \(4 \+ 2 x 0 - 5\) / 1 \+ 1 is below 1'):
-        layers.output_size(4, 5, 1, 0, 'conv2')
 
 
 def test_weights_start_he_normal_and_biases_at_zero():
@@ -150,7 +206,7 @@ def test_batch_norm_counts_real_examples_only(shape):
         'params': {'scale': draw(5, seed=1), 'bias': draw(5, seed=2)},
         'batch_stats': {'mean': draw(5, seed=3), 'var': np.abs(draw(5, seed=4))},
     }
-    norm = layers.BatchNorm()
+    norm = normalization.BatchNorm()
     args = variables['params'].values()
 
     real = x[mask > 0].reshape(-1, 5)
@@ -170,7 +226,7 @@ def test_batch_norm_counts_real_examples_only(shape):
 
 
 def test_batch_norm_of_one_and_of_no_example():
-    norm, x = layers.BatchNorm(), jnp.asarray(draw(3, 4))
+    norm, x = normalization.BatchNorm(), jnp.asarray(draw(3, 4))
     variables = norm.init(jax.random.key(0), x, True)
     assert not variables['batch_stats']['mean'].any(), 'initialisation takes no step'
     one, none = jnp.array([0, 1.0, 0]), jnp.zeros(3)
@@ -185,7 +241,7 @@ def test_batch_norm_of_one_and_of_no_example():
 
 def test_batch_norm_keeps_float32_statistics_in_bfloat16():
     x = jnp.asarray(draw(64, 8, 8, 2) + 10, jnp.bfloat16)
-    norm = layers.BatchNorm(dtype=jnp.bfloat16)
+    norm = normalization.BatchNorm(dtype=jnp.bfloat16)
     variables = norm.init(jax.random.key(0), x, True)
     y, updated = norm.apply(variables, x, True, mutable=['batch_stats'])
     exact = np.asarray(x, np.float64).mean((0, 1, 2))

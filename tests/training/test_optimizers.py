@@ -154,7 +154,7 @@ def test_clipping_comes_before_weight_decay():
 def test_only_weights_decay(name):
     """Kernels are what has more than one axis; biases and norms have one."""
     model = models.create(name, num_classes=10)
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))['params']
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))['params']
     decays = optimizers.is_kernel(params)
     assert decays == jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     assert any(jax.tree.leaves(decays))
