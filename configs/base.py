@@ -47,7 +47,7 @@ FIELDS = (
     Field('model.downsample', None, 'How strided_cnn halves the image: stride or max_pool.', str),
     Field('model.units', None, 'Units per hidden layer of fcn.', int, low=1),
     Field('model.depth', None, 'Hidden layers of fcn.', int, low=0),
-    Field('model.width', None, 'Factor on the number of filters.', float, above=0),
+    Field('model.width', None, 'Factor on the number of filters.', float, above=0, high=100),
     # --- data ----------------------------------------------------------------------------------
     Field('data.name', 'digits', "'digits' is built in; tools.prepare_data makes others."),
     Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),

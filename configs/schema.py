@@ -236,15 +236,16 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
 
 def _parse(text: str, field: Field) -> Any:
     """The value that a command line means, by the field's type; text stays text where unsure."""
+    if field.kind is str:
+        # 'none' is a choice of some models, so that only Python's own spelling leaves a text out.
+        return None if text == 'None' and field.default is None else text
     if text.lower() == 'none' and field.default is None:
         return None
-    if field.kind is str:
-        return text
     if field.kind is bool:
         return {'true': True, 'false': False, '1': True, '0': False}.get(text.lower(), text)
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     if field.kind is not tuple or isinstance(value, tuple | list):
         return value

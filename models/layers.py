@@ -158,6 +158,8 @@ class Pool(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, h, w, c] -> [b, h', w', c]."""
         if self.ceil:
+            if self.kind != 'max' or self.stride != self.window or self.padding:
+                raise ValueError('ceil belongs to max pooling side by side, without padding')
             x = pad_to_windows(x, self.window)
         height, width = map_size(self, x)
         if self.kind == 'max':
@@ -194,10 +196,14 @@ class AdaptivePool(nn.Module):
 def _averages(size: int, bins: int) -> np.ndarray:
     """Returns [bins, size], each row the weights of one bin."""
     weights = np.zeros((bins, size))
-    for i in range(bins):
-        start, stop = i * size // bins, -(-(i + 1) * size // bins)
+    for i, (start, stop) in enumerate(adaptive_bins(size, bins)):
         weights[i, start:stop] = 1 / (stop - start)
     return weights
+
+
+def adaptive_bins(size: int, bins: int) -> list[tuple[int, int]]:
+    """Returns (start, stop) of each bin of adaptive pooling; they overlap where sizes demand it."""
+    return [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
 
 
 def map_size(layer: Conv | Pool, x: jax.Array) -> tuple[int, int]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from models import arithmetic
-from models.layers import AdaptivePool, Conv, Dropout, Pool
+from models.layers import AdaptivePool, Conv, Dropout, Pool, adaptive_bins
 from models.network import Network
 from models.normalization import BatchNorm, GroupNorm
 
@@ -121,7 +121,8 @@ def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
     if getattr(model, 'remat', False):
         model = model.clone(remat=False)  # the same layers, without a wrapper around them
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    # The key is made inside: outside it would start the device.
+    variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
     recorder = _Recorder(variables['params'])
 
     def forward(variables, images):
@@ -193,10 +194,13 @@ def _after(module, in_shape, out_shape, field: tuple[float, int]) -> tuple[float
     if isinstance(module, Conv | Pool):
         (more, step) = arithmetic.receptive_field([(module.window, module.stride)])
         return size + (more - 1) * jump, jump * step
-    sees_all = isinstance(module, nn.Dense) or (
-        isinstance(module, AdaptivePool) and in_shape != out_shape
-    )
-    return (IMAGE, jump) if sees_all else field
+    if isinstance(module, AdaptivePool) and module.size > 1:
+        bins = (b for n in in_shape[:2] for b in adaptive_bins(n, module.size))
+        largest = max(stop - start for start, stop in bins)
+        return size + (largest - 1) * jump, jump
+    if isinstance(module, nn.Dense | AdaptivePool):
+        return IMAGE, jump
+    return field
 
 
 def _layer(module, in_shape, y, field: float, params) -> Layer:

@@ -12,27 +12,24 @@ weights, or the workdir of a run. Nothing is overwritten.
 
 import argparse
 import hashlib
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from errors import UserError
+from training import command
 
 _TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Converts one file or folder; returns the exit code: 0, or 2 for a mistake of the user's."""
-    args = _make_parser().parse_args(argv)
-    try:
-        (_to_torch if args.to == 'torch' else _from_torch)(args)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+def main(argv: list[str]) -> None:
+    """Converts one file or folder."""
+    args, overrides = command.parse(_make_parser(), argv)
+    if overrides:
+        raise UserError(f'{overrides[0]} means nothing here; options start with --, see --help.')
+    (_to_torch if args.to == 'torch' else _from_torch)(args)
 
 
 def _from_torch(args: argparse.Namespace) -> None:
@@ -45,8 +42,9 @@ def _from_torch(args: argparse.Namespace) -> None:
         raise UserError('--model is missing: name the network, such as --model=resnet50.')
     if args.model not in models.names():
         raise UserError(f'--model={args.model} is not one of {", ".join(torch_names.known())}.')
-    if pretrained.is_weights(args.out):  # said before anything is downloaded
-        raise UserError(f'--out={args.out} already holds weights: choose another folder.')
+    # What can be said before anything is downloaded.
+    torch_names.modules(args.model, args.layout or torch_names.layouts(args.model)[0])
+    pretrained.check_new(args.out)
     source = hub.download(args.pretrained) if args.pretrained else args.source
     origin = f'{args.pretrained}/{source.name}' if args.pretrained else str(source)
     state = torch_files.read(source)
@@ -69,7 +67,9 @@ def _from_torch(args: argparse.Namespace) -> None:
     print(f'Written: {args.out / pretrained.WEIGHTS}, {args.out / pretrained.ABOUT}')
     print(
         f'Next: python train.py --config=... --config.model.name={args.model} '
-        f'--config.init_from={args.out}'
+        f'--config.init_from={args.out}\n      with the mean and std of pixels that they were '
+        'trained with; for most:\n      --config.data.mean=(0.485,0.456,0.406) '
+        '--config.data.std=(0.229,0.224,0.225)'
     )
 
 
@@ -94,8 +94,9 @@ def _to_torch(args: argparse.Namespace) -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write(state, temporary)
         temporary.rename(args.out)
-    except OSError as error:
-        raise UserError(f'--out={args.out} cannot be written: {error.strerror}.') from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'--out={args.out} cannot be written: {reason}.') from error
     print(f'{model} as a state dict of {layout}: {_counted(variables)}.')
     print(f'Written: {args.out}')
     read = 'torch.load' if args.out.suffix in _TORCH_SUFFIXES else 'safetensors.torch.load_file'
@@ -157,6 +158,7 @@ def _make_parser() -> argparse.ArgumentParser:
         prog='python -m tools.convert_weights',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add('--model', help='network that the weights are for, such as resnet50')
@@ -180,4 +182,4 @@ def _path(text: str) -> Path:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    command.run(main)

@@ -18,12 +18,15 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import models
 from errors import UserError
-from models.trace import Layer, Trace, trace
 from training import command
 from training.report import columns
+
+if TYPE_CHECKING:  # JAX is imported when it is known what for, and what XLA may say
+    from models import Network
+    from models.trace import Layer, Trace
 
 HEAD = ('layer', 'kind', 'filters', 'stride', 'pad', 'output', 'field', 'parameters', 'MACs', 'MB')
 MARKS = {'pixels': '*', 'padding': '~', '': ''}
@@ -52,13 +55,15 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
     model, shape = describe(arguments, overrides)
+    from models.trace import trace
+
     print(FORMATS[arguments.format](trace(model, shape), shape))
     return 0
 
 
 def describe(
     arguments: argparse.Namespace, overrides: list[str]
-) -> tuple[models.Network, tuple[int, int, int]]:
+) -> 'tuple[Network, tuple[int, int, int]]':
     """Returns the network that the command line means, and its image (h, w, channels).
 
     Raises:
@@ -66,6 +71,8 @@ def describe(
     """
     if bool(arguments.model) == bool(arguments.config):
         raise UserError('Say which network: --model=NAME or --config=FILE.')
+    import input_pipeline
+    import models
     from configs import base, schema
     from training import experiment
 
@@ -80,8 +87,8 @@ def describe(
     stem = (defaults | options).get('stem', 'mnist')
     shape, classes = IMAGES[stem], 1000 if stem == 'imagenet' else 10
     if arguments.config and not (arguments.image and arguments.num_classes is not None):
-        found, _ = experiment.open_train(config)
-        shape, classes = found.image_shape, len(found.class_names)
+        split = input_pipeline.open_split(config, 'train')
+        shape, classes = split.images.shape[1:], len(split.class_names)
     shape = parse_image(arguments.image) if arguments.image else shape
     classes = classes if arguments.num_classes is None else arguments.num_classes
     dtype = experiment.MODEL_DTYPES[config.dtype]
@@ -92,16 +99,16 @@ def parse_image(text: str) -> tuple[int, int, int]:
     """Parses 'HEIGHTxWIDTHxCHANNELS'.
 
     Raises:
-      UserError: it is not of that form.
+      UserError: it is not of that form, or a number has more than five digits.
     """
-    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)x([1-9]\d*)', text)
+    match = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})', text)
     if not match:
         raise UserError(f'--image={text} must be HEIGHTxWIDTHxCHANNELS, such as 224x224x3.')
     height, width, channels = map(int, match.groups())
     return height, width, channels
 
 
-def cells(layer: Layer) -> tuple[str, ...]:
+def cells(layer: 'Layer') -> tuple[str, ...]:
     """Returns a layer's row, for people."""
     kind = layer.kind
     filters = ''
@@ -125,7 +132,7 @@ def cells(layer: Layer) -> tuple[str, ...]:
     )
 
 
-def totals(found: Trace) -> list[str]:
+def totals(found: 'Trace') -> list[str]:
     """Returns what stands below the rows."""
     lines = [
         f'parameters   {found.parameters:,} ({4 * found.parameters / 1e6:.1f} MB as float32)',
@@ -140,13 +147,13 @@ def totals(found: Trace) -> list[str]:
     return lines
 
 
-def as_text(found: Trace, shape: tuple[int, int, int]) -> str:
+def as_text(found: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns the summary as aligned columns."""
     rows = [HEAD, *map(cells, found.layers)]
     return '\n'.join([f'image {_shape(shape)}', '', columns(rows, 3), '', *totals(found)])
 
 
-def as_markdown(found: Trace, shape: tuple[int, int, int]) -> str:
+def as_markdown(found: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns the summary as a Markdown table."""
     rows = [HEAD, ['---'] * 3 + ['---:'] * (len(HEAD) - 3), *map(cells, found.layers)]
     lines = ['| ' + ' | '.join(cell.replace('*', '\\*') for cell in row) + ' |' for row in rows]
@@ -155,7 +162,7 @@ def as_markdown(found: Trace, shape: tuple[int, int, int]) -> str:
     )
 
 
-def records(found: Trace) -> list[dict]:
+def records(found: 'Trace') -> list[dict]:
     """Returns a layer each as plain values; an infinite receptive field is None."""
     rows = []
     for layer in found.layers:
@@ -169,7 +176,7 @@ def records(found: Trace) -> list[dict]:
     return rows
 
 
-def as_csv(found: Trace, shape: tuple[int, int, int]) -> str:
+def as_csv(found: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns the layers as CSV; no totals, so that a column can be summed."""
     del shape
     rows, out = records(found), io.StringIO()
@@ -179,7 +186,7 @@ def as_csv(found: Trace, shape: tuple[int, int, int]) -> str:
     return out.getvalue().rstrip('\n')
 
 
-def as_json(found: Trace, shape: tuple[int, int, int]) -> str:
+def as_json(found: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns layers, stages and totals as JSON."""
     stages = {
         name: {

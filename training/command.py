@@ -42,17 +42,22 @@ def _hush_xla() -> None:
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Calls main(arguments) and exits with what it returns, 2 after a UserError."""
+    """Calls main with the command line, and exits with its code."""
     _hush_xla()
+    code = call(main, sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Returns what main(argv) does, 0 for nothing; 2 after a UserError, which it prints."""
     try:
-        code = main(sys.argv[1:])
+        return main(argv) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        code = USER_MISTAKE
+        return USER_MISTAKE
     except BrokenPipeError:
-        code = 0  # the reader of our output (head, less) has gone
+        return 0  # the reader of our output (head, less) has gone
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
-        code = 130
-    sys.stdout.flush()
-    sys.exit(code or 0)
+        return 130

@@ -64,7 +64,8 @@ def make(name: str, hyper: dict[str, Any], nesterov: bool = False, clip: bool = 
         parts += [decay, optax.trace(hyper['momentum'], nesterov)]
     elif name == 'lars':
         trust = optax.scale_by_trust_ratio(trust_coefficient=hyper['trust_coefficient'])
-        # You et al. 2017: biases and norms keep the plain rate.
+        # You et al. 2017: biases and norms keep the plain rate. So does, for its first update, a
+        # kernel of norm 0, as the new head is after config.init_from: mind large rates.
         parts += [decay, optax.masked(trust, is_kernel)]
         parts.append(optax.trace(hyper['momentum'], nesterov))
     elif name == 'rmsprop':

@@ -89,6 +89,11 @@ def of(config, model: nn.Module, image_shape) -> tuple[frozenset[str], dict[str,
         return frozenset(), {}
     params, stats, layers = _trace(model, image_shape)
     frozen = _frozen(config, params)
+    if config.init_from and f'{HEAD}/kernel' in frozen:
+        raise UserError(
+            'config.freeze leaves nothing to be trained: with config.init_from the head is new and '
+            'starts from zero, and while it is frozen the rest gets no gradient.'
+        )
     still = [path for path in stats if is_frozen_norm(path, frozen)]
     trained = [path for path in params if path not in frozen]
     factors = _multipliers(config.multipliers, params, trained)

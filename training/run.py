@@ -100,13 +100,13 @@ class _Run:
         """Trains; returns what `Loop.run` does."""
         exp, first = self.experiment, hosts.is_first()
         self.say(_opening(exp, self.devices, step, self.source))
-        if self.config.linear_probe:
-            splits = hosts.on_each(lambda: self._features(splits, state))
         self.records = hosts.on_first(lambda: records.Records(self.folder, step or None))
         self.records = self.records or records.Records(self.folder, enabled=False)
         progress = Progress(exp.steps, exp.steps_per_epoch, enabled=first)
         window = hosts.on_first(lambda: Window(**checkpoints.window(step)))
         with self.records, progress:
+            if self.config.linear_probe:
+                splits = hosts.on_each(lambda: self._features(splits, state))
             self.loop = Loop(exp, self.runner, *splits, self.records, progress, checkpoints, window)
             placed = self.runner.replicate(state)
             if step:

@@ -7,6 +7,6 @@ libraries call each layer, torch_weights.py turns their state dicts into variabl
 downloads.
 """
 
-from models.pretrained.folder import ABOUT, WEIGHTS, is_weights, load, save
+from models.pretrained.folder import ABOUT, WEIGHTS, check_new, is_weights, load, save
 
-__all__ = ['ABOUT', 'WEIGHTS', 'is_weights', 'load', 'save']
+__all__ = ['ABOUT', 'WEIGHTS', 'check_new', 'is_weights', 'load', 'save']

@@ -24,15 +24,14 @@ def save(folder: Path, variables: dict[str, Any], about: dict[str, Any]) -> None
     """Writes the two files; makes the folder.
 
     Args:
-      folder: must not hold weights yet.
+      folder: must be new, or empty.
       variables: {'params', 'batch_stats'}, nested dicts of arrays.
       about: at least 'model', 'options' and 'num_classes'; anything that JSON holds.
 
     Raises:
-      UserError: there are weights already, or the folder cannot be written to.
+      UserError: there is something already, or the folder cannot be written to.
     """
-    if is_weights(folder):
-        raise UserError(f'{folder} already holds weights: choose another folder.')
+    check_new(folder)
     arrays = {
         name: np.ascontiguousarray(leaf)
         for name, leaf in traverse_util.flatten_dict(variables, sep='/').items()
@@ -44,8 +43,21 @@ def save(folder: Path, variables: dict[str, Any], about: dict[str, Any]) -> None
         safetensors.numpy.save_file(arrays, temporary)
         (folder / ABOUT).write_text(json.dumps(about, indent=1) + '\n')
         temporary.rename(folder / WEIGHTS)
-    except OSError as error:
-        raise UserError(f'{folder} cannot be written to: {error.strerror}.') from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'{folder} cannot be written to: {reason}.') from error
+
+
+def check_new(folder: Path) -> None:
+    """Checks that nothing would be overwritten.
+
+    Raises:
+      UserError: the folder holds something, or is a file.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise UserError(f'{folder} already holds something: choose a new folder.')
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,9 +71,15 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         arrays = safetensors.numpy.load_file(folder / WEIGHTS)
         about = json.loads((folder / ABOUT).read_text())
-    except (OSError, ValueError, SafetensorError) as error:
+        if not isinstance(about, dict) or not isinstance(about.get('model'), str):
+            raise ValueError(f'{ABOUT} names no model')
+        odd = [name for name in arrays if not name.startswith(('params/', 'batch_stats/'))]
+        if odd:
+            raise ValueError(f'"{odd[0]}" is neither a parameter nor a statistic')
+        nested = traverse_util.unflatten_dict(arrays, sep='/')
+    # A name that is both an array and a folder of arrays ends in an IndexError or TypeError.
+    except (OSError, ValueError, IndexError, TypeError, SafetensorError) as error:
         raise UserError(f'The weights in {folder} cannot be read: {error}.') from error
-    nested = traverse_util.unflatten_dict(arrays, sep='/')
     return {name: nested.get(name, {}) for name in ('params', 'batch_stats')}, about
 
 

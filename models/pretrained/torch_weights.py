@@ -129,7 +129,8 @@ def from_torch(
     layout = layout or _recognise(renamed, model)
     modules = list(torch_names.modules(model, layout).values())
     first, head = (renamed.get(f'{modules[i]}.weight') for i in (0, -1))
-    channels = first.shape[1] if first is not None and first.ndim == 4 else 3
+    # Where it has none, 3: the comparison of the shapes says what is wrong.
+    channels = (first.shape[1] if first is not None and first.ndim == 4 else 0) or 3
     num_classes = head.shape[0] if head is not None and head.ndim == 2 else 0
     wanted = tensors(model, layout, num_classes, channels)
     _check(renamed, wanted, model, layout)
@@ -156,7 +157,7 @@ def to_torch(
     ours = list(torch_names.modules(model, layout))
     kernels = [found.get(f'params/{ours[i]}/kernel') for i in (0, -1)]
     channels, num_classes = (0 if k is None else k.shape[i - 2] for i, k in enumerate(kernels))
-    wanted = tensors(model, layout, num_classes, channels)
+    wanted = tensors(model, layout, num_classes, channels or 3)
     if {t.path: t.shape for t in wanted} != {path: leaf.shape for path, leaf in found.items()}:
         raise UserError(
             f'these weights are of a {model} with options (stem, normalization, width) that '

@@ -74,6 +74,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path, body, words):
         ('--config.schedule.name=cosin', ['Did you mean "cosine"']),
         ('--config.data.mean=(0.1,"x")', ['tuple of numbers']),
         ('--config.epochs=None', ['float', 'None']),
+        ('--config.steps={[]:1}', ['of type int']),
         ('--config.freeze=("a*", 1)', ['config.freeze', 'tuple of texts']),
         ('--config.layer_decay=1.5', ['at most 1']),
         ('--config.data.train_per_class=0', ['at least 1']),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import models
 from models.pretrained import torch_weights
@@ -64,3 +65,8 @@ def _sgd_step(model):
     leaves = jax.tree_util.tree_leaves_with_path(found)
     flat = {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
     return {path: np.asarray(leaf) for path, leaf in flat.items()}, [float(before), float(after)]
+
+
+def cases(names, plain):
+    """Marks all but the plain ones as part of the whole matrix."""
+    return [pytest.param(n, marks=() if n in plain else pytest.mark.full) for n in names]

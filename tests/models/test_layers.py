@@ -115,6 +115,9 @@ def test_what_pooling_cannot_do_is_refused():
     x = jnp.zeros((1, 6, 6, 1))
     with pytest.raises(ValueError, match='side by side'):
         layers.Pool('average', 3, 2).apply({}, x)
+    for kind, window in (('average', 2), ('max', 3)):
+        with pytest.raises(ValueError, match='ceil belongs to max'):
+            layers.Pool(kind, window, 2, ceil=True).apply({}, x)
     with pytest.raises(ValueError, match='by average'):
         layers.AdaptivePool('max', 2).apply({}, x)
     with pytest.raises(UserError, match=r'Pool slides a window of 7 .* is below 1'):

@@ -34,11 +34,6 @@ def golden():
     return json.loads(parity.GOLDEN.read_text())
 
 
-def cases(names, plain):
-    """Marks all but the plain ones as part of the whole matrix."""
-    return [pytest.param(n, marks=() if n in plain else pytest.mark.full) for n in names]
-
-
 @pytest.mark.parametrize(
     ('model', 'layout'),
     [(model, layout) for model in torch_names.known() for layout in torch_names.layouts(model)],
@@ -52,7 +47,7 @@ def test_names_and_shapes_are_those_of_the_library(golden, model, layout):
     assert parity.names_digest(lines) == golden['names'][f'{model} {layout}']
 
 
-@pytest.mark.parametrize('name', cases(FORWARD, PLAIN_FORWARD))
+@pytest.mark.parametrize('name', ours.cases(FORWARD, PLAIN_FORWARD))
 def test_stages_and_logits_equal_pytorch(golden, name):
     model, layout = name.split()
     variables, about = torch_weights.from_torch(ours.state_dict(model, layout), model)
@@ -70,7 +65,7 @@ def test_stages_and_logits_equal_pytorch(golden, name):
     np.testing.assert_allclose(logits, wanted, atol=TOLERANCE * abs(wanted).max())
 
 
-@pytest.mark.parametrize('model', cases(parity.TRAINED, PLAIN_STEP))
+@pytest.mark.parametrize('model', ours.cases(parity.TRAINED, PLAIN_STEP))
 def test_one_sgd_step_equals_pytorch(golden, model):
     expected = golden['step'][model]
     tensors = torch_weights.tensors(model, 'torchvision', parity.CLASSES, channels=3)

@@ -35,18 +35,13 @@ PLAIN = (
 )  # fmt: skip
 
 
-def cases(names, plain):
-    """Marks all but the plain ones as part of the whole matrix."""
-    return [pytest.param(n, marks=() if n in plain else pytest.mark.full) for n in names]
-
-
 def relative_error(found, expected):
     found, expected = np.asarray(found, np.float64), np.asarray(expected)
     assert found.shape == expected.shape
     return abs(found - expected).max() / abs(expected).max()
 
 
-@pytest.mark.parametrize('name', cases(EVERY, PLAIN))
+@pytest.mark.parametrize('name', ours.cases(EVERY, PLAIN))
 def test_stages_and_logits_equal_the_library(name):
     check_forward(*name.split(), parity.SIZE)
 
@@ -75,7 +70,7 @@ def check_forward(model, layout, size):
     assert max(errors.values()) <= TOLERANCE, errors
 
 
-@pytest.mark.parametrize('name', cases(EVERY, PLAIN))
+@pytest.mark.parametrize('name', ours.cases(EVERY, PLAIN))
 def test_weights_taken_back_are_loaded_strictly_and_are_the_same(name):
     from tests.golden import torch_reference
 
@@ -90,7 +85,7 @@ def test_weights_taken_back_are_loaded_strictly_and_are_the_same(name):
         np.testing.assert_array_equal(loaded[key].numpy(), value)
 
 
-@pytest.mark.parametrize('model', cases(parity.TRAINED, ('resnet18',)))
+@pytest.mark.parametrize('model', ours.cases(parity.TRAINED, ('resnet18',)))
 def test_gradients_and_statistics_of_a_training_step_equal_torchvision(model):
     from tests.golden import torch_reference
 

@@ -98,6 +98,16 @@ def test_what_a_stride_leaves_over_is_told(name, size, layer, drops):
     assert {row.name: row.drops for row in found.layers}[layer] == drops
 
 
+@pytest.mark.parametrize(('size', 'positions'), [(64, 2), (224, 1), (448, 2), (480, 3)])
+def test_a_bin_of_adaptive_pooling_sees_its_positions(size, positions):
+    """From 2, 7, 14 and 15 rows to 7."""
+    fields = {
+        layer.name: layer.receptive_field
+        for layer in trace(models.create('vgg11', num_classes=10), (size, size, 3)).layers
+    }
+    assert fields['last_pool'] == fields['pool5'] + 32 * (positions - 1)
+
+
 def test_remat_and_dtype():
     plain, small = (
         trace(models.create('resnet18', num_classes=10, **options), (64, 64, 3))

@@ -23,7 +23,7 @@ from models.pretrained import torch_files, torch_names, torch_weights
 from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
-from training import checkpoints, experiment, workdir
+from training import checkpoints, command, experiment, workdir
 
 
 def state_dict(model, layout='torchvision', num_classes=3, channels=3, counters=True):
@@ -43,8 +43,12 @@ def resnet(tmp_path_factory):
     return path
 
 
+def call(arguments):
+    return command.call(convert_weights.main, arguments)
+
+
 def convert(source, out, *more, model='resnet18'):
-    return convert_weights.main([f'--model={model}', f'--source={source}', f'--out={out}', *more])
+    return call([f'--model={model}', f'--source={source}', f'--out={out}', *more])
 
 
 def refused(capsys, code):
@@ -75,7 +79,7 @@ def test_a_conversion_says_what_was_done_and_what_is_next(resnet, tmp_path, caps
         'source_sha256': digest,
     }
     before = (out / 'weights.safetensors').read_bytes()
-    assert 'already holds weights' in refused(capsys, convert(resnet, out))
+    assert 'already holds something' in refused(capsys, convert(resnet, out))
     assert (out / 'weights.safetensors').read_bytes() == before
 
 
@@ -100,7 +104,7 @@ def test_there_and_back_gives_the_same_file(model, layout, tmp_path, capsys):
     out, back = tmp_path / 'converted', tmp_path / 'new' / 'back.safetensors'
     assert convert(tmp_path / 'source.safetensors', out, model=model) == 0
     arguments = ['--to=torch', f'--source={out}', f'--out={back}']
-    assert convert_weights.main([*arguments, f'--layout={layout}']) == 0
+    assert call([*arguments, f'--layout={layout}']) == 0
     assert f'state dict of {layout}' in capsys.readouterr().out
     found = load_file(back)
     assert found.keys() == state.keys()
@@ -110,15 +114,49 @@ def test_there_and_back_gives_the_same_file(model, layout, tmp_path, capsys):
         else:
             np.testing.assert_array_equal(found[key], value)
     before = back.read_bytes()
-    assert 'is there already' in refused(capsys, convert_weights.main(arguments))
+    assert 'is there already' in refused(capsys, call(arguments))
     assert back.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_named(resnet, tmp_path, capsys):
+    assert convert(resnet, tmp_path / 'converted') == 0
+    capsys.readouterr()
+    arguments = ['--to=torch', f'--source={tmp_path / "converted"}', '--out=/proc/x.safetensors']
+    assert '--out=/proc/x.safetensors cannot be written' in refused(capsys, call(arguments))
+
+
+@pytest.mark.parametrize(
+    ('model', 'more', 'words'),
+    [('lenet', (), 'lenet is a model of this code alone'),
+     ('vgg16', ('--layout=huggingface',), 'huggingface has no vgg16')],
+)  # fmt: skip
+def test_a_mistake_is_named_before_anything_is_downloaded(
+    model, more, words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(huggingface_hub, 'hf_hub_download', None)
+    arguments = [f'--model={model}', '--pretrained=hub:a/b', f'--out={tmp_path / "out"}', *more]
+    assert words in refused(capsys, call(arguments))
+
+
+def test_weights_without_channels_and_of_another_model_are_refused(resnet, tmp_path, capsys):
+    state = load_file(resnet) | {'conv1.weight': np.zeros((64, 0, 7, 7), np.float32)}
+    save_file(state, tmp_path / 'none.safetensors')
+    text = refused(capsys, convert(tmp_path / 'none.safetensors', tmp_path / 'none'))
+    assert 'wrong (1) conv1.weight (64, 0, 7, 7) for (64, 3, 7, 7)' in text
+    assert convert(resnet, tmp_path / 'converted') == 0
+    about = tmp_path / 'converted' / 'weights.json'
+    about.write_text(about.read_text().replace('"resnet18"', '"vgg11"'))
+    capsys.readouterr()
+    out = tmp_path / 'x.safetensors'
+    arguments = ['--to=torch', f'--source={tmp_path / "converted"}', f'--out={out}']
+    assert 'these weights are of a vgg11 with options' in refused(capsys, call(arguments))
 
 
 def test_a_pth_is_written_through_torch(resnet, tmp_path):
     torch = pytest.importorskip('torch', reason='needs torch: pip install torch')
     assert convert(resnet, tmp_path / 'converted') == 0
     out = tmp_path / 'back.pth'
-    assert convert_weights.main(
+    assert call(
         ['--to=torch', f'--source={tmp_path / "converted"}', f'--out={out}']
     ) == 0  # fmt: skip
     state, read = torch.load(out, weights_only=True), torch_files.read(out)
@@ -133,7 +171,7 @@ def test_a_pth_without_torch_is_refused_with_what_works(resnet, tmp_path, capsys
     monkeypatch.setitem(sys.modules, 'torch', None)
     assert convert(resnet, tmp_path / 'converted') == 0
     arguments = ['--to=torch', f'--source={tmp_path / "converted"}', f'--out={tmp_path}/x.pth']
-    text = refused(capsys, convert_weights.main(arguments))
+    text = refused(capsys, call(arguments))
     assert 'needs PyTorch, which is not installed: write x.safetensors instead' in text
 
 
@@ -233,7 +271,7 @@ def test_every_tensor_is_used_and_every_parameter_filled(how, message, tmp_path,
 )  # fmt: skip
 def test_mistakes(arguments, message, resnet, tmp_path, capsys):
     arguments = [argument.replace('FILE', str(resnet)) for argument in arguments]
-    code = convert_weights.main([*arguments, f'--out={tmp_path / "out.safetensors"}'])
+    code = call([*arguments, f'--out={tmp_path / "out.safetensors"}'])
     text = refused(capsys, code)
     for part in message.split('.*'):
         assert part in text
@@ -250,7 +288,7 @@ def test_a_tensor_under_both_names_is_refused(tmp_path, capsys):
 
 def test_other_suffixes_are_refused(tmp_path, capsys):
     arguments = ['--to=torch', f'--source={tmp_path}', f'--out={tmp_path}/x.npz']
-    text = refused(capsys, convert_weights.main(arguments))
+    text = refused(capsys, call(arguments))
     assert 'should end in .safetensors or .pth' in text
 
 
@@ -286,7 +324,7 @@ def hub(resnet, monkeypatch):
 
 
 def pretrained_from(name, out):
-    return convert_weights.main(['--model=resnet18', f'--pretrained={name}', f'--out={out}'])
+    return call(['--model=resnet18', f'--pretrained={name}', f'--out={out}'])
 
 
 @pytest.mark.parametrize('name', ['hub:timm/one', 'hub:timm/two'])
@@ -344,7 +382,7 @@ def test_the_weights_of_a_run_are_handed_over(tmp_path):
         saved.wait()
     out = tmp_path / 'run.safetensors'
     arguments = ['--to=torch', f'--source={tmp_path / "run"}', f'--out={out}']
-    assert convert_weights.main(arguments) == 0
+    assert call(arguments) == 0
     found, about = torch_weights.from_torch(load_file(out), 'resnet18')
     assert about == {'layout': 'torchvision', 'num_classes': 10, 'channels': 1}
     jax.tree.map(np.testing.assert_array_equal, found, state.variables())
@@ -358,7 +396,7 @@ def test_a_network_that_the_library_has_not_is_not_handed_over(tmp_path, capsys)
     about = {'model': 'resnet18', 'options': {'stem': 'cifar', 'width': 0.1}, 'num_classes': 3}
     pretrained.save(tmp_path / 'own', variables, about)
     out = tmp_path / 'x.safetensors'
-    code = convert_weights.main(['--to=torch', f'--source={tmp_path / "own"}', f'--out={out}'])
+    code = call(['--to=torch', f'--source={tmp_path / "own"}', f'--out={out}'])
     assert 'with options (stem, normalization, width)' in refused(capsys, code)
     assert not out.exists()
 

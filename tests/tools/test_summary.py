@@ -50,6 +50,14 @@ def test_every_format_says_the_same(capsys):
     assert table[2].startswith('| stem/conv~ | convolution | 64 x 3x3x1 | 2 | 1 | 14x14x64 | 3 |')
 
 
+def test_no_normalisation_is_a_choice_on_the_command_line_too(capsys):
+    arguments = ('--model=strided_cnn', '--config.model.normalization=none')
+    assert 'norm' not in run(capsys, *arguments)
+    with pytest.raises(UserError, match='should be one of batch, group'):
+        summary.main(['--model=resnet18', '--config.model.normalization=none'])
+    assert 'norm1' in run(capsys, '--model=strided_cnn', '--config.model.normalization=None')
+
+
 def test_a_config_gives_model_image_and_classes(capsys):
     text = run(capsys, '--config=configs/digits_lenet.py')
     assert 'image 28x28x1' in text
@@ -68,6 +76,8 @@ def test_a_config_gives_model_image_and_classes(capsys):
         (['--model=lenet', '--image=28x28'], 'must be HEIGHTxWIDTHxCHANNELS'),
         (['--model=lenet', '--config.model.stem=mnist'], 'means nothing to lenet'),
         (['--model=vgg16', '--image=16x16x3'], r'pool5 .* \(1 \+ 2 x 0 - 2\) / 2 \+ 1 is below 1'),
+        (['--model=lenet', '--image=123456x1x1'], 'must be HEIGHTxWIDTHxCHANNELS'),
+        (['--model=vgg11', '--config.model.width=1e300'], 'at most 100'),
         (['--model=lenet', '--num_classes=-1'], 'num_classes is -1'),
         (['--model=lenet', '--imgae=3x3x3'], 'tools.summary --help`. Did you mean "--image"'),
     ],

@@ -186,6 +186,10 @@ class TestRefusals:
         for word in ['weights (vgg11) does not fit this deep_cnn', *words]:
             assert word in str(caught.value)
 
+    def test_a_frozen_head_that_starts_from_zero(self, config, tmp_path):
+        with pytest.raises(UserError, match='the head is new and starts from zero'):
+            train_here(config, tmp_path / 'run', freeze='head/*')
+
     def test_another_source_is_another_experiment(self, probed):
         with pytest.raises(UserError, match=r'differs in init_from \(.* there, elsewhere now\)'):
             train_here(probed / 'config.json', probed, init_from='elsewhere')

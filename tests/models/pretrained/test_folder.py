@@ -1,0 +1,59 @@
+"""The folder of converted weights: what is in it comes back, and what is damaged is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from errors import UserError
+from models import pretrained
+
+VARIABLES = {
+    'params': {'conv1': {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    'batch_stats': {'norm1': {'mean': np.ones(3, np.float32)}},
+}
+ABOUT = {'model': 'lenet', 'options': {}, 'num_classes': 0}
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    pretrained.save(tmp_path / 'new' / 'weights', VARIABLES, ABOUT)
+    variables, about = pretrained.load(tmp_path / 'new' / 'weights')
+    assert about == ABOUT
+    np.testing.assert_array_equal(
+        variables['params']['conv1']['kernel'], VARIABLES['params']['conv1']['kernel']
+    )
+    assert sorted(p.name for p in (tmp_path / 'new' / 'weights').iterdir()) == [
+        'weights.json',
+        'weights.safetensors',
+    ]
+
+
+def test_nothing_of_the_users_is_overwritten(tmp_path):
+    (tmp_path / 'weights.json').write_text('my own file')
+    with pytest.raises(UserError, match='already holds something'):
+        pretrained.save(tmp_path, VARIABLES, ABOUT)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ['my own file']
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(UserError, match='/proc/none cannot be written to: '):
+        pretrained.save(Path('/proc/none'), VARIABLES, ABOUT)
+
+
+@pytest.mark.parametrize(
+    ('about', 'arrays', 'words'),
+    [
+        ('{}', ['params/conv1/kernel'], 'names no model'),
+        ('[1]', ['params/conv1/kernel'], 'names no model'),
+        ('{', ['params/conv1/kernel'], 'cannot be read'),
+        (json.dumps(ABOUT), ['params/conv1', 'params/conv1/kernel'], 'cannot be read'),
+        (json.dumps(ABOUT), ['params'], '"params" is neither a parameter nor a statistic'),
+    ],
+)
+def test_damage_is_named(about, arrays, words, tmp_path):
+    save_file({name: np.ones(2, np.float32) for name in arrays}, tmp_path / pretrained.WEIGHTS)
+    (tmp_path / pretrained.ABOUT).write_text(about)
+    with pytest.raises(UserError, match=words):
+        pretrained.load(tmp_path)
