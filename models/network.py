@@ -92,3 +92,15 @@ class Network(nn.Module):
                 f'not {images.dtype} {images.shape}'
             )
         return images.astype(self.dtype)
+
+
+def abstract_variables(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Returns the shapes and types of a network's variables for images (h, w, channels).
+
+    Nothing is computed, and no device started: the key is made inside the trace for that.
+
+    Raises:
+      UserError: the images are too small; shows the arithmetic.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)

@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from models import arithmetic
 from models.layers import AdaptivePool, Conv, Dropout, Pool, adaptive_bins
-from models.network import Network
+from models.network import Network, abstract_variables
 from models.normalization import BatchNorm, GroupNorm
 
 KINDS = {
@@ -121,8 +121,7 @@ def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
     if getattr(model, 'remat', False):
         model = model.clone(remat=False)  # the same layers, without a wrapper around them
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    # The key is made inside: outside it would start the device.
-    variables = jax.eval_shape(lambda images: model.init(jax.random.key(0), images), images)
+    variables = abstract_variables(model, image_shape)
     recorder = _Recorder(variables['params'])
 
     def forward(variables, images):

@@ -19,6 +19,8 @@ from training.records import read_metrics
 
 # Nothing depends on how fast the machine is, only on whether it gets there at all.
 LONG = 240.0
+# Compiler options: without optimisation programs compile faster, and say the same.
+QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def write_config(folder: Path, **fields) -> Path:

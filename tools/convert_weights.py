@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     """Converts one file or folder."""
     args, overrides = command.parse(_make_parser(), argv)
     if overrides:
-        raise UserError(f'{overrides[0]} means nothing here; options start with --, see --help.')
+        raise UserError(f'{overrides[0]} means nothing here: weights have no configuration.')
     (_to_torch if args.to == 'torch' else _from_torch)(args)
 
 

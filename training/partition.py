@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from errors import UserError, did_you_mean
+from models.network import abstract_variables
 from models.normalization import BatchNorm, GroupNorm
 
 HEAD = 'head'
@@ -126,8 +125,7 @@ def _trace(model: nn.Module, image_shape) -> tuple[list[str], list[str], dict[st
         return function(*arguments, **keywords)
 
     with nn.intercept_methods(note):
-        images = jnp.zeros((1, *image_shape), jnp.float32)
-        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+        shapes = abstract_variables(model, image_shape)
     layers, number = {}, -1
     for name, is_layer in calls.items():
         if name in shapes['params']:

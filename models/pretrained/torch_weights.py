@@ -9,14 +9,13 @@ width, in, out], [in, out] and [h, w, c].
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 import models
 from errors import UserError
-from models.network import Network
+from models.network import Network, abstract_variables
 from models.pretrained import torch_names
 
 _LEAVES = {
@@ -92,8 +91,7 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
 
 def _shapes(network: Network, channels: int) -> dict[str, tuple[int, ...]]:
     """Returns the path and shape of every variable, from a trace that computes nothing."""
-    images = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)
+    variables = abstract_variables(network, (224, 224, channels))
     return {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()
     }

@@ -10,6 +10,7 @@ import pytest
 import data_sources
 import models
 from models import densenet
+from tests.support import QUICKLY
 from training import optimizers, state, step
 from training.tasks import Classification
 
@@ -68,11 +69,9 @@ def learn(name):
         'label': source.labels[:16],
     }
     optimizer = optimizers.make('adam', HYPER)
-    # Without optimisation the programs compile faster, and say the same.
-    quickly = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
     create = functools.partial(state.create, model, optimizer, (28, 28, 1), use_ema=False)
-    now = jax.jit(create, compiler_options=quickly)(np.uint32(0))
-    update = jax.jit(functools.partial(step.train_step, spec), compiler_options=quickly)
+    now = jax.jit(create, compiler_options=QUICKLY)(np.uint32(0))
+    update = jax.jit(functools.partial(step.train_step, spec), compiler_options=QUICKLY)
     losses = []
     for _ in range(STEPS):
         now, metrics = update(now, HYPER, batch, {})

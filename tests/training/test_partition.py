@@ -10,12 +10,11 @@ from flax.traverse_util import flatten_dict
 import models
 from configs import base
 from errors import UserError
+from tests.support import QUICKLY
 from training import experiment, optimizers, partition, state, step
 
 CLASSES = tuple('abcde')
 SHAPE = (16, 16, 1)
-# Without optimisation the programs compile faster, and say the same.
-QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def configuration(model, **fields):

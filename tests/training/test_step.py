@@ -18,6 +18,7 @@ from scipy.special import log_softmax
 
 import models
 from tests.golden import make_lenet_step
+from tests.support import QUICKLY
 from tests.training import probe
 from training import optimizers, state, step
 from training.tasks import Classification
@@ -59,10 +60,6 @@ def batch_of(count, seed=0):
         'image': draw.integers(0, 256, (count, SIZE, SIZE, 1)).astype(np.uint8),
         'label': draw.integers(0, CLASSES, count).astype(np.int32),
     }
-
-
-# Without optimisation the programs compile faster, and say the same.
-QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def run(spec, batch, hyper=HYPER, dataset=None, steps=1, first=None):
