@@ -182,12 +182,12 @@ class _Recorder:
             self._inputs[int(name)] = field
         else:
             module, in_shape, y = self._calls[int(name)]
-            field = _after(module, in_shape, y.shape[1:], self._inputs[int(name)])
+            field = _after(module, in_shape, self._inputs[int(name)])
             self.layers.append(_layer(module, in_shape, y, field[0], self._params))
         return field
 
 
-def _after(module, in_shape, out_shape, field: tuple[float, int]) -> tuple[float, int]:
+def _after(module, in_shape, field: tuple[float, int]) -> tuple[float, int]:
     """The field of a layer's output, from that of its input."""
     size, jump = field
     if isinstance(module, Conv | Pool):

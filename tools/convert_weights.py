@@ -68,8 +68,8 @@ def _from_torch(args: argparse.Namespace) -> None:
     print(
         f'Next: python train.py --config=... --config.model.name={args.model} '
         f'--config.init_from={args.out}\n      with the mean and std of pixels that they were '
-        'trained with; for most:\n      --config.data.mean=(0.485,0.456,0.406) '
-        '--config.data.std=(0.229,0.224,0.225)'
+        'trained with; for most:\n      --config.data.mean=0.485,0.456,0.406 '
+        '--config.data.std=0.229,0.224,0.225'
     )
 
 
