@@ -15,6 +15,7 @@ from training import optimizers, partition, state
 from training.step import StepSpec
 from training.tasks import Classification
 
+AFFINE = ('shift', 'rotate', 'scale')
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -119,14 +120,14 @@ def hyperparameters(config) -> dict[str, np.ndarray]:
     if config.ema_decay:
         values['ema_decay'] = config.ema_decay
     if augments(config):
-        values.update(config.augment.to_dict())
+        values.update({name: config.augment[name] for name in AFFINE})
     hyper = {name: np.float32(value) for name, value in values.items()}
     return {**hyper, 'seed': np.uint32(config.seed)}
 
 
 def augments(config) -> bool:
     """Whether training images are warped at all."""
-    return any(config.augment.to_dict().values())
+    return any(config.augment[name] for name in AFFINE)
 
 
 @dataclasses.dataclass(frozen=True)
