@@ -5,7 +5,9 @@ an endless list of positions, epoch after epoch, each epoch a fresh permutation:
 example permutation(seed, p // n)[p % n]. So every example comes once an epoch, none is dropped, and
 a batch may straddle two epochs. Nothing here counts devices: a host takes a slice of the list.
 
-A data set that fits lives on the device, and a batch is only indices into it.
+A data set that fits lives on the device, and a batch is only indices into it. One that is streamed
+(config.data.image_size says so) is decoded anew for every batch, by the same rule: its order is a
+permutation in constant memory, and an example may come `data.repeats` times in a row.
 """
 
 import dataclasses
@@ -18,25 +20,49 @@ import numpy as np
 import data_sources
 from errors import UserError
 
+_FOR_EVER = 2**40  # steps
 
-def open_split(config, split: str) -> data_sources.ArraySource:
-    """Reads a split of the configured data set.
+
+def open_split(config, split: str):
+    """Opens a split: an ArraySource, or a RecordSource where config.data.image_size is given.
 
     Raises:
-      UserError: no such data set or split, its files are damaged, or a class has fewer examples
-        than config.data.train_per_class.
+      UserError: no such data set or split, its files are damaged, it does not suit the
+        configuration, or a class has fewer examples than config.data.train_per_class.
     """
-    source = data_sources.load(config.data.name, split, config.data.dir)
-    for name in ('mean', 'std'):
+    data = config.data
+    if data.image_size:
+        from data_sources import records  # Grain and OpenCV: half a second to import
+
+        source, channels = records.load(data.name, split, data.dir), 3
+    else:
+        source = data_sources.load(data.name, split, data.dir)
         channels = source.images.shape[-1]
-        if len(config.data[name]) not in (1, channels):
+    for name in ('mean', 'std'):
+        if len(data[name]) not in (1, channels):
             raise UserError(
-                f'config.data.{name} has {len(config.data[name])} values, but the images of '
-                f'{config.data.name} have {channels} channel(s).'
+                f'config.data.{name} has {len(data[name])} values, but the images of '
+                f'{data.name} have {channels} channel(s).'
             )
-    if split == 'train' and config.data.train_per_class:
-        source = few_per_class(source, config.data.train_per_class, config.seed)
-    return source
+    if data.num_classes and data.num_classes != len(source.class_names):
+        raise UserError(
+            f'config.data.num_classes={data.num_classes}, but data set "{data.name}" in '
+            f'{data.dir} has {len(source.class_names)} classes.'
+        )
+    if split != 'train' or not data.train_per_class:
+        return source
+    if data.image_size:
+        raise UserError(
+            'config.data.train_per_class needs a data set in memory: data.image_size=None.'
+        )
+    return few_per_class(source, data.train_per_class, config.seed)
+
+
+def image_shape(config, source) -> tuple[int, int, int]:
+    """Returns [height, width, channels] of the training images of an open split."""
+    if config.data.image_size:
+        return (config.data.image_size, config.data.image_size, 3)
+    return source.images.shape[1:]
 
 
 def few_per_class(
@@ -110,25 +136,148 @@ def train_batches(
         step += 1
 
 
-def eval_batches(
-    size: int, batch_size: int, devices: int, process: int = 0, processes: int = 1
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches that hold every example exactly once, padded to one shape by mask 0.
+@dataclasses.dataclass(frozen=True)
+class EvalPlan:
+    """Evaluation batches that hold every example exactly once, padded to one shape by mask 0.
 
-    Args:
+    Attributes:
       size: examples in the split.
       batch_size: wanted examples per call over all devices; rounded up to a multiple of `devices`.
       devices: over all processes.
       process, processes: this one's place.
     """
-    batch_size = -(-min(batch_size, size) // devices) * devices
-    share = batch_size // processes
-    for start in range(0, size, batch_size):
-        place = np.arange(start + process * share, start + (process + 1) * share)
-        yield {
-            'index': np.minimum(place, size - 1).astype(np.int32),
-            'mask': (place < size).astype(np.float32),
+
+    size: int
+    batch_size: int
+    devices: int
+    process: int = 0
+    processes: int = 1
+
+    @property
+    def step(self) -> int:
+        """Examples per call, padding included."""
+        return -(-min(self.batch_size, self.size) // self.devices) * self.devices
+
+    @property
+    def share(self) -> int:
+        """This process's part of them."""
+        return self.step // self.processes
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return -(-self.size // self.step)
+
+    def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
+        """Returns the rows start .. stop - 1 of this process's part of a batch.
+
+        {'index' int32, 'mask' float32}; all of them without `stop`.
+        """
+        first = number * self.step + self.process * self.share
+        place = np.arange(first + start, first + (self.share if stop is None else stop))
+        return {
+            'index': np.minimum(place, self.size - 1).astype(np.int32),
+            'mask': (place < self.size).astype(np.float32),
         }
+
+
+def eval_batches(
+    size: int, batch_size: int, devices: int, process: int = 0, processes: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of an EvalPlan."""
+    plan = EvalPlan(size, batch_size, devices, process, processes)
+    for number in range(len(plan)):
+        yield plan(number)
+
+
+def stream_indices(
+    seed: int, size: int, batch_size: int, repeats: int, first: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (example, visit) at positions first .. first + count - 1 of a streamed set's list.
+
+    The list is as for `indices`, but the permutation takes constant memory, and with `repeats`
+    (Hoffer et al. 2020, "Augment your batch") an epoch of as many positions holds size / repeats
+    different examples. The visits of one are batch_size // repeats positions apart: in one batch,
+    as a rule, and not beside each other, where they might be mixed. `visit` counts how often the
+    example can have come before: epoch x repeats + which of the repeats. Both are int32 [count].
+    """
+    from data_sources.records import shuffled
+
+    apart = max(1, batch_size // repeats)
+    example, visit = np.empty(count, np.int32), np.empty(count, np.int32)
+    for row, position in enumerate(range(first, first + count)):
+        epoch, place = divmod(position, size)
+        block, rest = divmod(place, repeats * apart)
+        repeat, slot = divmod(rest, apart)
+        order = zlib.crc32(f'{seed} {epoch} stream'.encode())
+        example[row] = shuffled(block * apart + slot, size, order)
+        visit[row] = epoch * repeats + repeat
+    return example, visit
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamPlan:
+    """Training batches of a streamed set: batch number -> rows; picklable, for worker processes."""
+
+    seed: int
+    size: int
+    batch_size: int
+    repeats: int
+    process: int = 0
+    processes: int = 1
+
+    @property
+    def share(self) -> int:
+        """Examples of a batch that are this process's."""
+        return self.batch_size // self.processes
+
+    def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
+        """Returns the rows start .. stop - 1 of this process's part; all of them without `stop`.
+
+        {'index', 'epoch' int32, 'mask' float32}.
+        """
+        count = (self.share if stop is None else stop) - start
+        first = number * self.batch_size + self.process * self.share + start
+        example, visit = stream_indices(
+            self.seed, self.size, self.batch_size, self.repeats, first, count
+        )
+        return {'index': example, 'epoch': visit, 'mask': np.ones(count, np.float32)}
+
+
+def train_stream(config, source, start_step: int = 0, process: int = 0, processes: int = 1):
+    """Returns this process's part of training batches start_step, ... as a Grain data set.
+
+    What a batch holds is in data_sources.stream.dataset.
+    """
+    from data_sources import stream
+
+    data = config.data
+    plan = StreamPlan(config.seed, source.size, config.batch_size, data.repeats, process, processes)
+    transform = stream.TrainTransform(
+        config.seed, data.image_size, data.crop_scale, data.crop_ratio
+    )
+    batches = range(start_step, _FOR_EVER)
+    skip = data.on_bad_record == 'skip'
+    return stream.dataset(source, plan, batches, transform, skip, data.threads, data.workers)
+
+
+def eval_stream(config, source, plan: EvalPlan):
+    """Returns the plan's batches with their images, as a Grain data set.
+
+    By threads of this process: starting others takes longer than most evaluations.
+    """
+    from data_sources import stream
+
+    skip = config.data.on_bad_record == 'skip'
+    transform = eval_transform(config)
+    return stream.dataset(source, plan, range(len(plan)), transform, skip, config.data.threads)
+
+
+def eval_transform(config):
+    """Returns what evaluation makes of an encoded picture of a streamed set."""
+    from data_sources import stream
+
+    size = config.data.eval_image_size or config.data.image_size
+    return stream.EvalTransform(size, config.data.eval_resize or round(size * 8 / 7))
 
 
 def batches(config, split: str, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -136,14 +285,19 @@ def batches(config, split: str, start_step: int = 0) -> Iterator[dict[str, np.nd
 
     'train' goes on for ever from `start_step`; 'validation' and 'test' hold each example once.
     Each batch is {'image' uint8 [b, h, w, c], 'label', 'index' int32 [b], 'mask' float32 [b]}, and
-    'epoch' int32 [b] for training. The training loop sends only the indices, and gathers on the
-    device: the same examples.
+    'epoch' int32 [b] for training. The training loop sends only the indices of a set in memory, and
+    gathers on the device: the same examples.
     """
     data = open_split(config, split)
+    if config.data.image_size:
+        if split == 'train':
+            yield from train_stream(config, data, start_step)
+        yield from eval_stream(config, data, EvalPlan(data.size, config.eval_batch_size, 1))
+        return
     if split == 'train':
-        plan = train_batches(config, len(data.labels), start_step)
+        plan = train_batches(config, data.size, start_step)
     else:
-        plan = eval_batches(len(data.labels), config.eval_batch_size, devices=1)
+        plan = eval_batches(data.size, config.eval_batch_size, devices=1)
     for batch in plan:
         chosen = batch['index']
         yield {**batch, 'image': data.images[chosen], 'label': data.labels[chosen]}

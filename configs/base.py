@@ -55,6 +55,7 @@ FIELDS = (
           choices=('auto', 'device', 'host'), scope=RUN),
     Field('data.train_per_class', None, 'Training examples of each class, drawn by the seed; None: '
           'all.', int, low=1),
+    Field('data.num_classes', None, 'Classes that the data set must have; None: any.', int, low=1),
     # A streamed set: encoded pictures of any size, decoded anew for every batch.
     Field('data.image_size', None, 'Side in pixels that training crops of a streamed set get; '
           'None: images of one size, whole in memory.', int, low=1),

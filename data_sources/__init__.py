@@ -36,6 +36,11 @@ class ArraySource:
     class_names: tuple[str, ...]
 
     @property
+    def size(self) -> int:
+        """How many examples it has."""
+        return len(self.labels)
+
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What the step takes of it, under the step's names."""
         return {'image': self.images, 'label': self.labels}

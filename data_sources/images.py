@@ -73,7 +73,7 @@ def _open(path: Path, mode: str) -> Image.Image:
                 if file.width * file.height > _MAX_PIXELS:
                     raise Image.DecompressionBombError(f'{file.width}x{file.height} pixels')
                 file.load()
-                return _to_mode(ImageOps.exif_transpose(file), mode)
+                return to_mode(ImageOps.exif_transpose(file), mode)
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -88,7 +88,7 @@ def _open(path: Path, mode: str) -> Image.Image:
         raise UserError(f'{path} cannot be read as a picture: {error}.') from error
 
 
-def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
+def to_mode(picture: Image.Image, mode: str) -> Image.Image:
     """Converts to opaque 8-bit 'L' or 'RGB'."""
     if picture.mode.startswith(('I', 'F')):
         picture = _to_8_bits(picture)

@@ -54,19 +54,19 @@ def find(name: str, data_dir: str) -> Path:
 
 def read(folder: Path, name: str, split: str) -> ArraySource:
     """Reads one split of the tfds data set in `folder`, as `load` does."""
-    with _damage_named(folder):
+    with damage_named(folder):
         builder = tfds.builder_from_directory(folder)
-        stored, start, stop = _locate(split, _counts(builder), folder)
+        stored, start, stop = locate(split, counts(builder), folder)
         return _read_range(builder, name, split, stored, start, stop)
 
 
 def read_stored(folder: Path, name: str) -> dict[str, ArraySource]:
     """Reads every split as it is stored: none is made where the set has no validation split."""
-    with _damage_named(folder):
+    with damage_named(folder):
         builder = tfds.builder_from_directory(folder)
         return {
             split: _read_range(builder, name, split, split, 0, count)
-            for split, count in _counts(builder).items()
+            for split, count in counts(builder).items()
         }
 
 
@@ -94,27 +94,40 @@ def _read_range(builder, name: str, split: str, stored: str, start: int, stop: i
 def validation_size(train_examples: int) -> int:
     """How many examples at the end of train serve for validation where a set has none of its own.
 
-    The last 5,000 of 50,000 or more, as is usual for MNIST; of smaller sets the last tenth.
+    The last 5,000 of 50,000 or more, as is usual for MNIST, and a hundredth where that is more; of
+    smaller sets the last tenth.
     """
-    return 5_000 if train_examples >= 50_000 else max(1, train_examples // 10)
+    if train_examples < 50_000:
+        return max(1, train_examples // 10)
+    return max(5_000, train_examples // 100)
 
 
-def _counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+def counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+    """Returns {stored split: its number of examples}."""
     return {split: info.num_examples for split, info in builder.info.splits.items()}
 
 
-def _locate(split: str, counts: Mapping[str, int], folder: Path) -> tuple[str, int, int]:
-    """Returns (stored split, start, stop): where the examples of `split` are."""
-    stored = 'train' if split == 'validation' and 'validation' not in counts else split
-    if stored not in counts:
+def locate(split: str, stored: Mapping[str, int], folder: Path) -> tuple[str, int, int]:
+    """Returns (stored split, start, stop): where the examples of `split` are.
+
+    A set without a test split, as ImageNet's labelled part is one, gives its validation split for
+    it: then, as where it has none, validation is the end of train.
+
+    Raises:
+      UserError: nothing stored can serve.
+    """
+    own = 'validation' in stored and 'test' in stored
+    role = {'validation': 'train', 'test': 'test' if 'test' in stored else 'validation'}
+    name = split if own else role.get(split, split)
+    if name not in stored:
         raise UserError(
-            f'The data set in {folder} has no "{stored}" split, only {", ".join(counts)}.'
+            f'The data set in {folder} has no "{split}" split, only {", ".join(stored)}.'
         )
-    count = counts[stored]
-    if split == 'test' or 'validation' in counts:
-        return stored, 0, count
+    count = stored[name]
+    if own or name != 'train':
+        return name, 0, count
     boundary = max(count - validation_size(count), 0)
-    return (stored, 0, boundary) if split == 'train' else (stored, boundary, count)
+    return (name, 0, boundary) if split == 'train' else (name, boundary, count)
 
 
 def _check_features(
@@ -138,8 +151,8 @@ def _check_features(
 
 
 @contextlib.contextmanager
-def _damage_named(folder: Path) -> Iterator[None]:
-    """Turns whatever the readers raise into one sentence that names the folder."""
+def damage_named(folder: Path) -> Iterator[None]:
+    """A context that turns whatever the readers raise into one sentence that names the folder."""
     try:
         yield
     except (UserError, MemoryError):

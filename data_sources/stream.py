@@ -1,0 +1,197 @@
+"""Batches of decoded pictures from records on disk, by Grain's threads or worker processes.
+
+What a batch holds follows from its number alone. An element of Grain's data set is a whole batch,
+or a part of a large one: Grain's own work per element is then shared by hundreds of pictures.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags
+
+from data_sources import cropping, decoding
+from data_sources.decoding import DecodeError
+from data_sources.draws import Draws
+from data_sources.records import Record, RecordSource
+from errors import UserError
+
+_PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
+_TRIES = 100  # records looked at in place of one that does not decode
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTransform:
+    """A random-resized crop, mirrored and augmented, drawn by (seed, visit, example).
+
+    Attributes:
+      seed: of the run.
+      size: side of the result.
+      scale, ratio: see cropping.crop_box.
+      augment: (image uint8 [size, size, 3], draws) -> image, or None.
+    """
+
+    seed: int
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None
+
+    def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
+        """Returns uint8 [size, size, 3]."""
+        draws = Draws(self.seed, 'crop', visit, example)
+        frame = decoding.read_frame(encoded)
+        box = cropping.crop_box(draws, frame.height, frame.width, self.size, self.scale, self.ratio)
+        image = cropping.decode_crop(encoded, frame, box, self.size)
+        if self.augment is None:
+            return image
+        return self.augment(image, Draws(self.seed, 'augment', visit, example))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTransform:
+    """The centre crop; `size` and `shorter` as in cropping.centre."""
+
+    size: int
+    shorter: int
+
+    def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
+        """Returns uint8 [size, size, 3]; the other two say which picture it is."""
+        del visit, example
+        return cropping.centre(encoded, self.size, self.shorter)
+
+
+class Plan(Protocol):
+    """Which examples make a batch; it has to be picklable.
+
+    Attributes:
+      share: this process's number of examples in each batch.
+    """
+
+    share: int
+
+    def __call__(self, number: int, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Returns rows start .. stop - 1 of this process's share of batch `number`.
+
+        'index' int32: each one's number in its split; 'mask' float32: 0 for padding; for training
+        'epoch' int32: how often it came before.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class _Load:
+    """Part `number % parts` of batch `number // parts`, decoded."""
+
+    source: RecordSource
+    plan: Plan
+    transform: TrainTransform | EvalTransform
+    skip: bool
+    parts: int
+
+    def __call__(self, number: int) -> dict[str, np.ndarray]:
+        number, part = divmod(int(number), self.parts)
+        start, stop = (self.plan.share * k // self.parts for k in (part, part + 1))
+        batch, side = self.plan(number, start, stop), self.transform.size
+        batch['image'] = np.zeros((stop - start, side, side, 3), np.uint8)
+        batch['label'] = np.zeros(stop - start, np.int32)
+        if self.skip:
+            batch['bad'] = np.zeros(stop - start, np.int32)
+        real = np.flatnonzero(batch['mask'])
+        for row, record in zip(real, self.source.read(batch['index'][real]), strict=True):
+            self._fill(batch, row, record)
+        return batch
+
+    def _fill(self, batch: dict[str, np.ndarray], row: int, record: Record) -> None:
+        """Decodes one record into its row of the batch."""
+        example = int(batch['index'][row])
+        visit = int(batch['epoch'][row]) if 'epoch' in batch else 0
+        try:
+            image, label = self.transform(record.image, visit, example), record.label
+        except DecodeError as error:
+            if not self.skip:
+                raise UserError(self._sentence(example, error)) from error
+            batch['bad'][row] = 1
+            if 'epoch' not in batch:
+                batch['mask'][row] = 0  # another in its place would count twice
+                return
+            image, label = self._replacement(example, visit)
+        batch['image'][row], batch['label'][row] = image, label
+
+    def _replacement(self, example: int, visit: int) -> tuple[np.ndarray, int]:
+        """The next example that decodes, drawn as the bad one would have been."""
+        for step in range(1, _TRIES):
+            [record] = self.source.read([(example + step) % self.source.size])
+            try:
+                return self.transform(record.image, visit, example), record.label
+            except DecodeError:
+                continue
+        raise UserError(
+            f'{_TRIES} records in a row of the {self.source.split} split in {self.source.folder} '
+            'do not decode: prepare the data set again.'
+        )
+
+    def _sentence(self, example: int, error: DecodeError) -> str:
+        source = self.source
+        return (
+            f'Record {source.place(example)} of split "{source.stored}" in {source.folder} '
+            f'(data set "{source.name}") cannot be used: {error}. Prepare the data set again, or '
+            "set config.data.on_bad_record='skip'."
+        )
+
+
+def dataset(
+    source: RecordSource,
+    plan: Plan,
+    batches: range,
+    transform: TrainTransform | EvalTransform,
+    skip: bool = False,
+    threads: int = 0,
+    workers: int = 0,
+) -> grain.IterDataset:
+    """Returns some of the plan's batches in order, decoded ahead.
+
+    Each is what the plan says and 'image' uint8 [b, size, size, 3], 'label' int32 [b]; with `skip`
+    also 'bad' int32 [b], 1 for a record that did not decode: another took its
+    place, or in evaluation it is masked.
+
+    Args:
+      source: an open split.
+      plan: which examples.
+      batches: the numbers of the batches, in steps of 1.
+      transform: encoded picture -> pixels.
+      skip: whether a record that does not decode is left out; else it ends the run.
+      threads: in each process; 0: one per core, one in a worker.
+      workers: processes; 0: threads of this one.
+    """
+    parts = -(-plan.share // _PART)
+    load = _Load(source, plan, transform, skip, parts)
+    threads = threads or (1 if workers else available_cores())
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    numbers = grain.MapDataset.range(batches.start * parts, batches.stop * parts)
+    loaded = numbers.map(load).to_iter_dataset(options)
+    if workers:
+        _mark_flags_parsed()
+        loaded = loaded.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+        )
+    return loaded if parts == 1 else loaded.batch(parts, batch_fn=_joined)
+
+
+def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _mark_flags_parsed() -> None:
+    """Grain reads absl's flags, which nobody has parsed where the command is not absl's."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
