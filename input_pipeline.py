@@ -167,6 +167,10 @@ class EvalPlan:
         """How many batches there are."""
         return -(-self.size // self.step)
 
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields all of them."""
+        return map(self, range(len(self)))
+
     def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
         """Returns the rows start .. stop - 1 of this process's part of a batch.
 
@@ -178,15 +182,6 @@ class EvalPlan:
             'index': np.minimum(place, self.size - 1).astype(np.int32),
             'mask': (place < self.size).astype(np.float32),
         }
-
-
-def eval_batches(
-    size: int, batch_size: int, devices: int, process: int = 0, processes: int = 1
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the batches of an EvalPlan."""
-    plan = EvalPlan(size, batch_size, devices, process, processes)
-    for number in range(len(plan)):
-        yield plan(number)
 
 
 def stream_indices(
@@ -289,15 +284,24 @@ def batches(config, split: str, start_step: int = 0) -> Iterator[dict[str, np.nd
     gathers on the device: the same examples.
     """
     data = open_split(config, split)
-    if config.data.image_size:
-        if split == 'train':
-            yield from train_stream(config, data, start_step)
-        yield from eval_stream(config, data, EvalPlan(data.size, config.eval_batch_size, 1))
-        return
-    if split == 'train':
-        plan = train_batches(config, data.size, start_step)
+    if split != 'train':
+        yield from eval_images(config, data, EvalPlan(data.size, config.eval_batch_size, 1))
+    elif config.data.image_size:
+        yield from train_stream(config, data, start_step)
     else:
-        plan = eval_batches(data.size, config.eval_batch_size, devices=1)
-    for batch in plan:
-        chosen = batch['index']
-        yield {**batch, 'image': data.images[chosen], 'label': data.labels[chosen]}
+        for batch in train_batches(config, data.size, start_step):
+            yield _with_images(batch, data)
+
+
+def eval_images(config, source, plan: EvalPlan) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the plan's batches with their images, streamed or from memory."""
+    if config.data.image_size:
+        yield from eval_stream(config, source, plan)
+    else:
+        for batch in plan:
+            yield _with_images(batch, source)
+
+
+def _with_images(batch: dict, source: data_sources.ArraySource) -> dict[str, np.ndarray]:
+    chosen = batch['index']
+    return {**batch, 'image': source.images[chosen], 'label': source.labels[chosen]}

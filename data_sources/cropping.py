@@ -1,49 +1,55 @@
 """Crops of pictures: where they lie, and their pixels at the size that a network takes."""
 
 import math
+import threading
 
-import cv2
 import numpy as np
-from PIL import Image
+from cykooz_resizer import (
+    CropBox,
+    FilterType,
+    ImageData,
+    PixelType,
+    ResizeAlg,
+    ResizeOptions,
+    Resizer,
+)
 
 from data_sources import decoding
 from data_sources.decoding import Box
 
+# One a thread: it keeps buffers.
+_local = threading.local()
+_BILINEAR = ResizeAlg.convolution(FilterType.bilinear)
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns uint8 [height, width, 3], antialiased where it gets smaller.
 
-    Bilinear, after a filter of three taps that makes up what the triangle filter of an
-    antialiasing resize (Pillow, torchvision, tf.image with antialias) has in variance over
-    bilinear interpolation alone: scaled down by s, (s^2 - 1) / 6 of a pixel squared along each
-    axis. A factor of two or more is first averaged away. Mean difference to Pillow 0.7 of 255 on
-    photographs, in a third of its time.
+def resize(pixels: np.ndarray, size: int, box: tuple[float, ...] | None = None) -> np.ndarray:
+    """Returns uint8 [size, size, 3]: bilinear, antialiased where pixels get fewer.
+
+    As Pillow's, but for rounding (at most 1 of 255), in a third of its time.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      size: side of the result.
+      box: (left, top, width, height) in pixels, if only that part is to be scaled.
     """
-    while pixels.shape[0] >= 2 * height or pixels.shape[1] >= 2 * width:
-        halves = [
-            side // 2 if side >= 2 * wanted else side
-            for side, wanted in zip(pixels.shape[:2], (height, width), strict=True)
-        ]
-        pixels = cv2.resize(pixels, halves[::-1], interpolation=cv2.INTER_AREA)
-    taps = [_taps(pixels.shape[1] / width), _taps(pixels.shape[0] / height)]
-    if any(len(kernel) > 1 for kernel in taps):
-        pixels = cv2.sepFilter2D(pixels, -1, *taps, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _taps(scale: float) -> np.ndarray:
-    """A symmetric filter of variance (scale^2 - 1) / 6; nothing to do where pixels get larger."""
-    if scale <= 1:
-        return np.ones(1, np.float32)
-    side = (scale * scale - 1) / 12
-    return np.array([side, 1 - 2 * side, side], np.float32)
+    if not hasattr(_local, 'resizer'):
+        _local.resizer = Resizer()
+    height, width = pixels.shape[:2]
+    options = ResizeOptions(
+        resize_alg=_BILINEAR, crop_box=CropBox(*box) if box else None, use_alpha=False
+    )
+    target = ImageData(size, size, PixelType.U8x3)
+    _local.resizer.resize(
+        ImageData(width, height, PixelType.U8x3, pixels.tobytes()), target, options
+    )
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def centre(encoded: bytes, size: int, shorter: int) -> np.ndarray:
     """Returns the middle, uint8 [size, size, 3], of the picture scaled to a shorter side.
 
-    The same pixels as torchvision's Resize(shorter) and CenterCrop(size) of a Pillow image:
-    bilinear, antialiased; only the part that is kept is computed.
+    The same as torchvision's Resize(shorter) and CenterCrop(size) of a Pillow image, but for
+    rounding: bilinear, antialiased; only the part that is kept is computed.
 
     Args:
       encoded: the file's bytes.
@@ -56,12 +62,11 @@ def centre(encoded: bytes, size: int, shorter: int) -> np.ndarray:
     pixels = decoding.decode(encoded)
     height, width = pixels.shape[:2]
     box = centre_box(height, width, size, shorter)
-    picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(picture)
+    return resize(pixels, size, box)
 
 
 def centre_box(height: int, width: int, size: int, shorter: int) -> tuple[float, ...]:
-    """Returns (left, upper, right, lower) of the centre crop in pixels of the original."""
+    """Returns (left, top, width, height) of the centre crop in pixels of the original."""
     if height <= width:
         scaled = (shorter, int(shorter * width / height))
     else:
@@ -69,8 +74,8 @@ def centre_box(height: int, width: int, size: int, shorter: int) -> tuple[float,
     # Python rounds halves to even here, as torchvision does.
     top, left = (round((side - size) / 2) for side in scaled)
     y, x = height / scaled[0], width / scaled[1]
-    # A last step may round above the picture's own size.
-    return (left * x, top * y, min((left + size) * x, width), min((top + size) * y, height))
+    # Rounding may not lead beyond the picture's own size.
+    return (left * x, top * y, min(size * x, width - left * x), min(size * y, height - top * y))
 
 
 def crop_box(draws, height: int, width: int, size: int, scale, ratio) -> Box:
@@ -125,4 +130,4 @@ def decode_crop(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> n
     side = min(box.height, box.width)
     fits = (f for f in (8, 4, 2) if side >= f * size and not any(start % f for start in box))
     shrink = next(fits, 1)
-    return resize(decoding.decode_box(encoded, frame, box, shrink), size, size)
+    return resize(decoding.decode_box(encoded, frame, box, shrink), size)

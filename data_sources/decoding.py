@@ -11,7 +11,6 @@ import io
 import warnings
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
@@ -23,8 +22,6 @@ _BASELINE = (0xC0, 0xC1)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _END = b'\xff\xd9'
 _BLOCK = 16  # rows of the largest unit that JPEG codes together
-
-cv2.setNumThreads(0)  # the pictures of a batch are the parallelism
 
 
 class DecodeError(ValueError):
@@ -91,8 +88,7 @@ def decode_box(encoded: bytes, frame: Frame, box: Box, shrink: int = 1) -> np.nd
     pixels = _pillow(encoded)[box.top : box.top + box.height, box.left : box.left + box.width]
     if shrink == 1:
         return pixels
-    size = (box.width // shrink, box.height // shrink)
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(Image.fromarray(pixels).reduce(shrink))
 
 
 def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | None:

@@ -84,7 +84,7 @@ def test_the_parts_of_the_processes_make_the_global_batch(seed, size, share, ste
 def test_evaluation_holds_every_example_once(size, batch, processes, each):
     devices = processes * each
     plans = [
-        list(input_pipeline.eval_batches(size, batch, devices, process, processes))
+        list(input_pipeline.EvalPlan(size, batch, devices, process, processes))
         for process in range(processes)
     ]
     assert len({len(plan) for plan in plans}) == 1, 'every process takes part in every call'

@@ -226,9 +226,9 @@ def from_split(config, train_split) -> Experiment:
     """Returns the experiment of a checked configuration and an open training split."""
     experiment = Experiment(
         config,
-        tuple(train_split.images.shape[1:]),
+        tuple(input_pipeline.image_shape(config, train_split)),
         tuple(train_split.class_names),
-        len(train_split.labels),
+        train_split.size,
     )
     experiment.check_lengths()
     return experiment

@@ -27,15 +27,21 @@ class Features:
     labels: np.ndarray
 
     @property
+    def size(self) -> int:
+        """How many examples it has."""
+        return len(self.labels)
+
+    @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What the step takes of it, under the step's names."""
         return {'features': self.features, 'label': self.labels}
 
 
-def compute(spec: StepSpec, variables, split, devices: list) -> Features:
+def compute(config, spec: StepSpec, variables, split, devices: list) -> Features:
     """Returns the pooled features of a whole split, in evaluation mode.
 
     Args:
+      config: of the run.
       spec: the static part of the step, with the network.
       variables: {'params', 'batch_stats'}, host arrays.
       split: an open split.
@@ -52,9 +58,10 @@ def compute(spec: StepSpec, variables, split, devices: list) -> Features:
 
     call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)
     variables = jax.device_put(variables, whole)
-    size = len(split.labels)
-    parts = [
-        np.asarray(call(variables, split.images[batch['index']]))
-        for batch in input_pipeline.eval_batches(size, BATCH * len(devices), len(devices))
-    ]
-    return Features(np.concatenate(parts)[:size], split.labels)
+    plan = input_pipeline.EvalPlan(split.size, BATCH * len(devices), len(devices))
+    parts, labels = [], []
+    for batch in input_pipeline.eval_images(config, split, plan):
+        real = batch['mask'] > 0
+        parts.append(np.asarray(call(variables, batch['image']))[real])
+        labels.append(batch['label'][real])
+    return Features(np.concatenate(parts), np.concatenate(labels))

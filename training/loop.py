@@ -6,14 +6,13 @@ step waits for the host.
 """
 
 import collections
+import contextlib
 import dataclasses
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-import input_pipeline
 from errors import UserError
 from training import hosts
 from training.checkpoints import Checkpoints
@@ -77,12 +76,14 @@ class Window:
     loss: float = 0.0
     correct: int = 0
     count: int = 0
+    bad: int = 0
 
     def add(self, metrics) -> None:
         """Adds one step's sums."""
         self.loss += float(metrics['loss'])
         self.correct += int(metrics['correct'])
         self.count += int(metrics['count'])
+        self.bad += int(metrics.get('bad', 0))
 
 
 class Evaluator:
@@ -96,21 +97,13 @@ class Evaluator:
 
     def __init__(self, experiment: Experiment, runner: Runner, split):
         self._experiment, self._runner = experiment, runner
-        self._data = Placement(runner, split, experiment.config.data.placement)
+        self._data = Placement(runner, split, experiment.config)
 
     def __call__(self, variables) -> dict[str, Any]:
         """Returns the metrics' sums over every example of the split, counted once, as NumPy."""
-        plan = input_pipeline.eval_batches(
-            self._data.size,
-            self._experiment.config.eval_batch_size,
-            len(self._runner.devices),
-            jax.process_index(),
-            jax.process_count(),
-        )
         total, waiting = {}, collections.deque()
-        for batch in plan:
-            placed = self._data.place(batch)
-            waiting.append(self._runner.evaluate(variables, placed, self._data.dataset))
+        for batch in self._data.eval_batches():
+            waiting.append(self._runner.evaluate(variables, batch, self._data.dataset))
             if len(waiting) > RUN_AHEAD:
                 _add(total, self._runner.fetch(waiting.popleft()))
         for sums in waiting:
@@ -151,7 +144,7 @@ class Loop:
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
         self.due = Schedule.of(experiment)
         self.validate = Evaluator(experiment, runner, validation_split)
-        self._data = Placement(runner, train_split, experiment.config.data.placement)
+        self._data = Placement(runner, train_split, experiment.config)
         self._window, self._latest = window or Window(), None
         self._waiting = collections.deque()
         self._seconds, self._examples, self._clock = 0.0, 0, None
@@ -177,22 +170,18 @@ class Loop:
         Raises:
           UserError: the loss is not finite, or something could not be written.
         """
-        config = self.experiment.config
-        plan = input_pipeline.train_batches(
-            config, self._data.size, step, jax.process_index(), jax.process_count()
-        )
         self._last_saved = step or None
         reason = None
-        while step < self.due.steps and reason is None:
-            batch = self._data.place(next(plan))
-            state, metrics = self.runner.train(state, hyper, batch, self._data.dataset)
-            step += 1
-            self._waiting.append((step, metrics))
-            while len(self._waiting) > RUN_AHEAD:
-                self._collect()
-            reason = preemption.reason(step)
-            if reason or self.due.logs(step):
-                self._report(state, step, reason)
+        with contextlib.closing(self._data.train_batches(step)) as batches:
+            while step < self.due.steps and reason is None:
+                state, metrics = self.runner.train(state, hyper, next(batches), self._data.dataset)
+                step += 1
+                self._waiting.append((step, metrics))
+                while len(self._waiting) > RUN_AHEAD:
+                    self._collect()
+                reason = preemption.reason(step)
+                if reason or self.due.logs(step):
+                    self._report(state, step, reason)
         hosts.on_first(lambda: self.checkpoints.wait())
         return state, step, reason
 
@@ -277,23 +266,29 @@ class Loop:
 
     def _record_training(self, step: int) -> None:
         window, self._window = self._window, Window()
-        self.records.write(
-            step,
-            {
-                'train/loss': window.loss / window.count,
-                'train/accuracy': window.correct / window.count,
-                'train/learning_rate': float(self._latest['learning_rate']),
-                'train/grad_norm': float(self._latest['grad_norm']),
-                'train/images_per_second': self.examples_per_second,
-            },
-        )
+        values = {
+            'train/loss': window.loss / window.count,
+            'train/accuracy': window.correct / window.count,
+            'train/learning_rate': float(self._latest['learning_rate']),
+            'train/grad_norm': float(self._latest['grad_norm']),
+            'train/images_per_second': self.examples_per_second,
+        }
+        if window.bad:
+            values['train/bad_records'] = window.bad
+            self.progress.message(
+                f'step {step}: {window.bad} record(s) did not decode; others took their place'
+            )
+        self.records.write(step, values)
 
     def _validate(self, state, step: int) -> dict[str, float]:
         """Reads the validation split once; returns its loss and accuracy."""
         sums = self.validate(state.variables())
         means = Classification.summarise(sums)
         self._check_finite(means['loss'], 'validation loss', step)
-        return {f'validation/{name}': value for name, value in means.items()}
+        values = {f'validation/{name}': value for name, value in means.items()}
+        if sums.get('bad'):
+            values['validation/bad_records'] = int(sums['bad'])
+        return values
 
     def _record_validation(self, step: int, validation: dict[str, float]) -> None:
         self.records.write(step, validation)

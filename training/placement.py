@@ -1,5 +1,11 @@
 """Where a split lives while it is used: whole on the devices, or on the host, sent by the batch."""
 
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+import input_pipeline
 from training.runner import Runner
 
 SHARE = 0.25  # of a device's memory that a resident split may take
@@ -10,23 +16,62 @@ class Placement:
 
     On the devices (every one has it all) a batch is only indices, and the step gathers. A split
     too large for that stays on the host, which gathers and sends uint8: same examples, same bits.
+    One that is streamed is decoded ahead and sent ahead, `data.prefetch` batches at most.
 
     Args:
       runner: whose devices they are.
       split: an open split, or its features (training/linear_probe.py).
-      where: 'auto', 'device' or 'host'.
+      config: of the run.
     """
 
-    def __init__(self, runner: Runner, split, where: str = 'auto'):
-        self._runner = runner
-        self._arrays = split.arrays
-        self.size = len(split.labels)
-        fits = sum(a.nbytes for a in self._arrays.values()) <= SHARE * _memory(runner.local[0])
-        self.resident = where == 'device' or (where == 'auto' and fits)
+    def __init__(self, runner: Runner, split, config):
+        self._runner, self._split, self._config = runner, split, config
+        self._arrays = getattr(split, 'arrays', None)
+        self.streamed = self._arrays is None
+        where = config.data.placement
+        self.resident = not self.streamed and (
+            where == 'device' or (where == 'auto' and self._fits())
+        )
         self.dataset = runner.replicate(self._arrays) if self.resident else {}
 
-    def place(self, batch):
-        """Returns a batch of indices on the devices, with its images unless those are there."""
+    def _fits(self) -> bool:
+        size = sum(array.nbytes for array in self._arrays.values())
+        return size <= SHARE * _memory(self._runner.local[0])
+
+    def train_batches(self, start_step: int) -> Iterator[dict]:
+        """Yields training batches start_step, ... on the devices, for ever."""
+        place = (jax.process_index(), jax.process_count())
+        if self.streamed:
+            stream = input_pipeline.train_stream(self._config, self._split, start_step, *place)
+            yield from self._sent_ahead(stream)
+        plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
+        yield from map(self._placed, plan)
+
+    def eval_batches(self) -> Iterator[dict]:
+        """Yields batches that hold every example once, on the devices."""
+        plan = input_pipeline.EvalPlan(
+            self._split.size,
+            self._config.eval_batch_size,
+            len(self._runner.devices),
+            jax.process_index(),
+            jax.process_count(),
+        )
+        if self.streamed:
+            yield from self._sent_ahead(input_pipeline.eval_stream(self._config, self._split, plan))
+        else:
+            yield from map(self._placed, plan)
+
+    def _sent_ahead(self, stream) -> Iterator[dict]:
+        """Sends batches from a thread of their own, behind a bounded queue."""
+        from grain.experimental import ThreadPrefetchIterDataset  # half a second to import
+
+        sent = stream.map(self._runner.split)
+        ahead = ThreadPrefetchIterDataset(sent, prefetch_buffer_size=self._config.data.prefetch)
+        with contextlib.closing(iter(ahead)) as batches:
+            yield from batches
+
+    def _placed(self, batch: dict) -> dict:
+        """A batch of indices on the devices, with its images unless those are there."""
         if not self.resident:
             index = batch['index']
             batch = {**batch, **{name: array[index] for name, array in self._arrays.items()}}

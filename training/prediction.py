@@ -1,12 +1,13 @@
 """Class probabilities of pictures from files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import input_pipeline
 from data_sources import images
 from errors import UserError
 from training.step import standardised
@@ -27,7 +28,7 @@ def predict(
       paths: files that Pillow reads.
       invert: 'auto', 'yes' or 'no'; see data_sources.images.read_image.
     """
-    height, width, channels = trained.experiment.image_shape
+    shape, read = _reader(trained.experiment, invert)
     names = trained.experiment.class_names
     model, variables = trained.spec.model, trained.variables
 
@@ -38,9 +39,9 @@ def predict(
 
     for start in range(0, len(paths), BATCH):
         part = paths[start : start + BATCH]
-        pixels = [_read(path, height, width, channels, invert) for path in part]
+        pixels = [_read(read, path) for path in part]
         # One shape for every call, so that it is compiled once.
-        batch = np.zeros((min(BATCH, len(paths)), height, width, channels), np.uint8)
+        batch = np.zeros((min(BATCH, len(paths)), *shape), np.uint8)
         for row, image in enumerate(pixels):
             if not isinstance(image, UserError):
                 batch[row] = image
@@ -51,8 +52,31 @@ def predict(
                 yield path, [(names[i], float(p[i])) for i in np.argsort(-p, kind='stable')]
 
 
-def _read(path: Path, height: int, width: int, channels: int, invert: str):
+def _reader(experiment, invert: str) -> tuple[tuple[int, int, int], Callable[[Path], np.ndarray]]:
+    """Returns the shape of what the network takes, and what makes it of a picture file.
+
+    As in training: a streamed set's pictures are scaled and cropped, others fitted into the frame.
+    """
+    if not experiment.config.data.image_size:
+        shape = experiment.image_shape
+        return shape, lambda path: images.read_image(path, *shape, invert)
+    transform = input_pipeline.eval_transform(experiment.config)
+    return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
+
+
+def _crop(transform, path: Path) -> np.ndarray:
+    from data_sources.decoding import DecodeError
+
     try:
-        return images.read_image(path, height, width, channels, invert)
+        return transform(path.read_bytes())
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+    except DecodeError as error:
+        raise UserError(f'{path} cannot be read as a picture: {error}.') from error
+
+
+def _read(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray | UserError:
+    try:
+        return read(path)
     except UserError as error:
         return error

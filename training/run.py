@@ -117,7 +117,10 @@ class _Run:
     def _features(self, splits, state: TrainState) -> list[linear_probe.Features]:
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
         local = self.runner.local
-        return [linear_probe.compute(self.spec, variables, split, local) for split in splits]
+        return [
+            linear_probe.compute(self.config, self.spec, variables, split, local)
+            for split in splits
+        ]
 
     def _check_folder(self, resume: str, extend: bool) -> int | None:
         """Refuses what may not go on there; returns the steps before an extension, else None."""
@@ -220,6 +223,8 @@ class _Run:
         """Reads the test split, for the first and only time, and writes result.json."""
         test_split = hosts.on_each(lambda: input_pipeline.open_split(self.config, 'test'))
         sums = Evaluator(self.experiment, self.runner, test_split)(state.variables())
+        if sums.get('bad'):
+            self.say(f'{int(sums["bad"])} test record(s) did not decode and were not counted')
         hosts.on_first(lambda: self._write_result(state, sums))
 
     def _write_result(self, state, sums) -> None:

@@ -101,13 +101,15 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
         'label_smoothing', the optimiser's options; 'dropout_rate' unless the model has its own;
         'clip_norm', 'ema_decay', 'shift', 'rotate', 'scale' where they are switched on.
       batch: this device's part: 'index', 'epoch' int32 [b] and 'mask' float32 [b], and either
-        'image' uint8 [b, h, w, c] and 'label' int32 [b], or a data set to gather them from.
+        'image' uint8 [b, h, w, c] and 'label' int32 [b], or a data set to gather them from;
+        'bad' int32 [b] may mark examples whose record did not decode.
       dataset: {'image', 'label'} of a whole resident split, or {}.
       axis: name of the mapped axis, or None.
 
-    Metrics: sums 'loss', 'correct', 'count', and the scalars 'grad_norm', 'learning_rate'.
+    Metrics: sums 'loss', 'correct', 'count' ('bad'), and the scalars 'grad_norm', 'learning_rate'.
     """
     sums, stats = _gradients(spec, state, hyper, batch, dataset, axis)
+    sums['metrics'] |= _bad(batch)
     sums = collectives.psum(sums, axis)
     weight = jnp.maximum(sums['weight'], 1.0)
     grads = jax.tree.map(lambda g: g / weight, sums['grads'])
@@ -189,4 +191,9 @@ def eval_step(spec: StepSpec, variables, batch, dataset, axis=None, detailed: bo
     """
     batch = gathered(batch, dataset)
     logits = _apply(spec.model, variables, _inputs(spec, batch), train=False)
-    return collectives.psum(spec.task.metrics(logits, batch, detailed), axis)
+    return collectives.psum(spec.task.metrics(logits, batch, detailed) | _bad(batch), axis)
+
+
+def _bad(batch) -> dict:
+    """How many records did not decode, where a stream counts them."""
+    return {'bad': batch['bad'].sum()} if 'bad' in batch else {}

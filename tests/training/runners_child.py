@@ -233,7 +233,7 @@ def evaluations():
         placed, variables = runner.replicate(data), runner.replicate(first.variables())
         for size in EVAL_SIZES:
             total = {}
-            for batch in input_pipeline.eval_batches(len(data['label']), size, devices):
+            for batch in input_pipeline.EvalPlan(len(data['label']), size, devices):
                 sums = runner.fetch(runner.evaluate(variables, runner.split(batch), placed))
                 total = {k: total.get(k, 0) + v.astype(np.float64) for k, v in sums.items()}
             record(f'eval/{kind}{devices}/{size}', total)

@@ -231,7 +231,7 @@ class TestProbe:
         split = input_pipeline.open_split(config, 'validation')
         spec = experiment.from_split(config, split).spec()
         monkeypatch.setattr(linear_probe, 'BATCH', 64)  # 143 images in three calls
-        found = linear_probe.compute(spec, nested(weights), split, jax.devices()[:1])
+        found = linear_probe.compute(config, spec, nested(weights), split, jax.devices()[:1])
         assert found.features.dtype == np.float32
         assert found.features.shape == (143, 7 * 7 * 32)
         np.testing.assert_array_equal(found.labels, split.labels)
