@@ -20,8 +20,8 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from data_sources import ArraySource, png, tfds_sets
 from errors import UserError
 
-# One record per chunk, for random access. PNG is compressed already.
-_ARRAY_RECORD_OPTIONS = 'group_size:1,uncompressed'
+# One record per chunk, for random access. PNG and JPEG are compressed already.
+ARRAY_RECORD_OPTIONS = 'group_size:1,uncompressed'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prepare(image_set: ImageSet, data_dir: Path) -> bool:
     folder = data_dir / image_set.name / image_set.version
     unfinished = folder.with_name(f'{folder.name}.incomplete')
     try:
-        with _alone(folder.parent):
+        with alone(folder.parent):
             if folder.exists():
                 _compare(image_set, folder)
                 return False
@@ -75,7 +75,7 @@ def prepare(image_set: ImageSet, data_dir: Path) -> bool:
             try:
                 _write(image_set, unfinished)
                 _compare(image_set, unfinished)
-                _flush_to_disk(unfinished)
+                flush_to_disk(unfinished)
                 os.rename(unfinished, folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -117,7 +117,7 @@ def _write_shard(path: Path, images: np.ndarray, labels: np.ndarray) -> int:
     """Writes one ArrayRecord file of serialised examples, and returns their bytes."""
     size = 0
     try:
-        writer = array_record_module.ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
+        writer = array_record_module.ArrayRecordWriter(str(path), ARRAY_RECORD_OPTIONS)
         for image, label in zip(images, labels, strict=True):
             record = _serialize(image, int(label))
             writer.write(record)
@@ -155,7 +155,7 @@ def _compare(image_set: ImageSet, folder: Path) -> None:
         )
 
 
-def _flush_to_disk(folder: Path) -> None:
+def flush_to_disk(folder: Path) -> None:
     """Without this, a power cut after the rename could leave a finished name on empty files."""
     for path in (*folder.iterdir(), folder):
         descriptor = os.open(path, os.O_RDONLY)
@@ -166,7 +166,7 @@ def _flush_to_disk(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keeps a second process off `folder`; the kernel lifts the lock when a process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
