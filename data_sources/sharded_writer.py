@@ -17,19 +17,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 
-from data_sources.tfds_writer import ARRAY_RECORD_OPTIONS, alone, flush_to_disk
+from data_sources.shards import ShardWriter, alone, flush_to_disk, is_sound, write_json
 from errors import UserError
 
 SHARD_BYTES = 256 << 20
 RECORD_FILE = 'prepared.json'  # in a finished set: what it was made of, and its shards
 REJECTED_FILE = 'rejected.jsonl'
+_NAMED = 3  # defects in an error message
 _STOP_AFTER = 1000  # rejected beyond what is allowed: then the source is not what it should be
 
 
@@ -65,11 +65,13 @@ class Source(Protocol):
       name: of the data set, a tfds name.
       version: 'major.minor.patch'.
       splits: split -> bytes of the source, about.
+      shard_bytes: a shard is closed when its records have this many bytes.
     """
 
     name: str
     version: str
     splits: Mapping[str, int]
+    shard_bytes: int
 
     def identity(self) -> dict[str, Any]:
         """JSON: what the set is made of. Two sources that differ in it give different sets."""
@@ -91,29 +93,25 @@ class Totals:
     Attributes:
       shards: (records, bytes of records, bytes of the file) of each shard.
       kinds: word -> how many records it was said of.
-      rejected: {'file', 'split', 'reason', 'defective'} of each file that gave no record.
+      defective: how many files gave no record and should have.
+      first_defects: the first few of them, each with its fault.
     """
 
     shards: tuple[tuple[int, int, int], ...]
     kinds: Mapping[str, int]
-    rejected: tuple[Mapping[str, Any], ...]
+    defective: int
+    first_defects: tuple[str, ...]
 
     @property
     def records(self) -> int:
         """How many examples there are."""
         return sum(shard[0] for shard in self.shards)
 
-    @property
-    def defective(self) -> tuple[Mapping[str, Any], ...]:
-        """Those of the rejected that --max_rejected is about."""
-        return tuple(entry for entry in self.rejected if entry['defective'])
-
 
 def prepare(
     source: Source,
     data_dir: Path,
     max_rejected: int = 0,
-    shard_bytes: int = SHARD_BYTES,
     advance: Callable[[int, int], None] = lambda records, size: None,
 ) -> bool:
     """Writes `source` to <data_dir>/<name>/<version>/, or goes on where an earlier run stopped.
@@ -122,7 +120,6 @@ def prepare(
       source: what to write.
       data_dir: the folder of prepared data sets.
       max_rejected: how many files may be left out as defective.
-      shard_bytes: a shard is closed when its records have this many bytes.
       advance: called with (records, bytes of the source), also for what an earlier run did.
 
     Returns:
@@ -139,14 +136,16 @@ def prepare(
         with alone(folder.parent):
             if folder.exists():
                 check_finished(source, folder)
+                if not (unfinished / 'data').exists():  # killed just after the rename
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 return False
-            _begin(source, unfinished, shard_bytes)
+            _begin(source, unfinished)
             data = unfinished / 'data'
-            totals = {}
-            for split in source.splits:
-                totals[split] = _write_split(
-                    source, split, data, max_rejected, shard_bytes, advance
-                )
+            with (unfinished / REJECTED_FILE).open('w') as rejected:
+                totals = {
+                    split: _write_split(source, split, data, rejected, max_rejected, advance)
+                    for split in source.splits
+                }
             _check_rejected(totals, unfinished, max_rejected)
             _finish(source, data, totals)
             flush_to_disk(data)
@@ -163,11 +162,8 @@ def prepare(
 
 def check_finished(source: Source, folder: Path) -> None:
     """Refuses `folder` unless it was made of `source` and has all its shards at their sizes."""
-    try:
-        made = json.loads((folder / RECORD_FILE).read_text())
-    except (OSError, ValueError):
-        made = {}
-    if not isinstance(made, dict) or 'shards' not in made:
+    made = _read_json(folder / RECORD_FILE)
+    if made is None:
         raise UserError(
             f'{folder} holds a data set that this command did not make: it is left as it is. '
             'Choose another --data_dir, or another --name where there is one.'
@@ -178,7 +174,7 @@ def check_finished(source: Source, folder: Path) -> None:
             'remove that folder to prepare it again, or choose another name or --data_dir.'
         )
     for name, (records, size) in made['shards'].items():
-        if not _sound(folder / name, records, size):
+        if not is_sound(folder / name, records, size):
             raise UserError(
                 f'{folder / name} is missing or damaged ({records} records in {size} bytes are '
                 f'expected): remove {folder} and prepare it again.'
@@ -189,27 +185,26 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _sound(path: Path, records: int, size: int) -> bool:
-    """Whether a shard has its size and can be opened; its footer tells the number of records."""
-    if not path.is_file() or path.stat().st_size != size:
-        return False
+def _read_json(path: Path) -> Any:
+    """The contents of a file that `write_json` wrote; None if it is missing or garbled."""
     try:
-        reader = array_record_module.ArrayRecordReader(str(path))
-        found = reader.num_records()
-        reader.close()
-    except (RuntimeError, ValueError, IndexError):
-        return False
-    return found == records
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
-def _begin(source: Source, unfinished: Path, shard_bytes: int) -> None:
+def _begin(source: Source, unfinished: Path) -> None:
     """Makes the folder of an unfinished set, or looks whether the one there may be gone on with."""
-    plan = {'source': source.identity(), 'stamp': source.stamp(), 'shard_bytes': shard_bytes}
+    plan = {
+        'source': source.identity(),
+        'stamp': source.stamp(),
+        'shard_bytes': source.shard_bytes,
+    }
     (unfinished / 'data').mkdir(parents=True, exist_ok=True)
     path = unfinished / 'plan.json'
     if not path.exists():
-        _write_json(path, plan)
-    elif json.loads(path.read_text()) != _as_json(plan):
+        write_json(path, plan)
+    elif _read_json(path) != _as_json(plan):
         raise UserError(
             f'{unfinished} was begun from other files or with other options (the source has '
             'changed since): remove that folder to begin anew.'
@@ -220,49 +215,46 @@ def _begin(source: Source, unfinished: Path, shard_bytes: int) -> None:
             shard.rename(shard.with_name(f'{found[1]}-{found[2]}'))
 
 
-def _write_json(path: Path, value: Any) -> None:
-    """Writes a file that is whole or not there, also after a power cut."""
-    part = path.with_name(f'{path.name}.part')
-    with part.open('w') as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def _write_split(
     source: Source,
     split: str,
     data: Path,
+    rejected: TextIO,
     max_rejected: int,
-    shard_bytes: int,
     advance: Callable[[int, int], None],
 ) -> Totals:
-    """Writes the shards of a split that are not there yet."""
+    """Writes the shards of a split that are not there yet; lists what all of them leave out."""
     parts = _finished_parts(data, split)
     for part in parts:
         advance(part['records'], part['size'])
+        rejected.writelines(part['rejected'])
     cursor = parts[-1]['cursor'] if parts else None
     done = bool(parts) and parts[-1]['last']
     left = max_rejected + _STOP_AFTER - sum(part['defective'] for part in parts)
     with contextlib.closing(source.items(split, cursor)) as items:
         while not done:
             path = data / f'{split}-{len(parts):05d}'
-            part = _write_part(items, split, path, left, shard_bytes, advance)
+            part = _write_part(items, split, path, left, source.shard_bytes, advance)
+            rejected.writelines(part['rejected'])
             parts.append(part)
             left -= part['defective']
             if left <= 0:  # cut short, so it is not kept for the next run
                 break
-            _write_json(_part_file(path), part)
+            write_json(_part_file(path), part)
             done = part['last']
+    return _sum(parts)
+
+
+def _sum(parts: Sequence[Mapping[str, Any]]) -> Totals:
     kinds = collections.Counter()
     for part in parts:
         kinds.update(part['kinds'])
     shards = tuple(
         (part['records'], part['bytes'], part['file_bytes']) for part in parts if part['records']
     )
-    rejected = tuple(entry for part in parts for entry in part['rejected'])
-    return Totals(shards, dict(sorted(kinds.items())), rejected)
+    defects = [defect for part in parts for defect in part['first_defects']]
+    defective = sum(part['defective'] for part in parts)
+    return Totals(shards, dict(sorted(kinds.items())), defective, tuple(defects[:_NAMED]))
 
 
 def _part_file(path: Path) -> Path:
@@ -273,12 +265,12 @@ def _part_file(path: Path) -> Path:
 def _finished_parts(data: Path, split: str) -> list[dict[str, Any]]:
     """Returns what is said of the finished shards, up to the first that is not as it should be."""
     parts = []
-    while (note := _part_file(path := data / f'{split}-{len(parts):05d}')).exists():
-        part = json.loads(note.read_text())
-        if part['records'] and not _sound(path, part['records'], part['file_bytes']):
-            break
+    while True:
+        path = data / f'{split}-{len(parts):05d}'
+        part = _read_json(_part_file(path))
+        if part is None or not is_sound(path, part['records'], part['file_bytes']):
+            return parts
         parts.append(part)
-    return parts
 
 
 def _write_part(
@@ -290,10 +282,10 @@ def _write_part(
     advance: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Writes one shard, and returns what is to be said of it."""
-    rejected, kinds = [], collections.Counter()
-    records = written = size = defective = 0
+    rejected, defects, kinds = [], [], collections.Counter()
+    records = written = size = 0
     cursor, last = None, True
-    shard = _Shard(path)
+    shard = ShardWriter(path)
     for item in items:
         cursor, size = item.cursor, size + item.size
         if item.record is not None:
@@ -301,11 +293,12 @@ def _write_part(
             records, written = records + 1, written + len(item.record)
             kinds.update(item.kinds)
         if item.fault:
-            defective += item.defective
             entry = {'file': item.file, 'split': split, 'reason': item.fault}
-            rejected.append({**entry, 'defective': item.defective})
+            rejected.append(json.dumps({**entry, 'defective': item.defective}) + '\n')
+            if item.defective:
+                defects.append(f'{item.file} ({item.fault})')
         advance(item.record is not None, item.size)
-        if written >= shard_bytes or item.ends_shard or defective >= max_defective:
+        if written >= shard_bytes or item.ends_shard or len(defects) >= max_defective:
             last = False
             break
     shard.close()
@@ -315,58 +308,27 @@ def _write_part(
         'file_bytes': path.stat().st_size,
         'size': size,
         'kinds': dict(kinds),
-        'defective': defective,
+        'defective': len(defects),
+        'first_defects': defects[:_NAMED],
         'rejected': rejected,
         'cursor': cursor,
         'last': last,
     }
 
 
-class _Shard:
-    """An ArrayRecord file that is on the disk once it is closed."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        with self._disk_errors():
-            self._writer = array_record_module.ArrayRecordWriter(str(path), ARRAY_RECORD_OPTIONS)
-
-    def write(self, record: bytes) -> None:
-        with self._disk_errors():
-            self._writer.write(record)
-
-    def close(self) -> None:
-        with self._disk_errors():
-            self._writer.close()
-        with self._path.open('rb') as file:
-            os.fsync(file.fileno())
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:  # what array_record makes of a full disk
-            raise OSError(str(error).partition(';')[0]) from error
-
-
 def _check_rejected(totals: Mapping[str, Totals], unfinished: Path, max_rejected: int) -> None:
-    defective = [entry for split in totals.values() for entry in split.defective]
-    if len(defective) <= max_rejected:
+    defective = sum(total.defective for total in totals.values())
+    if defective <= max_rejected:
         return
-    path = unfinished / REJECTED_FILE
-    _write_rejected(path, totals)
-    first = '; '.join(f'{entry["file"]} ({entry["reason"]})' for entry in defective[:3])
+    first = [defect for total in totals.values() for defect in total.first_defects][:_NAMED]
+    first += ['...'] * (defective > _NAMED)
+    stopped = ' Not all files were looked at.' * (defective >= max_rejected + _STOP_AFTER)
     raise UserError(
-        f'{len(defective)} files are defective, more than --max_rejected={max_rejected}: {first}'
-        f'{"; ..." if len(defective) > 3 else ""}. The list is in {path}: run again with '
-        f'--max_rejected={len(defective)} to leave them out, or mend them, remove '
-        f'{unfinished} and run again.'
+        f'{defective} files are defective, more than --max_rejected={max_rejected}: '
+        f'{"; ".join(first)}.{stopped} The list is in {unfinished / REJECTED_FILE}: run again '
+        f'with --max_rejected={defective} to leave them out, or mend them, remove {unfinished} '
+        'and run again.'
     )
-
-
-def _write_rejected(path: Path, totals: Mapping[str, Totals]) -> None:
-    entries = [entry for split in totals.values() for entry in split.rejected]
-    if entries:
-        path.write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
 
 
 def _finish(source: Source, data: Path, totals: Mapping[str, Totals]) -> None:
@@ -381,9 +343,11 @@ def _finish(source: Source, data: Path, totals: Mapping[str, Totals]) -> None:
             (data / f'{split}-{number:05d}').rename(data / name)
             shards[name] = (records, size)
     _remove_all_but(data, shards)
-    _write_rejected(data / REJECTED_FILE, totals)
+    rejected = data.with_name(REJECTED_FILE)
+    if rejected.stat().st_size:
+        rejected.rename(data / REJECTED_FILE)
     source.describe(data, totals)
-    _write_json(data / RECORD_FILE, {'source': source.identity(), 'shards': shards})
+    write_json(data / RECORD_FILE, {'source': source.identity(), 'shards': shards})
     check_finished(source, data)
     stored = tfds.builder_from_directory(data).info.splits
     if {split: info.num_examples for split, info in stored.items()} != {
