@@ -12,9 +12,9 @@ from PIL import Image
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; as in images.py
 MAX_BYTES = 256 << 20
 # Named, because Pillow knows formats that start other programs (EPS) or are no pictures.
-FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 Image.init()  # otherwise Pillow does not know all of them yet
-_JPEG = ('JPEG', 'MPO')  # MPO: what some cameras append to a JPEG
+_JPEG = ('JPEG', 'MPO')  # MPO: a JPEG with others behind it, as some cameras make them
 _QUALITY = 95
 
 Given = TypeVar('Given')
