@@ -2,9 +2,11 @@
 
     python -m tools.prepare_data mnist --data_dir=data
     python -m tools.prepare_data mnist --source=FOLDER_WITH_THE_FOUR_GZ_FILES --data_dir=data
+    python -m tools.prepare_data cifar10 --source=cifar-10-python.tar.gz --data_dir=data
     python -m tools.prepare_data idx --name=fashion_mnist --source=FOLDER --data_dir=data
     python -m tools.prepare_data folder --name=pets --source=FOLDER_OF_CLASS_FOLDERS --data_dir=data
     python -m tools.prepare_data imagenet2012 --source=FOLDER_WITH_THE_TWO_TARS --data_dir=data
+    python -m tools.prepare_data from_tfrecord --source=tensorflow_datasets/imagenet2012/5.1.0
 
 A prepared set is never overwritten: running the command again checks it. After a killed run, run
 the same command again: large sets go on where they were, small ones are written anew. The digits
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from errors import UserError
-from tools.prepare import arrays, pictures
+from tools.prepare import arrays, pictures, tfrecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +42,7 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title='data sets', metavar='COMMAND', required=True)
-    for family in (arrays, pictures):
+    for family in (arrays, pictures, tfrecord):
         family.add_commands(commands)
     return parser
 

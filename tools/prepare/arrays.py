@@ -1,4 +1,4 @@
-"""prepare_data mnist, idx: small sets of images of one size, which live in memory."""
+"""prepare_data mnist, cifar10, cifar100, idx: images of one size, which fit in memory."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,6 +16,13 @@ _MNIST_CITATION = """@misc{lecun1998mnist,
 }"""
 _MNIST_VERSION = '3.0.1'  # of the official tfds builder, whose fields and names these are
 _IDX_VERSION = '1.0.0'
+_CIFAR_CITATION = """@techreport{krizhevsky2009learning,
+  author = {Alex Krizhevsky},
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  institution = {University of Toronto},
+  year = {2009}
+}"""
+_CIFAR_VERSION = '3.0.2'  # of the official tfds builders; coarse labels and ids are left out
 
 
 def prepare_mnist(args: argparse.Namespace) -> None:
@@ -47,6 +54,32 @@ def prepare_mnist(args: argparse.Namespace) -> None:
         citation=_MNIST_CITATION,
     )
     _write(image_set, args.data_dir)
+
+
+def prepare_cifar(args: argparse.Namespace) -> None:
+    """Subcommands `cifar10` and `cifar100`: 50,000 + 10,000 photographs, 32x32, RGB."""
+    from data_sources import cifar, tfds_sets, tfds_writer  # slow to import; not for --help
+
+    folder = args.data_dir / args.set / _CIFAR_VERSION
+    if args.source is None and folder.exists():
+        stored = tfds_sets.read_stored(folder, args.set)
+        counts = {split: len(source.labels) for split, source in stored.items()}
+        return _report(args.set, args.data_dir, False, counts)
+    edition, source = cifar.EDITIONS[args.set], args.source
+    if source is None:
+        source = args.data_dir / 'downloads' / args.set
+        cifar.download(edition, source)
+    examples, class_names = cifar.read(edition, source)
+    image_set = tfds_writer.ImageSet(
+        name=args.set,
+        version=_CIFAR_VERSION,
+        examples=examples,
+        class_names=class_names,
+        description=f'CIFAR-{edition.classes}: 32x32 colour photographs in as many classes.',
+        homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+        citation=_CIFAR_CITATION,
+    )
+    return _write(image_set, args.data_dir)
 
 
 def prepare_idx(args: argparse.Namespace) -> None:
@@ -88,16 +121,16 @@ def _write(image_set, data_dir: Path) -> None:
 
 def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) -> None:
     """Prints what there is now, and the next command."""
-    state = 'prepared' if written else 'already prepared'
-    sizes = ', '.join(f'{count:,} {split}' for split, count in counts.items())
-    print(f'{name}: {state} in {data_dir / name} ({sizes}).')
+    sizes = [f'{count:,} {split}' for split, count in counts.items()]
+    common.report(name, data_dir / name, written, sizes)
     if 'validation' not in counts:
         print('Validation will be the last examples of train.')
-    config = 'configs/mnist_lenet.py'
-    option = '' if name == 'mnist' else f' --config.data.name={name}'
+    own = {'mnist': 'mnist_lenet', 'cifar10': 'cifar10_resnet18'}
+    config = own.get(name) or own['cifar10' if name == 'cifar100' else 'mnist']
+    option = '' if name in own else f' --config.data.name={name}'
     print(
-        f'Next: python train.py --config={config} --workdir=runs/{name}_lenet'
-        f'{option} --config.data.dir={data_dir}'
+        f'Next: python train.py --config=configs/{config}.py '
+        f'--workdir=runs/{name}_{config.rpartition("_")[2]}{option} --config.data.dir={data_dir}'
     )
 
 
@@ -107,7 +140,7 @@ def _check_class_names(names: Sequence[str]) -> None:
 
 
 def add_commands(commands) -> None:
-    """Adds the subcommands `mnist` and `idx` to argparse's subparsers."""
+    """Adds the subcommands `mnist`, `cifar10`, `cifar100` and `idx` to argparse's subparsers."""
     command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 grey')
     command.description = (
         'Prepares MNIST from its four published .gz files, whose checksums are enforced. '
@@ -116,6 +149,21 @@ def add_commands(commands) -> None:
     command.add_argument('--source', type=common.path, help='folder with the four .gz files')
     common.add_data_dir(command)
     command.set_defaults(run=prepare_mnist)
+
+    for name, classes in (('cifar10', 10), ('cifar100', 100)):
+        command = commands.add_parser(
+            name, help=f'photographs in {classes} classes: 50,000 + 10,000, 32x32 RGB'
+        )
+        archive = f'cifar-{classes}-python.tar.gz'
+        command.description = (
+            f'Prepares CIFAR-{classes} from {archive}, without running the code that such files '
+            f'may hold. Without --source it is downloaded (170 MB) to DATA_DIR/downloads/{name}.'
+        )
+        command.add_argument(
+            '--source', type=common.path, help=f'{archive}, or the folder of its unpacked files'
+        )
+        common.add_data_dir(command)
+        command.set_defaults(run=prepare_cifar, set=name)
 
     command = commands.add_parser('idx', help='any set in idx files: Fashion-MNIST, KMNIST, EMNIST')
     command.description = (

@@ -1,10 +1,7 @@
 """prepare_data imagenet2012, folder: encoded pictures of any size, streamed in training."""
 
 import argparse
-from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+import collections
 
 from tools.prepare import common
 
@@ -52,55 +49,22 @@ def _write(source, args: argparse.Namespace) -> dict[str, int]:
     from data_sources import picture_sets, sharded_writer
 
     pictures = picture_sets.PictureSet(source, args.shorter_side)
-    with _progress() as progress:
-        task = progress.add_task(pictures.name, total=sum(pictures.splits.values()), records=0)
-        records = 0
-
-        def advance(count: int, size: int) -> None:
-            nonlocal records
-            records += count
-            progress.update(task, advance=size, records=records)
-
-        written = sharded_writer.prepare(
-            pictures, args.data_dir, args.max_rejected, advance=advance
-        )
-    return _report(args.data_dir / pictures.name, pictures.version, written, source.name)
-
-
-def _progress() -> Progress:
-    """A bar by bytes of the source; nothing where there is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.fields[records]:,} pictures'),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-def _report(folder: Path, version: str, written: bool, origin: str) -> dict[str, int]:
-    """Prints what there is now, and the next command."""
-    import tensorflow_datasets as tfds
-
-    info = tfds.builder_from_directory(folder / version).info
-    counts = {split: stored.num_examples for split, stored in info.splits.items()}
-    kinds = {}
+    with common.progress(pictures, 'pictures') as advance:
+        written = sharded_writer.prepare(pictures, args.data_dir, args.max_rejected, advance)
+    folder = args.data_dir / pictures.name
+    info, counts = common.read_info(folder / pictures.version)
+    kinds = collections.Counter()
     for found in info.metadata['kinds'].values():
-        for kind, count in found.items():
-            kinds[kind] = kinds.get(kind, 0) + count
+        kinds.update(found)
     rejected = sum(info.metadata['rejected'].values())
     facts = [f'{count:,} {what}' for what, count in (*counts.items(), *kinds.items())]
-    facts += [f'{rejected} rejected, see {version}/rejected.jsonl'] * bool(rejected)
-    state = 'prepared' if written else 'already prepared'
-    print(f'{info.name}: {state} in {folder} ({", ".join(facts)}).')
-    recipe = 'imagenet_resnet50' if origin == 'imagenet2012' else 'folder_finetune'
-    option = '' if info.name == 'imagenet2012' else f' --config.data.name={info.name}'
+    facts += [f'{rejected} rejected, see {pictures.version}/rejected.jsonl'] * bool(rejected)
+    common.report(pictures.name, folder, written, facts)
+    recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
+    option = '' if pictures.name == 'imagenet2012' else f' --config.data.name={pictures.name}'
     print(
-        f'Next: python train.py --config=configs/{recipe}.py --workdir=runs/{info.name}{option} '
-        f'--config.data.dir={folder.parent}'
+        f'Next: python train.py --config=configs/{recipe}.py --workdir=runs/{pictures.name}'
+        f'{option} --config.data.dir={args.data_dir}'
     )
     return counts
 
