@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
-_SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
+SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
 _MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BRIGHT = 127
 
@@ -55,9 +55,9 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        below = sorted(p for p in path.rglob('*') if p.suffix.lower() in _SUFFIXES and p.is_file())
+        below = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
         if not below:
-            raise UserError(f'{path} has no pictures ({" ".join(sorted(_SUFFIXES))}).')
+            raise UserError(f'{path} has no pictures ({" ".join(sorted(SUFFIXES))}).')
         files.extend(below)
     return files
 

@@ -16,6 +16,12 @@ from tensorflow_datasets.proto import tf_example_pb2
 from data_sources import ArraySource, png
 from errors import UserError, did_you_mean
 
+_COMMANDS = {  # data set -> the options that prepare_data needs for it
+    'mnist': '',
+    'cifar10': '',
+    'cifar100': '',
+    'imagenet2012': '--source=DIR_WITH_THE_TAR_FILES',
+}
 _CHUNK = 4096  # examples; keeps the temporary arrays of the decoder in the processor's cache
 
 
@@ -43,12 +49,27 @@ def find(name: str, data_dir: str) -> Path:
     ]
     if versions:
         return max(versions)[1]
-    what = 'mnist' if name == 'mnist' else f'idx --name={name} --source=DIR_WITH_IDX_FILES'
     known = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}
     raise UserError(
-        f'Data set "{name}" is not prepared in {root}: run '
-        f'"python -m tools.prepare_data {what} --data_dir={root}".'
-        + did_you_mean(name, known | {'digits', 'mnist'} - {name})
+        f'Data set "{name}" is not prepared in {root}: run {_command(name, root)}.'
+        + did_you_mean(name, known | {'digits', *_COMMANDS} - {name})
+    )
+
+
+def _command(name: str, root: Path) -> str:
+    """The command that prepares data set `name`, or those that may, in quotes."""
+    base, _, side = name.rpartition('_')
+    if name in _COMMANDS:
+        fitting = [f'{name} {_COMMANDS[name]}'.rstrip()]
+    elif base == 'imagenet2012' and side.isdecimal():
+        fitting = [f'{base} {_COMMANDS[base]} --shorter_side={side}']
+    else:
+        fitting = [
+            f'folder --name={name} --source=DIR_WITH_CLASS_FOLDERS',
+            f'idx --name={name} --source=DIR_WITH_IDX_FILES',
+        ]
+    return ' or '.join(
+        f'"python -m tools.prepare_data {what} --data_dir={root}"' for what in fitting
     )
 
 

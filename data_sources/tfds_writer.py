@@ -4,24 +4,19 @@ A data set appears under its final name by one rename, after it was read back an
 that was killed, or met a full disk, leaves nothing that looks finished.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from data_sources import ArraySource, png, tfds_sets
+from data_sources.shards import ShardWriter, alone, flush_to_disk
 from errors import UserError
-
-# One record per chunk, for random access. PNG is compressed already.
-_ARRAY_RECORD_OPTIONS = 'group_size:1,uncompressed'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +62,7 @@ def prepare(image_set: ImageSet, data_dir: Path) -> bool:
     folder = data_dir / image_set.name / image_set.version
     unfinished = folder.with_name(f'{folder.name}.incomplete')
     try:
-        with _alone(folder.parent):
+        with alone(folder.parent):
             if folder.exists():
                 _compare(image_set, folder)
                 return False
@@ -75,7 +70,7 @@ def prepare(image_set: ImageSet, data_dir: Path) -> bool:
             try:
                 _write(image_set, unfinished)
                 _compare(image_set, unfinished)
-                _flush_to_disk(unfinished)
+                flush_to_disk(unfinished)
                 os.rename(unfinished, folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -116,15 +111,12 @@ def _write(image_set: ImageSet, folder: Path) -> None:
 def _write_shard(path: Path, images: np.ndarray, labels: np.ndarray) -> int:
     """Writes one ArrayRecord file of serialised examples, and returns their bytes."""
     size = 0
-    try:
-        writer = array_record_module.ArrayRecordWriter(str(path), _ARRAY_RECORD_OPTIONS)
-        for image, label in zip(images, labels, strict=True):
-            record = _serialize(image, int(label))
-            writer.write(record)
-            size += len(record)
-        writer.close()
-    except RuntimeError as error:  # what array_record makes of a full disk
-        raise OSError(str(error).partition(';')[0]) from error
+    shard = ShardWriter(path)
+    for image, label in zip(images, labels, strict=True):
+        record = _serialize(image, int(label))
+        shard.write(record)
+        size += len(record)
+    shard.close()
     return size
 
 
@@ -153,30 +145,3 @@ def _compare(image_set: ImageSet, folder: Path) -> None:
             f'{folder} holds other examples than the source: remove that folder to prepare it '
             'again, or choose another name or --data_dir.'
         )
-
-
-def _flush_to_disk(folder: Path) -> None:
-    """Without this, a power cut after the rename could leave a finished name on empty files."""
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second process off `folder`; the kernel lifts the lock when a process dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f'Another process is preparing {folder}: wait until it is done.'
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

@@ -2,139 +2,37 @@
 
     python -m tools.prepare_data mnist --data_dir=data
     python -m tools.prepare_data mnist --source=FOLDER_WITH_THE_FOUR_GZ_FILES --data_dir=data
+    python -m tools.prepare_data cifar10 --source=cifar-10-python.tar.gz --data_dir=data
     python -m tools.prepare_data idx --name=fashion_mnist --source=FOLDER --data_dir=data
+    python -m tools.prepare_data folder --name=pets --source=FOLDER_OF_CLASS_FOLDERS --data_dir=data
+    python -m tools.prepare_data imagenet2012 --source=FOLDER_WITH_THE_TWO_TARS --data_dir=data
+    python -m tools.prepare_data from_tfrecord --source=tensorflow_datasets/imagenet2012/5.1.0
 
-A prepared set is never overwritten: running the command again checks it. After a killed run it
-writes the set anew, from the downloads that are complete. The digits data set is built in and
-needs no preparation.
+A prepared set is never overwritten: running the command again checks it. After a killed run, run
+the same command again: large sets go on where they were, small ones are written anew. The digits
+data set is built in and needs no preparation.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from data_sources import idx
 from errors import UserError
-
-_MNIST_CITATION = """@misc{lecun1998mnist,
-  author = {Yann LeCun and Corinna Cortes and Christopher J. C. Burges},
-  title = {The {MNIST} database of handwritten digits},
-  year = {1998},
-  url = {http://yann.lecun.com/exdb/mnist/}
-}"""
-_MNIST_VERSION = '3.0.1'  # of the official tfds builder, whose fields and names these are
-_IDX_VERSION = '1.0.0'
+from tools.prepare import arrays, pictures, tfrecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns the exit code: 0, or 2 for a mistake of the user's."""
+    """Runs one subcommand; returns the exit code: 0, 2 for a mistake of the user's, 130 for ^C."""
     args = _make_parser().parse_args(argv)
     try:
         args.run(args)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('Stopped: run the same command again to go on.', file=sys.stderr)
+        return 130
     return 0
-
-
-def prepare_mnist(args: argparse.Namespace) -> None:
-    """Subcommand `mnist`: 60,000 + 10,000 digits, 28x28, from the authors' files."""
-    from data_sources import mnist, tfds_sets, tfds_writer  # slow to import; not for --help
-
-    folder = args.data_dir / 'mnist' / _MNIST_VERSION
-    if args.source is None and folder.exists():
-        stored = tfds_sets.read_stored(folder, 'mnist')
-        return _report('mnist', args.data_dir, False, {k: len(s.labels) for k, s in stored.items()})
-    source = args.source
-    if source is None:
-        source = args.data_dir / 'downloads' / 'mnist'
-        mnist.download(source)
-    mnist.check_files(source)
-    examples = {
-        split: idx.read_examples(
-            source / f'{stem}-images-idx3-ubyte.gz', source / f'{stem}-labels-idx1-ubyte.gz'
-        )
-        for split, stem in (('train', 'train'), ('test', 't10k'))
-    }
-    image_set = tfds_writer.ImageSet(
-        name='mnist',
-        version=_MNIST_VERSION,
-        examples=examples,
-        class_names=tuple('0123456789'),
-        description='The MNIST database of handwritten digits.',
-        homepage='http://yann.lecun.com/exdb/mnist/',
-        citation=_MNIST_CITATION,
-    )
-    _write(image_set, args.data_dir)
-
-
-def prepare_idx(args: argparse.Namespace) -> None:
-    """Subcommand `idx`: any folder of idx files."""
-    _check_name(args.name)
-    files = idx.find_files(args.source)
-    examples = {split: idx.read_examples(*pair) for split, pair in files.items()}
-    sizes = {split: images.shape[1:3] for split, (images, _) in examples.items()}
-    if len(set(sizes.values())) > 1:
-        raise UserError(f'The images in {args.source} differ in size between splits: {sizes}.')
-    class_names = args.class_names or [str(i) for i in range(examples['train'][1].max() + 1)]
-    _check_class_names(class_names)
-    for split, (_, labels) in examples.items():
-        if labels.max() >= len(class_names):
-            raise UserError(
-                f'{files[split][1]} has label {labels.max()} at position {labels.argmax()}, out of '
-                f'range for {len(class_names)} classes'
-                + (' (--class_names).' if args.class_names else ' (those of the train labels).')
-            )
-    from data_sources import tfds_writer
-
-    image_set = tfds_writer.ImageSet(
-        name=args.name,
-        version=_IDX_VERSION,
-        examples=examples,
-        class_names=tuple(class_names),
-        description=f'{args.name}, prepared from idx files.',
-    )
-    _write(image_set, args.data_dir)
-
-
-def _write(image_set, data_dir: Path) -> None:
-    from data_sources import tfds_writer
-
-    written = tfds_writer.prepare(image_set, data_dir)
-    counts = {split: len(labels) for split, (_, labels) in image_set.examples.items()}
-    _report(image_set.name, data_dir, written, counts)
-
-
-def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) -> None:
-    """Prints what there is now, and the next command."""
-    state = 'prepared' if written else 'already prepared'
-    sizes = ', '.join(f'{count:,} {split}' for split, count in counts.items())
-    print(f'{name}: {state} in {data_dir / name} ({sizes}).')
-    if 'validation' not in counts:
-        print('Validation will be the last examples of train.')
-    config = 'configs/mnist_lenet.py'
-    option = '' if name == 'mnist' else f' --config.data.name={name}'
-    print(
-        f'Next: python train.py --config={config} --workdir=runs/{name}_lenet'
-        f'{option} --config.data.dir={data_dir}'
-    )
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
-        raise UserError(
-            f'--name={name} is not a data set name: use small letters, digits and underscores, '
-            'starting with a letter.'
-        )
-    if name in ('digits', 'mnist', 'downloads'):
-        raise UserError(f'--name={name} is taken: choose another name.')
-
-
-def _check_class_names(names: Sequence[str]) -> None:
-    if len(set(names)) < len(names) or not all(names):
-        raise UserError(f'--class_names={",".join(names)} has an empty or repeated name.')
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -144,45 +42,9 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title='data sets', metavar='COMMAND', required=True)
-
-    command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 grey')
-    command.description = (
-        'Prepares MNIST from its four published .gz files, whose checksums are enforced. '
-        'Without --source they are downloaded (12 MB) to DATA_DIR/downloads/mnist.'
-    )
-    command.add_argument('--source', type=_path, help='folder with the four .gz files')
-    _add_data_dir(command)
-    command.set_defaults(run=prepare_mnist)
-
-    command = commands.add_parser('idx', help='any set in idx files: Fashion-MNIST, KMNIST, EMNIST')
-    command.description = (
-        'Prepares a set from a folder of idx files, plain or .gz, named like '
-        'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-..., t10k-labels-... '
-        '("test" serves for "t10k"; validation-... files are taken if there are any).'
-    )
-    command.add_argument('--name', required=True, help='what to call it, e.g. fashion_mnist')
-    command.add_argument('--source', type=_path, required=True, help='folder with the idx files')
-    command.add_argument(
-        '--class_names',
-        type=lambda text: [name.strip() for name in text.split(',')],
-        help='comma-separated, in the order of the labels (default: 0,1,2,...)',
-    )
-    _add_data_dir(command)
-    command.set_defaults(run=prepare_idx)
+    for family in (arrays, pictures, tfrecord):
+        family.add_commands(commands)
     return parser
-
-
-def _add_data_dir(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        '--data_dir',
-        type=_path,
-        default='data',
-        help='folder for prepared data sets (default: %(default)s)',
-    )
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
 
 
 if __name__ == '__main__':

@@ -1,0 +1,88 @@
+"""Sources of pictures for tests, made from the real ones of the shared data."""
+
+import io
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHARED_DATA
+
+
+def imagenet_files() -> list[Path]:
+    """The 200 real ImageNet JPEGs, called <wnid>_<name>.JPEG; skips the test where absent."""
+    return _jpegs('imagenet_sample', '*.JPEG')
+
+
+def blood_files() -> list[Path]:
+    """The 364 real 640x480 JPEGs of blood cells; skips the test where absent."""
+    return _jpegs('bccd/JPEGImages', '*.jpg')
+
+
+def _jpegs(folder: str, pattern: str) -> list[Path]:
+    files = sorted((SHARED_DATA / folder).glob(pattern))
+    if not files:
+        pytest.skip(f'needs the pictures in {SHARED_DATA / folder} (set SHARED_DATA)')
+    return files
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Writes a tar file; members are (name, contents)."""
+    with tarfile.open(path, 'w') as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def tar_bytes(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """The contents of a tar file."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w') as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def imagenet_tars(
+    folder: Path,
+    files: Iterable[Path] | None = None,
+    validation: int = 50,
+    more: Mapping[str, list[tuple[str, bytes]]] | None = None,
+) -> Path:
+    """Writes ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of real pictures into `folder`.
+
+    Args:
+      folder: is made if need be.
+      files: pictures called <wnid>_<name>.JPEG; None: the 200 of the sample.
+      validation: how many of the pictures are in the validation file too, each under the first
+        number whose official label is its class.
+      more: wnid -> (name, contents) of members that its tar file gets besides.
+
+    Returns:
+      folder.
+    """
+    from data_sources import imagenet
+
+    files = list(imagenet_files() if files is None else files)
+    folder.mkdir(parents=True, exist_ok=True)
+    members = {}
+    for path in files:
+        members.setdefault(path.name[:9], []).append((path.name, path.read_bytes()))
+    for wnid, extra in (more or {}).items():
+        members.setdefault(wnid, []).extend(extra)
+    classes = ((f'{wnid}.tar', tar_bytes(pictures)) for wnid, pictures in members.items())
+    write_tar(folder / 'ILSVRC2012_img_train.tar', classes)
+    numbers = {}
+    for number, wnid in enumerate(imagenet.validation_wnids(), 1):
+        numbers.setdefault(wnid, number)
+    chosen = sorted((numbers[path.name[:9]], path) for path in files[:validation])
+    write_tar(
+        folder / 'ILSVRC2012_img_val.tar',
+        ((f'ILSVRC2012_val_{number:08d}.JPEG', path.read_bytes()) for number, path in chosen),
+    )
+    return folder

@@ -1,0 +1,184 @@
+"""prepare_data mnist, cifar10, cifar100, idx: images of one size, which fit in memory."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_sources import idx
+from errors import UserError
+from tools.prepare import common
+
+_MNIST_CITATION = """@misc{lecun1998mnist,
+  author = {Yann LeCun and Corinna Cortes and Christopher J. C. Burges},
+  title = {The {MNIST} database of handwritten digits},
+  year = {1998},
+  url = {http://yann.lecun.com/exdb/mnist/}
+}"""
+_MNIST_VERSION = '3.0.1'  # of the official tfds builder, whose fields and names these are
+_IDX_VERSION = '1.0.0'
+_CIFAR_CITATION = """@techreport{krizhevsky2009learning,
+  author = {Alex Krizhevsky},
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  institution = {University of Toronto},
+  year = {2009}
+}"""
+_CIFAR_VERSION = '3.0.2'  # of the official tfds builders; coarse labels and ids are left out
+
+
+def prepare_mnist(args: argparse.Namespace) -> None:
+    """Subcommand `mnist`: 60,000 + 10,000 digits, 28x28, from the authors' files."""
+    from data_sources import mnist, tfds_sets, tfds_writer  # slow to import; not for --help
+
+    folder = args.data_dir / 'mnist' / _MNIST_VERSION
+    if args.source is None and folder.exists():
+        stored = tfds_sets.read_stored(folder, 'mnist')
+        return _report('mnist', args.data_dir, False, {k: len(s.labels) for k, s in stored.items()})
+    source = args.source
+    if source is None:
+        source = args.data_dir / 'downloads' / 'mnist'
+        mnist.download(source)
+    mnist.check_files(source)
+    examples = {
+        split: idx.read_examples(
+            source / f'{stem}-images-idx3-ubyte.gz', source / f'{stem}-labels-idx1-ubyte.gz'
+        )
+        for split, stem in (('train', 'train'), ('test', 't10k'))
+    }
+    image_set = tfds_writer.ImageSet(
+        name='mnist',
+        version=_MNIST_VERSION,
+        examples=examples,
+        class_names=tuple('0123456789'),
+        description='The MNIST database of handwritten digits.',
+        homepage='http://yann.lecun.com/exdb/mnist/',
+        citation=_MNIST_CITATION,
+    )
+    _write(image_set, args.data_dir)
+
+
+def prepare_cifar(args: argparse.Namespace) -> None:
+    """Subcommands `cifar10` and `cifar100`: 50,000 + 10,000 photographs, 32x32, RGB."""
+    from data_sources import cifar, tfds_sets, tfds_writer  # slow to import; not for --help
+
+    folder = args.data_dir / args.set / _CIFAR_VERSION
+    if args.source is None and folder.exists():
+        stored = tfds_sets.read_stored(folder, args.set)
+        counts = {split: len(source.labels) for split, source in stored.items()}
+        return _report(args.set, args.data_dir, False, counts)
+    edition, source = cifar.EDITIONS[args.set], args.source
+    if source is None:
+        source = args.data_dir / 'downloads' / args.set
+        cifar.download(edition, source)
+    examples, class_names = cifar.read(edition, source)
+    image_set = tfds_writer.ImageSet(
+        name=args.set,
+        version=_CIFAR_VERSION,
+        examples=examples,
+        class_names=class_names,
+        description=f'CIFAR-{edition.classes}: 32x32 colour photographs in as many classes.',
+        homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
+        citation=_CIFAR_CITATION,
+    )
+    return _write(image_set, args.data_dir)
+
+
+def prepare_idx(args: argparse.Namespace) -> None:
+    """Subcommand `idx`: any folder of idx files."""
+    common.check_name(args.name)
+    files = idx.find_files(args.source)
+    examples = {split: idx.read_examples(*pair) for split, pair in files.items()}
+    sizes = {split: images.shape[1:3] for split, (images, _) in examples.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(f'The images in {args.source} differ in size between splits: {sizes}.')
+    class_names = args.class_names or [str(i) for i in range(examples['train'][1].max() + 1)]
+    _check_class_names(class_names)
+    for split, (_, labels) in examples.items():
+        if labels.max() >= len(class_names):
+            raise UserError(
+                f'{files[split][1]} has label {labels.max()} at position {labels.argmax()}, out of '
+                f'range for {len(class_names)} classes'
+                + (' (--class_names).' if args.class_names else ' (those of the train labels).')
+            )
+    from data_sources import tfds_writer
+
+    image_set = tfds_writer.ImageSet(
+        name=args.name,
+        version=_IDX_VERSION,
+        examples=examples,
+        class_names=tuple(class_names),
+        description=f'{args.name}, prepared from idx files.',
+    )
+    _write(image_set, args.data_dir)
+
+
+def _write(image_set, data_dir: Path) -> None:
+    from data_sources import tfds_writer
+
+    written = tfds_writer.prepare(image_set, data_dir)
+    counts = {split: len(labels) for split, (_, labels) in image_set.examples.items()}
+    _report(image_set.name, data_dir, written, counts)
+
+
+def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) -> None:
+    """Prints what there is now, and the next command."""
+    sizes = [f'{count:,} {split}' for split, count in counts.items()]
+    common.report(name, data_dir / name, written, sizes)
+    if 'validation' not in counts:
+        print('Validation will be the last examples of train.')
+    own = {'mnist': 'mnist_lenet', 'cifar10': 'cifar10_resnet18'}
+    config = own.get(name) or own['cifar10' if name == 'cifar100' else 'mnist']
+    option = '' if name in own else f' --config.data.name={name}'
+    print(
+        f'Next: python train.py --config=configs/{config}.py '
+        f'--workdir=runs/{name}_{config.rpartition("_")[2]}{option} --config.data.dir={data_dir}'
+    )
+
+
+def _check_class_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f'--class_names={",".join(names)} has an empty or repeated name.')
+
+
+def add_commands(commands) -> None:
+    """Adds the subcommands `mnist`, `cifar10`, `cifar100` and `idx` to argparse's subparsers."""
+    command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 grey')
+    command.description = (
+        'Prepares MNIST from its four published .gz files, whose checksums are enforced. '
+        'Without --source they are downloaded (12 MB) to DATA_DIR/downloads/mnist.'
+    )
+    command.add_argument('--source', type=common.path, help='folder with the four .gz files')
+    common.add_data_dir(command)
+    command.set_defaults(run=prepare_mnist)
+
+    for name, classes in (('cifar10', 10), ('cifar100', 100)):
+        command = commands.add_parser(
+            name, help=f'photographs in {classes} classes: 50,000 + 10,000, 32x32 RGB'
+        )
+        archive = f'cifar-{classes}-python.tar.gz'
+        command.description = (
+            f'Prepares CIFAR-{classes} from {archive}, without running the code that such files '
+            f'may hold. Without --source it is downloaded (170 MB) to DATA_DIR/downloads/{name}.'
+        )
+        command.add_argument(
+            '--source', type=common.path, help=f'{archive}, or the folder of its unpacked files'
+        )
+        common.add_data_dir(command)
+        command.set_defaults(run=prepare_cifar, set=name)
+
+    command = commands.add_parser('idx', help='any set in idx files: Fashion-MNIST, KMNIST, EMNIST')
+    command.description = (
+        'Prepares a set from a folder of idx files, plain or .gz, named like '
+        'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-..., t10k-labels-... '
+        '("test" serves for "t10k"; validation-... files are taken if there are any).'
+    )
+    command.add_argument('--name', required=True, help='what to call it, e.g. fashion_mnist')
+    command.add_argument(
+        '--source', type=common.path, required=True, help='folder with the idx files'
+    )
+    command.add_argument(
+        '--class_names',
+        type=lambda text: [name.strip() for name in text.split(',')],
+        help='comma-separated, in the order of the labels (default: 0,1,2,...)',
+    )
+    common.add_data_dir(command)
+    command.set_defaults(run=prepare_idx)

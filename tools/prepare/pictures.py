@@ -1,0 +1,140 @@
+"""prepare_data imagenet2012, folder: encoded pictures of any size, streamed in training."""
+
+import argparse
+import collections
+
+from tools.prepare import common
+
+
+def prepare_imagenet(args: argparse.Namespace) -> None:
+    """Subcommand `imagenet2012`: the official tar files."""
+    from data_sources import imagenet  # slow to import; not for --help
+
+    source = imagenet.ImageNetTars(args.source)
+    for split, tar in imagenet.TARS.items():
+        if split not in source.splits:
+            print(f'{args.source} has no {tar}: there will be no {split} split.')
+    classes = len(source.class_names)
+    if 0 < source.classes_in_train < classes:
+        print(f'{imagenet.TARS["train"]} has {source.classes_in_train} of the {classes} classes.')
+    counts = _write(source, args)
+    if source.classes_in_train == classes:
+        for split, count in counts.items():
+            if count != imagenet.EXAMPLES[split]:
+                print(f'The official {split} split has {imagenet.EXAMPLES[split]:,} pictures.')
+
+
+def prepare_folder(args: argparse.Namespace) -> None:
+    """Subcommand `folder`: anyone's own pictures."""
+    common.check_name(args.name)
+    from data_sources import image_folder
+
+    fractions = None
+    if args.val_fraction is not None or args.test_fraction is not None:
+        given = {'validation': args.val_fraction, 'test': args.test_fraction}
+        fractions = image_folder.Fractions(**{k: v for k, v in given.items() if v is not None})
+    source = image_folder.ImageFolder(args.source, args.name, fractions)
+    if source.loose:
+        print(f'Pictures outside class folders are left out: {", ".join(source.loose)}, ...')
+    if source.made:
+        print(f'{" and ".join(source.made)} are taken out of train, by a hash of the paths.')
+    for split, classes in source.absent.items():
+        if classes:
+            print(f'{split} has no pictures of {len(classes)} classes ({", ".join(classes[:3])}).')
+    _write(source, args)
+
+
+def _write(source, args: argparse.Namespace) -> dict[str, int]:
+    """Writes the set under a progress bar; reports, and returns the numbers of examples."""
+    from data_sources import picture_sets, sharded_writer
+
+    pictures = picture_sets.PictureSet(source, args.shorter_side)
+    with common.progress(pictures, 'pictures') as advance:
+        written = sharded_writer.prepare(pictures, args.data_dir, args.max_rejected, advance)
+    folder = args.data_dir / pictures.name
+    info, counts = common.read_info(folder / pictures.version)
+    kinds = collections.Counter()
+    for found in info.metadata['kinds'].values():
+        kinds.update(found)
+    rejected = sum(info.metadata['rejected'].values())
+    facts = [f'{count:,} {what}' for what, count in (*counts.items(), *kinds.items())]
+    facts += [f'{rejected} rejected, see {pictures.version}/rejected.jsonl'] * bool(rejected)
+    common.report(pictures.name, folder, written, facts)
+    recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
+    option = '' if pictures.name == 'imagenet2012' else f' --config.data.name={pictures.name}'
+    print(
+        f'Next: python train.py --config=configs/{recipe}.py --workdir=runs/{pictures.name}'
+        f'{option} --config.data.dir={args.data_dir}'
+    )
+    return counts
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text} is not a number 0, 1, 2, ...')
+    return int(text)
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or not 8 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f'{text} is not a number of pixels from 8 to 10000')
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not a share from 0 to below 1')
+    return value
+
+
+def add_commands(commands) -> None:
+    """Adds the subcommands `imagenet2012` and `folder` to argparse's subparsers."""
+    command = commands.add_parser('imagenet2012', help='ImageNet from its two official tar files')
+    command.description = (
+        'Prepares ImageNet (ILSVRC 2012) from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, '
+        'which are read as they are. Takes as much room again as they do (150 GB).'
+    )
+    command.add_argument(
+        '--source', type=common.path, required=True, help='folder with the tar files'
+    )
+    _add_options(command)
+    command.set_defaults(run=prepare_imagenet)
+
+    command = commands.add_parser('folder', help='your own pictures, in class folders')
+    command.description = (
+        'Prepares pictures in class folders (SOURCE/cat/1.jpg), or in class folders below train, '
+        'val and test (SOURCE/train/cat/1.jpg). Without a val folder, validation and test pictures '
+        'are taken out of train, the same ones each time.'
+    )
+    command.add_argument('--name', required=True, help='what to call it, e.g. pets')
+    command.add_argument(
+        '--source', type=common.path, required=True, help='folder with the class folders'
+    )
+    command.add_argument(
+        '--val_fraction',
+        type=_fraction,
+        help='share of each class that becomes validation, where there is no folder (default: 0.1)',
+    )
+    command.add_argument('--test_fraction', type=_fraction, help='the same for test (default: 0.1)')
+    _add_options(command)
+    command.set_defaults(run=prepare_folder)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        '--max_rejected',
+        type=_count,
+        default=0,
+        help='how many defective files may be left out (default: none)',
+    )
+    command.add_argument(
+        '--shorter_side',
+        type=_side,
+        metavar='N',
+        help='scale pictures to N pixels at their shorter side, once; the set is called NAME_N',
+    )
+    common.add_data_dir(command)

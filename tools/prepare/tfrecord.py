@@ -1,0 +1,37 @@
+"""prepare_data from_tfrecord: a data set that tfds has already written, in new files."""
+
+import argparse
+
+from tools.prepare import common
+
+
+def prepare_tfrecord(args: argparse.Namespace) -> None:
+    """Subcommand `from_tfrecord`: the same serialised examples, as ArrayRecord."""
+    from data_sources import sharded_writer, tfrecord  # slow to import; not for --help
+
+    source = tfrecord.TfrecordSet(args.source)
+    with common.progress(source, 'records') as advance:
+        written = sharded_writer.prepare(source, args.data_dir, advance=advance)
+    folder = args.data_dir / source.name
+    counts = common.read_info(folder / source.version)[1]
+    common.report(source.name, folder, written, [f'{count:,} {s}' for s, count in counts.items()])
+    print(f'Next: train with --config.data.name={source.name} --config.data.dir={args.data_dir}')
+
+
+def add_commands(commands) -> None:
+    """Adds the subcommand `from_tfrecord` to argparse's subparsers."""
+    command = commands.add_parser(
+        'from_tfrecord', help='a data set that tensorflow-datasets prepared as TFRecord'
+    )
+    command.description = (
+        'Takes over a prepared tfds data set, without TensorFlow and without decoding: the same '
+        'examples in files that can be read in any order. The source stays as it is.'
+    )
+    command.add_argument(
+        '--source',
+        type=common.path,
+        required=True,
+        help='its version folder, e.g. ~/tensorflow_datasets/imagenet2012/5.1.0',
+    )
+    common.add_data_dir(command)
+    command.set_defaults(run=prepare_tfrecord)
