@@ -29,3 +29,29 @@ def mnist_idx_dir() -> Path:
             f'needs the four MNIST idx files in {folder} (set SHARED_DATA to point elsewhere)'
         )
     return folder
+
+
+@pytest.fixture(scope='session')
+def digit_set(tmp_path_factory) -> Path:
+    """A data folder with the streamed set "pictures": 300 real digits as JPEGs of many sizes."""
+    from tests.support_pictures import digit_folder
+    from tools import prepare_data
+
+    folder = tmp_path_factory.mktemp('digit_set')
+    source = digit_folder(folder / 'source')
+    command = ['folder', '--name=pictures', f'--source={source}', f'--data_dir={folder}']
+    assert prepare_data.main(command) == 0
+    return folder
+
+
+@pytest.fixture(scope='session')
+def imagenet_set(tmp_path_factory) -> Path:
+    """A data folder with "imagenet2012": 200 real pictures for training, 50 for validation."""
+    from tests.support_pictures import imagenet_tars
+    from tools import prepare_data
+
+    folder = tmp_path_factory.mktemp('imagenet_set')
+    source = imagenet_tars(folder / 'source')
+    command = ['imagenet2012', f'--source={source}', f'--data_dir={folder}']
+    assert prepare_data.main(command) == 0
+    return folder

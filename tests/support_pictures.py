@@ -86,3 +86,28 @@ def imagenet_tars(
         ((f'ILSVRC2012_val_{number:08d}.JPEG', path.read_bytes()) for number, path in chosen),
     )
     return folder
+
+
+def digit_folder(folder: Path, per_class: int = 30) -> Path:
+    """Writes real handwritten digits as JPEGs of many sizes, in a folder for each class.
+
+    Some are grey, progressive, PNG files called .jpg or CMYK. The digits come with a requirement.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from data_sources import digits
+
+    source = digits.load('train')
+    for label in range(10):
+        chosen = np.flatnonzero(source.labels == label)[:per_class]
+        (folder / str(label)).mkdir(parents=True)
+        for number, index in enumerate(chosen):
+            size = (40 + 7 * (number % 9), 40 + 5 * (number % 7))
+            picture = Image.fromarray(source.images[index, ..., 0]).resize(size)
+            form, mode = ('JPEG', ('RGB', 'RGB', 'L', 'RGB', 'CMYK')[number % 5])
+            if number % 7 == 6:
+                form, mode = 'PNG', 'RGB'
+            options = {'progressive': number % 5 == 3, 'quality': 90} if form == 'JPEG' else {}
+            picture.convert(mode).save(folder / str(label) / f'{number}.jpg', form, **options)
+    return folder
