@@ -166,7 +166,8 @@ def _check_features(
     ):
         raise UserError(
             f'The data set in {builder.data_dir} cannot be held in memory: that takes an "image" '
-            f'in uint8 of one fixed size and a class "label", and it has {features}.'
+            f'in uint8 of one fixed size and a class "label", and it has {features}. Pictures of '
+            'any size are streamed with config.data.image_size, such as 224.'
         )
     return image.shape, tuple(label.names)
 

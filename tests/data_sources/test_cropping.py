@@ -76,7 +76,7 @@ def test_extreme_pictures(shape):
 
 
 def test_boxes_are_spread_as_the_paper_says():
-    """Area share uniform in (0.08, 1), log ratio uniform: of the boxes that fit a square at once."""
+    """Area share and log ratio uniform, in a picture that every box fits."""
     boxes = [crop_box(seed, 10_000, 10_000, scale=(0.08, 0.5)) for seed in range(2000)]
     area = [box.height * box.width / 1e8 for box in boxes]
     ratio = [np.log(box.width / box.height) for box in boxes]

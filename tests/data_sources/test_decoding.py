@@ -131,7 +131,7 @@ BROKEN = {
 
 @pytest.mark.parametrize('name', BROKEN)
 def test_what_is_broken_is_an_error(name):
-    with pytest.raises(DecodeError, match='pixels|cannot be decoded|not a picture'):
+    with pytest.raises(DecodeError, match=r'pixels|cannot be decoded|not a picture'):
         decoding.decode(BROKEN[name])
 
 
