@@ -4,12 +4,17 @@ What a batch holds follows from its number alone. An element of Grain's data set
 or a part of a large one: Grain's own work per element is then shared by hundreds of pictures.
 """
 
+import contextlib
 import dataclasses
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import grain
+import grain.experimental
 import numpy as np
 from absl import flags
 
@@ -20,6 +25,7 @@ from data_sources.records import Record, RecordSource
 from errors import UserError
 
 _PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
+_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # training/preemption.py
 _TRIES = 100  # records looked at in place of one that does not decode
 
 
@@ -175,9 +181,35 @@ def dataset(
     if workers:
         _mark_flags_parsed()
         loaded = loaded.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1), _end_with
         )
     return loaded if parts == 1 else loaded.batch(parts, batch_fn=_joined)
+
+
+def sent_ahead(batches: grain.IterDataset, send: Callable[[dict], Any], count: int) -> Iterator:
+    """Yields send(batch) for each batch, done ahead by a thread behind a queue of `count`."""
+    ahead = grain.experimental.ThreadPrefetchIterDataset(
+        batches.map(send), prefetch_buffer_size=count
+    )
+    with contextlib.closing(iter(ahead)) as found:
+        # The thread passes its mask on to the worker processes that it starts. Ctrl-C and a
+        # scheduler's notice reach them as well, but the run still needs them to end its step.
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _NOTICES)
+        try:
+            found.start_prefetch()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        yield from found
+
+
+def _end_with(*_: int) -> None:
+    """Ends this worker process when the process that started it is gone, killed perhaps."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Where a split lives while it is used: whole on the devices, or on the host, sent by the batch."""
 
-import contextlib
 from collections.abc import Iterator
 
 import jax
@@ -42,8 +41,8 @@ class Placement:
         """Yields training batches start_step, ... on the devices, for ever."""
         place = (jax.process_index(), jax.process_count())
         if self.streamed:
-            stream = input_pipeline.train_stream(self._config, self._split, start_step, *place)
-            yield from self._sent_ahead(stream)
+            batches = input_pipeline.train_stream(self._config, self._split, start_step, *place)
+            yield from self._sent_ahead(batches)
         plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
         yield from map(self._placed, plan)
 
@@ -61,14 +60,10 @@ class Placement:
         else:
             yield from map(self._placed, plan)
 
-    def _sent_ahead(self, stream) -> Iterator[dict]:
-        """Sends batches from a thread of their own, behind a bounded queue."""
-        from grain.experimental import ThreadPrefetchIterDataset  # half a second to import
+    def _sent_ahead(self, batches) -> Iterator[dict]:
+        from data_sources import stream  # half a second to import
 
-        sent = stream.map(self._runner.split)
-        ahead = ThreadPrefetchIterDataset(sent, prefetch_buffer_size=self._config.data.prefetch)
-        with contextlib.closing(iter(ahead)) as batches:
-            yield from batches
+        return stream.sent_ahead(batches, self._runner.split, self._config.data.prefetch)
 
     def _placed(self, batch: dict) -> dict:
         """A batch of indices on the devices, with its images unless those are there."""
