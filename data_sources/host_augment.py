@@ -29,7 +29,6 @@ import numpy as np
 
 from data_sources import host_ops
 from data_sources.draws import Draws
-from errors import UserError
 
 IMAGENET_MEAN = (124, 116, 104)
 BLACK = (0, 0, 0)
@@ -49,9 +48,6 @@ class Settings:
       op_probability: randaugment: that an operation drawn is applied.
       color_jitter: largest change of brightness, contrast, saturation (relative), hue (turns).
       flip: probability of mirroring left to right.
-
-    Raises:
-      UserError: color_jitter is not four such numbers.
     """
 
     policy: str = 'none'
@@ -62,21 +58,9 @@ class Settings:
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     flip: float = 0.0
 
-    def __post_init__(self):
-        jitter = self.color_jitter
-        if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
-            raise UserError(
-                'config.augment.color_jitter must be four numbers from 0 up (brightness, contrast, '
-                f'saturation, hue), the last at most 0.5, not {jitter}.'
-            )
-
     @classmethod
     def of(cls, config) -> 'Settings':
-        """Returns the settings of `config.augment`.
-
-        Raises:
-          UserError: color_jitter is not four numbers in range.
-        """
+        """Returns the settings of `config.augment`."""
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
 
 

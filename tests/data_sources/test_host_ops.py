@@ -41,6 +41,13 @@ def add_to_dark(picture, amount):
     return picture.point([min(255, v + amount) if v < 128 else v for v in range(256)] * 3)
 
 
+def turn_hue(picture, turns):
+    h, s, v = picture.convert('HSV').split()
+    # As torchvision's adjust_hue: 255 steps to a turn, towards zero, and around.
+    h = h.point([(value + int(turns * 255)) % 256 for value in range(256)])
+    return Image.merge('HSV', (h, s, v)).convert('RGB')
+
+
 CHANGES = (-1.0, -0.9, -0.37, 0.0, 0.41, 0.99)
 # name -> (Pillow's, values)
 PILLOW = {
@@ -55,6 +62,7 @@ PILLOW = {
     'contrast': (enhance('Contrast'), CHANGES),
     'color': (enhance('Color'), CHANGES),
     'sharpness': (enhance('Sharpness'), CHANGES),
+    'hue': (turn_hue, (-0.5, -0.13, 0.0, 0.1, 0.3, 0.5)),
     'rotate': (lambda p, v: p.rotate(v, BILINEAR, fillcolor=FILL), (-135, -30, 0, 7.3, 90, 135)),
     'shear_x': (affine(lambda v: (1, v, 0, 0, 1, 0)), (-0.99, -0.1, 0, 0.3)),
     'shear_y': (affine(lambda v: (1, 0, 0, v, 1, 0)), (-0.99, -0.1, 0, 0.3)),
