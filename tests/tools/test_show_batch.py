@@ -1,0 +1,239 @@
+"""Contact sheets: the files, and that their pixels are what they are said to be."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+import input_pipeline
+from configs import schema
+from data_sources import digits, host_augment
+from data_sources.draws import Draws
+from tests import support
+from tests.conftest import SHARED_DATA
+from tools import show_batch
+from tools.contact_sheet import LINE, MARGIN
+from training import command
+
+DIGITS = '--config=configs/digits_lenet.py'
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE = 32
+
+
+def run(*arguments):
+    assert show_batch.main(list(map(str, arguments))) == 0
+
+
+def read(path):
+    with Image.open(path) as picture:
+        assert picture.format == 'PNG'
+        return np.asarray(picture)
+
+
+def tiles(sheet, side, rows, columns, lines=1):
+    """Cuts a sheet of pictures [side, side] into [rows, columns, side, side, 3]."""
+    factor = max(1, 112 // side)
+    down, right = side * factor + lines * LINE + MARGIN, side * factor + MARGIN
+    assert sheet.shape == (2 * MARGIN + LINE + rows * down, MARGIN + columns * right, 3)
+    cut = np.zeros((rows, columns, side, side, 3), np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        top, left = 2 * MARGIN + LINE + row * down, MARGIN + column * right
+        tile = sheet[top : top + side * factor, left : left + side * factor]
+        cut[row, column] = tile[::factor, ::factor]
+        np.testing.assert_array_equal(tile, cut[row, column].repeat(factor, 0).repeat(factor, 1))
+    return cut
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    """A data set of 40 real photographs in two classes, and a configuration that streams it."""
+    files = sorted((SHARED_DATA / 'imagenet_sample').glob('*.JPEG'))[:40]
+    if not files:
+        pytest.skip(f'needs {SHARED_DATA}/imagenet_sample (set SHARED_DATA to point elsewhere)')
+    root = tmp_path_factory.mktemp('data')
+    folder = root / 'photographs' / '1.0.0'
+    folder.mkdir(parents=True)
+    splits = {'train': files[:30], 'validation': files[30:35], 'test': files[35:]}
+    infos = []
+    for split, members in splits.items():
+        path = folder / f'photographs-{split}.array_record-00000-of-00001'
+        with contextlib.closing(
+            array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+        ) as writer:
+            for number, file in enumerate(members):
+                writer.write(serialised(file.read_bytes(), number % 2))
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=[len(members)], num_bytes=1))
+    features = tfds.features.FeaturesDict(
+        {
+            'image': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
+            'label': tfds.features.ClassLabel(names=['even', 'odd']),
+        }
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=features, split_infos=infos, version='1.0.0', check_data=False
+    )
+    return support.write_config(
+        root, data__name='photographs', data__dir=str(root), data__image_size=SIDE,
+        data__mean=MEAN, data__std=STD, model__name='resnet18', model__stem='cifar',
+        batch_size=10, augment__flip=0.5,
+    )  # fmt: skip
+
+
+def serialised(encoded, label):
+    feature = {
+        'image': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[encoded])),
+        'label': tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[label])),
+    }
+    features = tf_feature_pb2.Features(feature=feature)
+    return tf_example_pb2.Example(features=features).SerializeToString()
+
+
+def first_batch(config_file, split='train'):
+    return next(iter(input_pipeline.batches(schema.from_arguments(str(config_file), []), split)))
+
+
+# --- sets in memory ---------------------------------------------------------------------------
+
+
+def test_batch_is_what_the_pipeline_gives(tmp_path, capsys):
+    off = [f'--config.augment.{name}=0' for name in ('shift', 'rotate', 'scale')]
+    run(DIGITS, f'--out={tmp_path}', '--step=3', '--count=11', *off)
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / 'batch.png')]
+    config = schema.from_arguments('configs/digits_lenet.py', [])
+    batch = next(input_pipeline.batches(config, 'train', 3))
+    found = tiles(read(tmp_path / 'batch.png'), 28, 2, 8).reshape(16, 28, 28, 3)
+    np.testing.assert_array_equal(found[:11], batch['image'][:11].repeat(3, -1))
+    assert (found[11:] == 255).all(), 'only as many as were asked for'
+
+
+def test_validation_is_plain_and_alone(tmp_path):
+    run(DIGITS, f'--out={tmp_path}', '--split=validation', '--count=8')
+    assert [path.name for path in tmp_path.iterdir()] == ['batch.png']
+    found = tiles(read(tmp_path / 'batch.png'), 28, 1, 8)[0]
+    np.testing.assert_array_equal(found, digits.load('validation').images[:8].repeat(3, -1))
+
+
+def test_what_is_on_has_a_sheet(tmp_path):
+    run(DIGITS, f'--out={tmp_path}', '--count=3')
+    assert {path.name for path in tmp_path.iterdir()} == {'batch.png', 'affine.png'}
+    config = schema.from_arguments('configs/digits_lenet.py', [])
+    plain = next(input_pipeline.batches(config, 'train'))['image'][:3].repeat(3, -1)
+    found = tiles(read(tmp_path / 'affine.png'), 28, 3, 7)
+    np.testing.assert_array_equal(found[:, 0], plain)
+    assert len({tile.tobytes() for tile in found[0]}) == 7, 'every visit differs'
+    # The first visit is the one that the first batch shows.
+    batch = tiles(read(tmp_path / 'batch.png'), 28, 1, 3)[0]
+    np.testing.assert_array_equal(found[:, 1], batch)
+
+
+def test_all_adds_what_is_off(tmp_path):
+    off = [f'--config.augment.{name}=0' for name in ('shift', 'rotate', 'scale')]
+    run(DIGITS, f'--out={tmp_path}', '--count=2', '--all', *off)
+    affine = tiles(read(tmp_path / 'affine.png'), 28, 2, 7)
+    assert (affine[:, 0] != affine[:, 1]).any()
+
+
+# --- streamed sets ----------------------------------------------------------------------------
+
+
+def test_flip_sheet_mirrors(streamed, tmp_path):
+    run(f'--config={streamed}', f'--out={tmp_path}')
+    assert {path.name for path in tmp_path.iterdir()} == {'batch.png', 'crop.png', 'flip.png'}
+    found = tiles(read(tmp_path / 'flip.png'), SIDE, 4, 7)
+    mirrored = 0
+    for plain, *visits in found:
+        for tile in visits:
+            same, flipped = (tile == plain).all(), (tile == plain[:, ::-1]).all()
+            assert same != flipped
+            mirrored += flipped
+    assert 0 < mirrored < 24
+    # What is not on is not on the sheet: crops of other places are.
+    crops = tiles(read(tmp_path / 'crop.png'), SIDE, 4, 7)
+    np.testing.assert_array_equal(crops[:, 0], found[:, 0])
+    assert len({tile.tobytes() for tile in crops[0]}) == 7
+
+
+def test_streamed_batch_is_what_the_pipeline_gives(streamed, tmp_path):
+    run(f'--config={streamed}', f'--out={tmp_path}', '--count=8')
+    found = tiles(read(tmp_path / 'batch.png'), SIDE, 1, 8)[0]
+    np.testing.assert_array_equal(found, first_batch(streamed)['image'][:8])
+
+
+def test_policy_sheet_is_host_augment_of_the_centre(streamed, tmp_path):
+    options = ('--config.augment.policy=randaugment', '--config.augment.flip=0', '--config.seed=5')
+    run(f'--config={streamed}', f'--out={tmp_path}', '--count=2', *options)
+    found = tiles(read(tmp_path / 'randaugment.png'), SIDE, 2, 7)
+    config = schema.from_arguments(str(streamed), list(options))
+    settings = host_augment.Settings(policy='randaugment')
+    index = next(iter(input_pipeline.batches(config, 'train')))['index'].tolist()
+    for row, visit in np.ndindex(2, 6):
+        draws = Draws(5, 'augment', visit, index[row])
+        expected = host_augment.augment(np.ascontiguousarray(found[row, 0]), draws, settings)
+        np.testing.assert_array_equal(found[row, 1 + visit], expected)
+
+
+def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
+    run(f'--config={streamed}', f'--out={tmp_path}', '--all')
+    names = {path.stem for path in tmp_path.iterdir()}
+    assert names == {
+        'batch', 'crop', *show_batch.ON_HOST, *show_batch.ON_DEVICE,
+        'operations_randaugment', 'operations_trivialaugment',
+    }  # fmt: skip
+    rand = tiles(read(tmp_path / 'operations_randaugment.png'), SIDE, 15, 5)
+    plain = rand[0, 0]
+    order = [entry.operation for entry in host_augment.RANDAUGMENT]
+    invert = rand[order.index('invert')]
+    np.testing.assert_array_equal(invert[1], 255 - plain)
+    assert (invert[2:] == 255).all(), 'an operation without strengths is shown once'
+    shift = rand[order.index('translate_x_share'), 3]  # by half of 0.45
+    np.testing.assert_array_equal(shift[:, 7:], plain[:, :-7])
+    tiles(read(tmp_path / 'operations_trivialaugment.png'), SIDE, 14, 5)
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            ['--split=trian'],
+            '--split=trian must be one of train, validation. Did you mean "train"?',
+        ),
+        (['--split=test'], 'The test split is read once'),
+        (['--step=-1'], '--step=-1 must be at least 0'),
+        (['--step=100000'], '--step=100000: the train split has the batches 0 .. '),
+        (['--split=validation', '--step=1'], 'the validation split has the batches 0 .. 0'),
+        (['--count=0'], '--count=0 must be at least 1'),
+        (['--config.augment.shfit=1'], 'config.augment.shift'),
+        (['--config.data.name=nothing'], 'is not prepared'),
+        (['--size=3'], '--size=3 is not an option of -m tools.show_batch'),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, message):
+    arguments = [DIGITS, f'--out={tmp_path}/new', f'--config.data.dir={tmp_path}', *arguments]
+    assert command.call(show_batch.main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert message in error
+    assert error.count('\n') == 1
+    assert not (tmp_path / 'new').exists()
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    own = tmp_path / 'affine.png'
+    own.write_text('mine')
+    assert command.call(show_batch.main, [DIGITS, f'--out={tmp_path}']) == 2
+    assert f'{own} exists already' in capsys.readouterr().err
+    assert own.read_text() == 'mine'
+    assert list(tmp_path.iterdir()) == [own]
+
+
+def test_a_folder_that_cannot_be(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert command.call(show_batch.main, [DIGITS, f'--out={tmp_path}/file']) == 2
+    assert 'error: Cannot write' in capsys.readouterr().err
