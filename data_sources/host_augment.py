@@ -121,6 +121,12 @@ RANDAUGMENT = (
     Entry('translate_y_share', lambda share: 0.45 * share, signed=True),
 )
 
+# Policy -> its table, and the colour of what its movements uncover.
+POLICIES = {
+    'randaugment': (RANDAUGMENT, IMAGENET_MEAN),
+    'trivialaugment': (TRIVIALAUGMENT, BLACK),
+}
+
 
 def augment(image: np.ndarray, draws: Draws, settings: Settings) -> np.ndarray:
     """Returns the image, augmented as drawn.
@@ -133,7 +139,7 @@ def augment(image: np.ndarray, draws: Draws, settings: Settings) -> np.ndarray:
     Returns:
       uint8, same shape, C-contiguous; it may be `image` itself, and may be read-only.
     """
-    if settings.flip and draws.happens(settings.flip):
+    if draws.happens(settings.flip):
         image = host_ops.flip(image)
     if settings.policy == 'randaugment':
         image = rand_augment(image, draws, settings)
@@ -144,21 +150,23 @@ def augment(image: np.ndarray, draws: Draws, settings: Settings) -> np.ndarray:
 
 def trivial_augment(image: np.ndarray, draws: Draws) -> np.ndarray:
     """Applies one operation of TRIVIALAUGMENT; images as in `augment`."""
-    entry = TRIVIALAUGMENT[draws.integer(len(TRIVIALAUGMENT))]
+    table, fill = POLICIES['trivialaugment']
+    entry = table[draws.integer(len(table))]
     share = draws.integer(BINS) / (BINS - 1)
-    return entry.apply(image, share, draws.happens(0.5), BLACK)
+    return entry.apply(image, share, draws.happens(0.5), fill)
 
 
 def rand_augment(image: np.ndarray, draws: Draws, settings: Settings) -> np.ndarray:
     """Applies settings.layers operations of RANDAUGMENT; images as in `augment`."""
+    table, fill = POLICIES['randaugment']
     for _ in range(settings.layers):
-        entry = RANDAUGMENT[draws.integer(len(RANDAUGMENT))]
+        entry = table[draws.integer(len(table))]
         if not draws.happens(settings.op_probability):
             continue
         level = settings.magnitude
         if settings.magnitude_std:
             level = min(max(level + settings.magnitude_std * draws.normal(), 0.0), LEVELS)
-        image = entry.apply(image, level / LEVELS, draws.happens(0.5), IMAGENET_MEAN)
+        image = entry.apply(image, level / LEVELS, draws.happens(0.5), fill)
     return image
 
 

@@ -172,7 +172,9 @@ def sheets(shown: Shown, everything: bool):
                 alone = only(shown.config, fields or usual)
                 yield name, lambda a=augmented, n=name, c=alone: visits_sheet(shown, n, a(shown, c))
     if shown.streamed and everything:
-        for policy in ('randaugment', 'trivialaugment'):
+        from data_sources import host_augment
+
+        for policy in host_augment.POLICIES:
             yield f'operations_{policy}', lambda p=policy: operations_sheet(shown, p)
 
 
@@ -299,13 +301,16 @@ def operations_sheet(shown: Shown, policy: str) -> 'Sheet':
     from data_sources import host_augment
     from tools.contact_sheet import Sheet, Tile
 
-    table = getattr(host_augment, policy.upper())
+    table, fill = host_augment.POLICIES[policy]
     image, rows = plain(shown)[0], []
     for entry in table:
         row = [Tile(image, ('plain',))]
         shares = (-1.0, -0.5, 0.5, 1.0) if entry.signed else (0.25, 0.5, 0.75, 1.0)
-        for share in shares if entry.value(1.0) != entry.value(0.0) else (1.0,):
-            done = entry.apply(image, abs(share), share < 0, host_augment.IMAGENET_MEAN)
+        if entry.value(1.0) == entry.value(0.0):  # an operation without strengths
+            row.append(Tile(entry.apply(image, 1.0, False, fill), (entry.operation,)))
+            shares = ()
+        for share in shares:
+            done = entry.apply(image, abs(share), share < 0, fill)
             value = entry.value(abs(share)) * (-1 if share < 0 else 1)
             row.append(Tile(done, (f'{entry.operation} {value:.3g}',)))
         rows.append(row)
