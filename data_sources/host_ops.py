@@ -2,23 +2,19 @@
 
 Each is what Pillow makes of the picture, byte for byte: `ImageOps`, `ImageEnhance`,
 `Image.transform`, `Image.rotate` are the definitions, as they are in the published policies. Where
-a table of 256 values (cv2.LUT), a filter or a copy of OpenCV's gives the same bytes in half of the
-time or less, it stands in.
+NumPy, or a table of 256 values, gives the same bytes in half of the time or less, it stands in.
 
 All are functions of (image, value, fill). They never change the image that they are given, but may
 return it, and what they return may be read-only. `fill` is the colour (R, G, B) of what a movement
 uncovers. Rotation and shear are bilinear; translation is by whole pixels.
 """
 
-import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 Colour = tuple[int, int, int]
 
 _RAMP = np.arange(256, dtype=np.uint8)
-# Pillow's ImageFilter.SMOOTH.
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def identity(image: np.ndarray, value: float = 0.0, fill: Colour = (0, 0, 0)) -> np.ndarray:
@@ -28,7 +24,10 @@ def identity(image: np.ndarray, value: float = 0.0, fill: Colour = (0, 0, 0)) ->
 
 def flip(image: np.ndarray, value: float = 0.0, fill: Colour = (0, 0, 0)) -> np.ndarray:
     """Mirrors left to right."""
-    return cv2.flip(image, 1)
+    mirrored = np.empty_like(image)
+    for channel in range(3):  # four times as fast as all three at once
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored
 
 
 # --- each value by itself ---------------------------------------------------------------------
@@ -46,25 +45,30 @@ def posterize(image: np.ndarray, bits: float, fill: Colour = (0, 0, 0)) -> np.nd
 
 def solarize(image: np.ndarray, threshold: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
     """Inverts the values at or above the threshold, 0 .. 256 (ImageOps.solarize)."""
-    return cv2.LUT(image, np.where(threshold > _RAMP, _RAMP, ~_RAMP))
+    return _mapped(image, np.where(threshold > _RAMP, _RAMP, ~_RAMP))
 
 
 def solarize_add(image: np.ndarray, amount: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
     """Adds `amount`, 0 .. 128, to the values below 128 (Cubuk et al. 2019, code)."""
-    raised = _RAMP + min(int(amount), 128) * (_RAMP < 128)
-    return cv2.LUT(image, np.minimum(raised, 255).astype(np.uint8))
+    return image + (image < 128) * np.uint8(amount)
 
 
 def brightness(image: np.ndarray, change: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
     """Multiplies by 1 + change, at least 0 (ImageEnhance.Brightness): -1 gives black."""
-    return cv2.LUT(image, _blended_table(0, 1.0 + change))
+    return _mapped(image, _blended_table(0, 1.0 + change))
 
 
 def contrast(image: np.ndarray, change: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
     """Multiplies the distance from the mean grey by 1 + change (ImageEnhance.Contrast)."""
     counts = Image.fromarray(image).convert('L').histogram()
     mean = np.dot(counts, np.arange(256)) / (image.shape[0] * image.shape[1])
-    return cv2.LUT(image, _blended_table(int(mean + 0.5), 1.0 + change))
+    return _mapped(image, _blended_table(int(mean + 0.5), 1.0 + change))
+
+
+def _mapped(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Returns table[image], for uint8 [256]: bytes.translate is twice as fast as indexing."""
+    mapped = image.tobytes().translate(table.tobytes())
+    return np.frombuffer(mapped, np.uint8).reshape(image.shape)
 
 
 def _blended_table(grey: int, factor: float) -> np.ndarray:
@@ -100,12 +104,27 @@ def sharpness(image: np.ndarray, change: float, fill: Colour = (0, 0, 0)) -> np.
 
     The pixels at the border have no smoothed value, and stay.
     """
-    # A thirteenth of an integer is never half-way between two, so that rounding has no ties.
-    smooth = cv2.filter2D(image, -1, _SMOOTH)
-    smooth[[0, -1]] = image[[0, -1]]
-    smooth[:, [0, -1]] = image[:, [0, -1]]
-    blended = Image.blend(Image.fromarray(smooth), Image.fromarray(image), 1.0 + change)
-    return np.asarray(blended)
+    smooth = image.copy()
+    smooth[1:-1, 1:-1] = _smoothed(image)
+    # As grey pictures three times as wide, which Pillow need not pad to four channels.
+    blended = Image.blend(_flat(smooth), _flat(image), 1.0 + change)
+    return np.asarray(blended).reshape(image.shape)
+
+
+def _smoothed(image: np.ndarray) -> np.ndarray:
+    """Mean of 3x3 pixels, the middle one counting five times (ImageFilter.SMOOTH), uint16.
+
+    [height - 2, width - 2, 3]. A thirteenth of an integer is never half-way between two, so that
+    rounding has no ties.
+    """
+    wide = image.astype(np.uint16)
+    columns = wide[:-2] + wide[1:-1] + wide[2:]
+    total = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:] + 4 * wide[1:-1, 1:-1]
+    return (total + 6) // 13
+
+
+def _flat(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image.reshape(image.shape[0], -1))
 
 
 def hue(image: np.ndarray, turns: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
@@ -171,10 +190,13 @@ def translate_y_share(image: np.ndarray, share: float, fill: Colour = (0, 0, 0))
 
 
 def _shifted(image, right, down, fill):
-    height, width = image.shape[:2]
-    right, down = np.clip(right, -width, width).item(), np.clip(down, -height, height).item()
-    kept = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
-    if not kept.size:
-        return np.broadcast_to(np.array(fill, np.uint8), image.shape).copy()
-    frame = (max(down, 0), max(-down, 0), max(right, 0), max(-right, 0))
-    return cv2.copyMakeBorder(kept, *frame, cv2.BORDER_CONSTANT, value=fill)
+    height, width, _ = image.shape
+    # Row by row: much faster than pixel by pixel.
+    moved = np.empty((height, 3 * width), np.uint8)
+    moved[:] = np.tile(np.array(fill, np.uint8), width)
+    moved = moved.reshape(image.shape)
+    if abs(right) < width and abs(down) < height:
+        kept = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+        top, left = max(down, 0), max(right, 0)
+        moved[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
+    return moved
