@@ -21,6 +21,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 def config(folder, **values):
     result = base.get_config()
     result.data.name, result.data.dir = 'pictures', str(folder)
+    result.augment.flip = 0.5
     with result.ignore_type():
         result.data.image_size = 32
         for name, value in values.items():
@@ -65,6 +66,8 @@ def expected(digit_set):
                 draws, frame.height, frame.width, 32, (0.08, 1.0), (0.75, 4 / 3)
             )
             image = cropping.decode_crop(record.image, frame, box, 32)
+            if Draws(3, 'augment', visit, example).happens(0.5):
+                image = image[:, ::-1]
             for name, value in zip(batch, (image, record.label, example, visit), strict=True):
                 batch[name].append(value)
         arrays = {name: np.array(column, np.int32) for name, column in batch.items()}
