@@ -27,7 +27,6 @@ def switches(config) -> dict[str, Any]:
         'flip': augment.flip > 0 and not _streamed(config),
         'mixup': augment.mixup > 0,
         'cutmix': augment.cutmix > 0,
-        'pair_distance': pair_distance(config),
         'erase': augment.erase_mode if augment.erase else '',
     }
 
@@ -45,15 +44,6 @@ def strengths(config) -> dict[str, float]:
 def mixes(config) -> bool:
     """Whether pairs of training images are mixed."""
     return bool(config.augment.mixup or config.augment.cutmix)
-
-
-def pair_distance(config) -> int:
-    """Returns how far apart in the batch the partners are whose images are mixed.
-
-    With data.repeats neighbours are the same picture. This far apart, the smallest power of two
-    that is enough, they are not.
-    """
-    return 1 << (config.data.repeats - 1).bit_length()
 
 
 def check(config) -> None:

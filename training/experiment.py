@@ -73,14 +73,13 @@ def check_devices(config, devices: int) -> None:
             f'config.batch_size={config.batch_size} is not divisible by {devices} devices{per}: '
             f'choose {lower} or {lower + unit}, or set config.devices.'
         )
-    block = 2 * augment_config.pair_distance(config)
-    if augment_config.mixes(config) and config.batch_size % (block * devices):
-        unit = math.lcm(block, config.accumulate) * devices
+    if augment_config.mixes(config) and config.batch_size % (2 * devices):
+        unit = math.lcm(2, config.accumulate) * devices
         lower = max(config.batch_size // unit * unit, unit)
         raise UserError(
             'config.augment.mixup and config.augment.cutmix mix pairs of examples within a device, '
-            f'so that its part of config.batch_size={config.batch_size} has to be a multiple of '
-            f'{block}: for {devices} devices choose {lower} or {lower + unit}, or set '
+            f'and {devices} devices do not get an even part each of '
+            f'config.batch_size={config.batch_size}: choose {lower} or {lower + unit}, or set '
             'config.devices.'
         )
 

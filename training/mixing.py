@@ -1,9 +1,9 @@
 """mixup and CutMix on the device: two images of the batch, and their labels, become a mixture.
 
-Partners are `distance` apart in the global batch: of each 2 x distance consecutive examples, the
-first half and the second. So no image leaves its device, as long as every device's part is whole
-blocks. What is drawn is keyed by (seed, epoch, example) of the pair's first member: it does not
-depend on how the batch is spread.
+Examples 2k and 2k + 1 of the global batch are each other's partner, so that no image leaves its
+device where every device's part is even. What is drawn is keyed by (seed, epoch, example) of the
+pair's first member: it does not depend on how the batch is spread. (input_pipeline keeps the visits
+of an example apart that comes several times in a batch.)
 """
 
 import jax
@@ -12,43 +12,35 @@ import jax.numpy as jnp
 from training import rng
 
 
-def swapped(array, distance: int = 1):
+def swapped(array):
     """Returns the array [batch, ...] with each row in its partner's place."""
-    blocks = array.reshape(-1, 2, distance, *array.shape[1:])
-    return blocks[:, ::-1].reshape(array.shape)
+    return array.reshape(-1, 2, *array.shape[1:])[:, ::-1].reshape(array.shape)
 
 
-def _of_first(array, distance: int):
-    """Returns the array [batch] with each pair's first member in both places."""
-    blocks = array.reshape(-1, 2, distance)
-    return jnp.broadcast_to(blocks[:, :1], blocks.shape).reshape(array.shape)
-
-
-def mixed(images, batch, hyper, mixup: bool, cutmix: bool, distance: int = 1):
+def mixed(images, batch, hyper, mixup: bool, cutmix: bool):
     """Returns (images, {'other_label' int32 [batch], 'share' float32 [batch]}).
 
     Both members of a pair keep the same share of themselves and get the rest from the other. A pair
     of which one is masked is left alone, with a share of 1.
 
     Args:
-      images: float32 [batch, height, width, channels]; batch is a multiple of 2 x distance.
+      images: float32 [batch, height, width, channels]; batch is even.
       batch: 'label', 'index', 'epoch' int32 [batch] and 'mask' float32 [batch].
       hyper: 'seed'; 'mixup' and 'cutmix', the parameter of Beta, of those that are on;
         'mix_probability', of a pair being mixed; 'cutmix_share', of CutMix where both are on.
       mixup: Zhang et al. 2018, "mixup: beyond empirical risk minimization": pixels are averaged.
       cutmix: Yun et al. 2019, "CutMix: regularization strategy to train strong classifiers with
         localizable features": a box of pixels is the other's.
-      distance: between partners.
     """
     _, height, width, _ = images.shape
-    first = (_of_first(batch[name], distance) for name in ('epoch', 'index'))
+    first = (jnp.repeat(batch[name][::2], 2) for name in ('epoch', 'index'))
     keys = rng.for_each(hyper['seed'], 'mix', *first)
     own, share = jax.vmap(lambda key: _draw(key, height, width, hyper, mixup, cutmix))(keys)
-    real = batch['mask'] * swapped(batch['mask'], distance) > 0
+    real = batch['mask'] * swapped(batch['mask']) > 0
     own, share = jnp.where(real[:, None, None], own, 1.0)[..., None], jnp.where(real, share, 1.0)
     # With a weight of exactly 0 or 1 this is exactly one of the two pixels.
-    images = own * images + (1 - own) * swapped(images, distance)
-    return images, {'other_label': swapped(batch['label'], distance), 'share': share}
+    images = own * images + (1 - own) * swapped(images)
+    return images, {'other_label': swapped(batch['label']), 'share': share}
 
 
 def _draw(key, height, width, hyper, mixup, cutmix):

@@ -33,8 +33,7 @@ class StepSpec:
       mean, std: of pixels in [0, 1], per channel.
       augment: whether training images are warped.
       crop, flip: whether they are cropped out of a padded image, and mirrored.
-      mixup, cutmix: whether pairs of them are mixed, and how.
-      pair_distance: between partners in the global batch.
+      mixup, cutmix: whether and how pairs of them are mixed.
       erase: what fills the box that is erased: 'noise', 'zero' or '' (nothing is erased).
       accumulate: micro-batches per update.
       ema: whether averaged weights are kept.
@@ -57,7 +56,6 @@ class StepSpec:
     flip: bool = False
     mixup: bool = False
     cutmix: bool = False
-    pair_distance: int = 1
     erase: str = ''
     accumulate: int = 1
     ema: bool = False
@@ -111,9 +109,7 @@ def _training_part(spec, batch, hyper) -> dict:
         images = augment.flip(images, *who, hyper['flip'])
     images = standardised(spec, images)
     if spec.mixup or spec.cutmix:
-        images, mixture = mixing.mixed(
-            images, batch, hyper, spec.mixup, spec.cutmix, spec.pair_distance
-        )
+        images, mixture = mixing.mixed(images, batch, hyper, spec.mixup, spec.cutmix)
         part |= mixture
     if spec.erase:
         images = augment.erase(images, *who, hyper['erase'], spec.erase == 'noise')
