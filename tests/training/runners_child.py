@@ -44,6 +44,10 @@ FROZEN = frozenset(
     {'conv1/kernel', 'conv1/bias', 'norm1/scale', 'norm1/bias', 'norm1/mean', 'norm1/var'}
 )
 FACTORS = {'conv2/kernel': 0.5, 'conv2/bias': 0.5, 'head/kernel': 4.0}
+# All that is done to images besides the affine map, and how strongly.
+MIXED = {'crop': True, 'flip': True, 'mixup': True, 'cutmix': True, 'erase': 'noise'}
+MIXING = {'crop': 2, 'flip': 0.5, 'mixup': 0.4, 'cutmix': 1.0, 'erase': 0.5,
+          'mix_probability': 0.9, 'cutmix_share': 0.5}  # fmt: skip
 RESULTS = {}
 
 
@@ -215,6 +219,30 @@ def partitioned(data):
         note(f'{kind}_{"sync" if sync else "own"}', found)
 
 
+def mixtures(data):
+    """Mixed images with either loss: runners, lanes, micro-batches; pairs of which one is masked."""
+    strengths = {name: np.float32(value) for name, value in MIXING.items()}
+    hypers = [hyper_of(lane) | strengths for lane in LANES]
+    hypers[0]['mixup'] = np.float32(1.0)
+    firsts = [start_of('lenet', lane) for lane in LANES]
+    batch = batch_of(MASKS['masked'])
+    for loss in ('softmax', 'bce'):
+        spec = dataclasses.replace(spec_of('lenet', **MIXED), task=Classification(10, loss))
+        alone = jax.jit(functools.partial(step.train_step, spec))
+        record(f'mixed/{loss}/jit', outcome(*alone(firsts[1], hypers[1], batch, data)))
+        for kind in KINDS:
+            runner = Runner(spec, kind, jax.devices())
+            first, hyper = runner.replicate(firsts[1]), runner.replicate(hypers[1])
+            found = runner.train(first, hyper, runner.split(batch), runner.replicate(data))
+            record(f'mixed/{loss}/{kind}', outcome(*found))
+    together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
+    found = jax.tree.map(lambda x: x[1], together(*stacked, batch, data))
+    record('mixed/bce/vmap', outcome(*found))
+    parts = jax.jit(functools.partial(step.train_step, dataclasses.replace(spec, accumulate=4)))
+    record('mixed/bce/accumulate', outcome(*parts(firsts[1], hypers[1], batch, data)))
+
+
 def evaluations():
     split = digits.load('test')
     data = {'image': split.images, 'label': split.labels}
@@ -251,8 +279,8 @@ def randomness():
     white = {'image': np.full((BATCH, *pixels), 255, np.uint8), 'label': np.arange(BATCH)}
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, *pixels)).astype(np.uint8)
     batch = batch_of(MASKS['full'])
-    hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2)
-    spec = probe.spec(BATCH, augment=True)
+    hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2, **MIXING)
+    spec = probe.spec(BATCH, augment=True, **MIXED)
     for kind, devices in [('pmap', 1), *itertools.product(KINDS, SOME)]:
         look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
         found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)
@@ -310,6 +338,7 @@ def main():
     data['image'][BATCH] = 255
     updates(data)
     partitioned(data)
+    mixtures(data)
     evaluations()
     randomness()
     compiled_step(data)
