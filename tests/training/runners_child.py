@@ -220,27 +220,36 @@ def partitioned(data):
 
 
 def mixtures(data):
-    """Mixed images with either loss: runners, lanes, micro-batches; pairs of which one is masked."""
+    """Mixed images with either loss: runners, lanes, micro-batches; some pairs half masked."""
     strengths = {name: np.float32(value) for name, value in MIXING.items()}
     hypers = [hyper_of(lane) | strengths for lane in LANES]
     hypers[0]['mixup'] = np.float32(1.0)
-    firsts = [start_of('lenet', lane) for lane in LANES]
+    firsts = [start_of('fcn', lane) for lane in LANES]
     batch = batch_of(MASKS['masked'])
-    for loss in ('softmax', 'bce'):
-        spec = dataclasses.replace(spec_of('lenet', **MIXED), task=Classification(10, loss))
-        alone = jax.jit(functools.partial(step.train_step, spec))
-        record(f'mixed/{loss}/jit', outcome(*alone(firsts[1], hypers[1], batch, data)))
-        for kind in KINDS:
-            runner = Runner(spec, kind, jax.devices())
-            first, hyper = runner.replicate(firsts[1]), runner.replicate(hypers[1])
-            found = runner.train(first, hyper, runner.split(batch), runner.replicate(data))
-            record(f'mixed/{loss}/{kind}', outcome(*found))
+
+    def on_one(name, spec):
+        call = jax.jit(functools.partial(step.train_step, spec))
+        record(f'mixed/{name}', outcome(*call(firsts[1], hypers[1], batch, data)))
+
+    def on_eight(name, spec, kind):
+        runner = Runner(spec, kind, jax.devices())
+        first, hyper, all_data = map(runner.replicate, (firsts[1], hypers[1], data))
+        record(f'mixed/{name}', outcome(*runner.train(first, hyper, runner.split(batch), all_data)))
+
+    plain = spec_of('fcn')
+    spec = dataclasses.replace(plain, mixup=True, cutmix=True)
+    on_one('plain', plain)
+    on_one('softmax/jit', spec)
+    on_eight('softmax/shard_map', spec, 'shard_map')
+    spec = dataclasses.replace(spec, task=Classification(10, 'bce'))
+    on_one('bce/jit', spec)
+    on_one('bce/accumulate', dataclasses.replace(spec, accumulate=4))
+    for kind in KINDS:
+        on_eight(f'bce/{kind}', spec, kind)
     together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
     stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
     found = jax.tree.map(lambda x: x[1], together(*stacked, batch, data))
     record('mixed/bce/vmap', outcome(*found))
-    parts = jax.jit(functools.partial(step.train_step, dataclasses.replace(spec, accumulate=4)))
-    record('mixed/bce/accumulate', outcome(*parts(firsts[1], hypers[1], batch, data)))
 
 
 def evaluations():
