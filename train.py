@@ -7,6 +7,7 @@ from errors import UserError
 from training import command
 
 ROOT = Path(__file__).resolve().parent
+NO_EXPERIMENT = ('__init__', 'base', 'imagenet', 'schema', 'smoke')  # of the files in configs/
 
 EPILOG = """\
 examples:
@@ -67,9 +68,9 @@ def listing() -> str:
 
     lines = ['configurations:']
     for path in sorted((ROOT / 'configs').glob('*.py')):
-        if path.stem not in ('__init__', 'base', 'schema'):
+        if path.stem not in NO_EXPERIMENT:
             text = (ast.get_docstring(ast.parse(path.read_text())) or '').partition('\n')[0]
-            lines.append(f'  configs/{path.name:<24} {text}')
+            lines.append(f'  configs/{path.name:<27} {text}')
     lines += ['', 'models, with their options, defaults first (--config.model.OPTION=VALUE):']
     alike = {}
     for name in models.names():

@@ -20,10 +20,15 @@ FIELDS = (
     Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
           choices=('float32', 'bfloat16')),
     Field('label_smoothing', 0.0, 'Share of the target spread over all classes.', low=0, below=1),
+    Field('loss', 'softmax', 'Cross-entropy over all classes, or binary of each, averaged.',
+          choices=('softmax', 'bce')),
+    Field('bce_threshold', None, 'bce: targets above it become 1, the others 0.', float, low=0,
+          below=1),
     Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
           low=0, below=1),
     Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
     Field('deterministic', False, 'Ask a GPU for deterministic kernels (slower); CPUs are anyway.'),
+    Field('smoke', False, 'A few steps and small batches of the same run, to see that it works.'),
     # --- transfer learning; a glob matches a parameter's whole path, '*' crosses '/' --------------
     Field('init_from', None, 'Folder of a run (its last checkpoint) or of converted weights to '
           'start from; the head is new.', str),
@@ -79,6 +84,17 @@ FIELDS = (
     Field('augment.rotate', 0.0, 'Largest rotation either way, in degrees.', low=0, high=180),
     Field('augment.scale', 0.0, 'Largest relative change of size either way.', low=0, below=1),
     Field('augment.flip', 0.0, 'Probability of mirroring left to right.', low=0, high=1),
+    Field('augment.crop', 0, 'Pixels of zeros around an image in memory, before it is cropped at '
+          'random to its size.', low=0),
+    Field('augment.mixup', 0.0, 'mixup: parameter of Beta, which shares are drawn of; 0: off.',
+          low=0),
+    Field('augment.cutmix', 0.0, 'CutMix: parameter of Beta, which shares are drawn of; 0: off.',
+          low=0),
+    Field('augment.mix_probability', 1.0, 'That a pair of images is mixed.', above=0, high=1),
+    Field('augment.cutmix_share', 0.5, 'Share of CutMix where mixup is on, too.', low=0, high=1),
+    Field('augment.erase', 0.0, 'Probability of erasing a box.', low=0, high=1),
+    Field('augment.erase_mode', 'noise', 'What the box is filled with; zero is the mean colour.',
+          choices=('noise', 'zero')),
     # On the host, for streamed sets.
     Field('augment.policy', 'none', 'Random operations on a crop, drawn from a table.',
           choices=('none', 'randaugment', 'trivialaugment')),

@@ -279,12 +279,12 @@ def describe(fields: tuple[Field, ...]) -> str:
 
 
 def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
-    """Loads a config file, applies the command line, and checks the whole.
+    """Loads a config file, applies the command line, checks the whole, and shrinks a smoke run.
 
     Raises:
       UserError: whatever is wrong with either.
     """
-    from configs import base
+    from configs import base, smoke
 
     config = load(path)
     try:
@@ -292,7 +292,7 @@ def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     override(config, arguments, base.FIELDS)
-    return validate(config, base.FIELDS)
+    return smoke.shrunk(validate(config, base.FIELDS))
 
 
 if __name__ == '__main__':

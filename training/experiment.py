@@ -11,11 +11,10 @@ import numpy as np
 import input_pipeline
 import models
 from errors import UserError, did_you_mean
-from training import optimizers, partition, state
+from training import augment_config, optimizers, partition, state
 from training.step import StepSpec
 from training.tasks import Classification
 
-AFFINE = ('shift', 'rotate', 'scale')
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -27,6 +26,9 @@ def check(config) -> None:
     """
     model_options(config)
     partition.check(config)
+    augment_config.check(config)
+    if config.bce_threshold is not None and config.loss != 'bce':
+        raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
     optimizer, schedule = config.optimizer, config.schedule
     known = optimizers.OPTIONS[optimizer.name]
     for name, value in optimizer.items():
@@ -58,7 +60,7 @@ def check(config) -> None:
 
 
 def check_devices(config, devices: int) -> None:
-    """Checks that every device gets equally many examples of every micro-batch.
+    """Checks that every device gets equally many examples of every micro-batch, and whole pairs.
 
     Raises:
       UserError: it does not; names sizes that work.
@@ -70,6 +72,15 @@ def check_devices(config, devices: int) -> None:
         raise UserError(
             f'config.batch_size={config.batch_size} is not divisible by {devices} devices{per}: '
             f'choose {lower} or {lower + unit}, or set config.devices.'
+        )
+    if augment_config.mixes(config) and config.batch_size % (2 * devices):
+        unit = math.lcm(2, config.accumulate) * devices
+        lower = max(config.batch_size // unit * unit, unit)
+        raise UserError(
+            'config.augment.mixup and config.augment.cutmix mix pairs of examples within a device, '
+            f'and {devices} devices do not get an even part each of '
+            f'config.batch_size={config.batch_size}: choose {lower} or {lower + unit}, or set '
+            'config.devices.'
         )
 
 
@@ -119,15 +130,9 @@ def hyperparameters(config) -> dict[str, np.ndarray]:
         values['clip_norm'] = config.optimizer.clip_norm
     if config.ema_decay:
         values['ema_decay'] = config.ema_decay
-    if augments(config):
-        values.update({name: config.augment[name] for name in AFFINE})
+    values.update(augment_config.strengths(config))
     hyper = {name: np.float32(value) for name, value in values.items()}
     return {**hyper, 'seed': np.uint32(config.seed)}
-
-
-def augments(config) -> bool:
-    """Whether training images are warped at all."""
-    return any(config.augment[name] for name in AFFINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +178,13 @@ class Experiment:
         frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(
             model=model,
-            task=Classification(len(self.class_names)),
+            task=Classification(len(self.class_names), config.loss, config.bce_threshold),
             optimizer=config.optimizer.name,
             schedule=optimizers.schedule(config.schedule, self.steps, self.steps_per_epoch),
             mean=config.data.mean,
             std=config.data.std,
             nesterov=bool(optimizers.options(config.optimizer).get('nesterov')),
             clip=config.optimizer.clip_norm is not None,
-            augment=augments(config),
             accumulate=config.accumulate,
             ema=config.ema_decay > 0,
             sync_batch_norm=config.sync_batch_norm,
@@ -188,6 +192,7 @@ class Experiment:
             unroll=jax.default_backend() == 'cpu',
             frozen=frozen,
             factors=factors,
+            **augment_config.switches(config),
         )
 
     def initial_state(self, spec: StepSpec) -> state.TrainState:

@@ -36,11 +36,6 @@ def check(config) -> None:
         raise UserError(
             'config.linear_probe needs config.init_from: the features of random weights say little.'
         )
-    for name in ('augment.shift', 'augment.rotate', 'augment.scale'):
-        if config.augment[name.partition('.')[2]]:
-            raise UserError(
-                f'config.linear_probe computes the features once, so config.{name} must be 0.'
-            )
     for name, neutral in (('freeze', ()), ('layer_decay', 1.0)):
         if config[name] != neutral:
             raise UserError(

@@ -21,3 +21,17 @@ def stream(seed, name: str, *counters) -> jax.Array:
     for counter in (zlib.crc32(name.encode()), *counters):
         key = jax.random.fold_in(key, counter)
     return key
+
+
+def for_each(seed, name: str, visit, example) -> jax.Array:
+    """Returns one key for each example of a batch, which knows nothing of the batch.
+
+    Args:
+      seed, name: as in `stream`.
+      visit: int32 [batch], how often the example came before (the epoch, where it comes once an
+        epoch).
+      example: int32 [batch], its index in the data set.
+    """
+    key = stream(seed, name)
+    fold = jax.random.fold_in
+    return jax.vmap(lambda number, index: fold(fold(key, number), index))(visit, example)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from training import augment, collectives, optimizers, partition, rng
+from training import augment, collectives, mixing, optimizers, partition, rng
 from training.state import TrainState
 
 
@@ -32,6 +32,9 @@ class StepSpec:
       schedule: step -> share of the peak learning rate.
       mean, std: of pixels in [0, 1], per channel.
       augment: whether training images are warped.
+      crop, flip: whether they are cropped out of a padded image, and mirrored.
+      mixup, cutmix: whether and how pairs of them are mixed.
+      erase: what fills the box that is erased: 'noise', 'zero' or '' (nothing is erased).
       accumulate: micro-batches per update.
       ema: whether averaged weights are kept.
       sync_batch_norm: statistics over all devices' examples.
@@ -49,6 +52,11 @@ class StepSpec:
     nesterov: bool = False
     clip: bool = False
     augment: bool = False
+    crop: bool = False
+    flip: bool = False
+    mixup: bool = False
+    cutmix: bool = False
+    erase: str = ''
     accumulate: int = 1
     ema: bool = False
     sync_batch_norm: bool = True
@@ -72,18 +80,40 @@ def standardised(spec: StepSpec, images):
     return (images - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
 
 
-def _inputs(spec, batch, hyper=None):
-    """Returns what the network gets: images float32 [b, h, w, c], augmented if `hyper` is given.
+def _inputs(spec, batch):
+    """Returns what the network gets in evaluation: images float32 [b, h, w, c].
 
     Features float32 [b, f] (see training/linear_probe.py) are taken as they are.
     """
     if 'features' in batch:
         return batch['features']
+    return standardised(spec, batch['image'].astype(jnp.float32) / 255.0)
+
+
+def _training_part(spec, batch, hyper) -> dict:
+    """Returns 'inputs', 'label' and 'mask', and what the task is to know of mixed images.
+
+    The order: pixels to [0, 1]; affine map, crop, flip; standardise; mixup or CutMix; erase.
+    """
+    part = {'label': batch['label'], 'mask': batch['mask']}
+    if 'features' in batch:
+        return {'inputs': batch['features'], **part}
+    who = batch['index'], batch['epoch'], hyper['seed']
     images = batch['image'].astype(jnp.float32) / 255.0
-    if spec.augment and hyper is not None:
+    if spec.augment:
         strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
-        images = augment.affine(images, batch['index'], batch['epoch'], hyper['seed'], *strength)
-    return standardised(spec, images)
+        images = augment.affine(images, *who, *strength)
+    if spec.crop:
+        images = augment.crop(images, *who, hyper['crop'])
+    if spec.flip:
+        images = augment.flip(images, *who, hyper['flip'])
+    images = standardised(spec, images)
+    if spec.mixup or spec.cutmix:
+        images, mixture = mixing.mixed(images, batch, hyper, spec.mixup, spec.cutmix)
+        part |= mixture
+    if spec.erase:
+        images = augment.erase(images, *who, hyper['erase'], spec.erase == 'noise')
+    return {'inputs': images, **part}
 
 
 def _apply(model, variables, inputs, **options):
@@ -99,7 +129,8 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
       state: replicated.
       hyper: dict of scalars, which may be traced: 'seed', 'learning_rate', 'weight_decay',
         'label_smoothing', the optimiser's options; 'dropout_rate' unless the model has its own;
-        'clip_norm', 'ema_decay', 'shift', 'rotate', 'scale' where they are switched on.
+        'clip_norm', 'ema_decay', 'shift', 'rotate', 'scale', 'crop', 'flip', 'mixup', 'cutmix',
+        'mix_probability', 'cutmix_share', 'erase' where they are switched on.
       batch: this device's part: 'index', 'epoch' int32 [b] and 'mask' float32 [b], and either
         'image' uint8 [b, h, w, c] and 'label' int32 [b], or a data set to gather them from;
         'bad' int32 [b] may mark examples whose record did not decode.
@@ -133,9 +164,8 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
 def _gradients(spec, state, hyper, batch, dataset, axis):
     """Returns (sums over this device's micro-batches, new running statistics)."""
     batch = gathered(batch, dataset)
-    inputs = _inputs(spec, batch, hyper)
+    parts = _training_part(spec, batch, hyper)
     # The sum is over examples, so micro-batch k of this device may be any k-th of its part.
-    parts = {'inputs': inputs, 'label': batch['label'], 'mask': batch['mask']}
     parts = jax.tree.map(lambda x: x.reshape(spec.accumulate, -1, *x.shape[1:]), parts)
     trained = partition.trained_part(state.params, spec.frozen)
     trained = collectives.varying(trained, axis)

@@ -44,6 +44,10 @@ FROZEN = frozenset(
     {'conv1/kernel', 'conv1/bias', 'norm1/scale', 'norm1/bias', 'norm1/mean', 'norm1/var'}
 )
 FACTORS = {'conv2/kernel': 0.5, 'conv2/bias': 0.5, 'head/kernel': 4.0}
+# All that is done to images besides the affine map, and how strongly.
+MIXED = {'crop': True, 'flip': True, 'mixup': True, 'cutmix': True, 'erase': 'noise'}
+MIXING = {'crop': 2, 'flip': 0.5, 'mixup': 0.4, 'cutmix': 1.0, 'erase': 0.5,
+          'mix_probability': 0.9, 'cutmix_share': 0.5}  # fmt: skip
 RESULTS = {}
 
 
@@ -215,6 +219,39 @@ def partitioned(data):
         note(f'{kind}_{"sync" if sync else "own"}', found)
 
 
+def mixtures(data):
+    """Mixed images with either loss: runners, lanes, micro-batches; some pairs half masked."""
+    strengths = {name: np.float32(value) for name, value in MIXING.items()}
+    hypers = [hyper_of(lane) | strengths for lane in LANES]
+    hypers[0]['mixup'] = np.float32(1.0)
+    firsts = [start_of('fcn', lane) for lane in LANES]
+    batch = batch_of(MASKS['masked'])
+
+    def on_one(name, spec):
+        call = jax.jit(functools.partial(step.train_step, spec))
+        record(f'mixed/{name}', outcome(*call(firsts[1], hypers[1], batch, data)))
+
+    def on_eight(name, spec, kind):
+        runner = Runner(spec, kind, jax.devices())
+        first, hyper, all_data = map(runner.replicate, (firsts[1], hypers[1], data))
+        record(f'mixed/{name}', outcome(*runner.train(first, hyper, runner.split(batch), all_data)))
+
+    plain = spec_of('fcn')
+    spec = dataclasses.replace(plain, mixup=True, cutmix=True)
+    on_one('plain', plain)
+    on_one('softmax/jit', spec)
+    on_eight('softmax/shard_map', spec, 'shard_map')
+    spec = dataclasses.replace(spec, task=Classification(10, 'bce'))
+    on_one('bce/jit', spec)
+    on_one('bce/accumulate', dataclasses.replace(spec, accumulate=4))
+    for kind in KINDS:
+        on_eight(f'bce/{kind}', spec, kind)
+    together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
+    found = jax.tree.map(lambda x: x[1], together(*stacked, batch, data))
+    record('mixed/bce/vmap', outcome(*found))
+
+
 def evaluations():
     split = digits.load('test')
     data = {'image': split.images, 'label': split.labels}
@@ -251,8 +288,8 @@ def randomness():
     white = {'image': np.full((BATCH, *pixels), 255, np.uint8), 'label': np.arange(BATCH)}
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, *pixels)).astype(np.uint8)
     batch = batch_of(MASKS['full'])
-    hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2)
-    spec = probe.spec(BATCH, augment=True)
+    hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2, **MIXING)
+    spec = probe.spec(BATCH, augment=True, **MIXED)
     for kind, devices in [('pmap', 1), *itertools.product(KINDS, SOME)]:
         look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
         found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)
@@ -310,6 +347,7 @@ def main():
     data['image'][BATCH] = 255
     updates(data)
     partitioned(data)
+    mixtures(data)
     evaluations()
     randomness()
     compiled_step(data)

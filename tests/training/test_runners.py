@@ -121,6 +121,17 @@ class TestPartition:
                 assert np.abs(found[name] - start[name]).max() > 0, name
 
 
+@pytest.mark.parametrize(
+    ('loss', 'how'),
+    [('softmax', 'shard_map'), *(('bce', how) for how in (*child.KINDS, 'vmap', 'accumulate'))],
+)
+def test_mixed_images_are_learned_alike_everywhere(results, loss, how):
+    alone = case(results, f'mixed/{loss}/jit')
+    assert_same(case(results, f'mixed/{loss}/{how}'), alone)
+    plain = results['mixed/plain/gradient/head/kernel']
+    assert np.abs(alone['gradient/head/kernel'] - plain).max() > 1e-3
+
+
 @pytest.mark.parametrize(('kind', 'devices'), EVERY)
 @pytest.mark.parametrize('size', child.EVAL_SIZES)
 def test_evaluation_counts_every_example_once(results, kind, devices, size):

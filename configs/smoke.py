@@ -1,0 +1,39 @@
+"""What `smoke=True` makes of a configuration: a run of a few steps, to see that it works.
+
+Only lengths and sizes of batches change: never the size of images, the network, augmentation, loss,
+optimiser or any other path through the code.
+"""
+
+from ml_collections import ConfigDict
+
+STEPS, BATCH, EVAL_BATCH = 4, 8, 16
+# A batch of this size or smaller is small as it is: so many devices can get one that they share.
+SMALL = 64
+
+
+def shrunk(config: ConfigDict) -> ConfigDict:
+    """Returns the configuration that a run uses: as it is, or shrunk where `smoke` says so.
+
+    What is shrunk already stays the same, so that a smoke run goes on from its own config.json.
+
+    Args:
+      config: checked, with the command line applied; left as it is.
+    """
+    if not config.smoke:
+        return config
+    config = config.copy_and_resolve_references()
+    # None may become a number: ConfigDict's own check of types would not have it.
+    with config.ignore_type():
+        config.steps = min(config.steps or STEPS, STEPS)
+        config.checkpoint.every_steps = max(config.steps // 2, 1)
+    if config.batch_size > SMALL:
+        config.accumulate = min(config.accumulate, 2)
+        config.batch_size = BATCH
+    config.eval_batch_size = min(config.eval_batch_size, EVAL_BATCH)
+    config.log_every = 1
+    config.eval_every = max(config.eval_every, 1.0)
+    schedule, count = config.schedule, len(config.schedule.milestones)
+    schedule.unit = 'steps'
+    schedule.warmup = min(1.0, config.steps / 2) if schedule.warmup else 0.0
+    schedule.milestones = tuple(config.steps * i / (count + 1) for i in range(1, count + 1))
+    return config
