@@ -15,7 +15,7 @@ from data_sources import digits, host_augment
 from data_sources.draws import Draws
 from tests import support
 from tests.conftest import SHARED_DATA
-from tools import show_batch
+from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
 from training import command
 
@@ -130,11 +130,82 @@ def test_what_is_on_has_a_sheet(tmp_path):
     np.testing.assert_array_equal(found[:, 1], batch)
 
 
-def test_all_adds_what_is_off(tmp_path):
-    off = [f'--config.augment.{name}=0' for name in ('shift', 'rotate', 'scale')]
-    run(DIGITS, f'--out={tmp_path}', '--count=2', '--all', *off)
-    affine = tiles(read(tmp_path / 'affine.png'), 28, 2, 7)
-    assert (affine[:, 0] != affine[:, 1]).any()
+@pytest.fixture(scope='module')
+def everything(tmp_path_factory):
+    """The sheets of digits with --all: {name: [rows, columns, 28, 28]}."""
+    folder = tmp_path_factory.mktemp('all')
+    run(DIGITS, f'--out={folder}', '--count=4', '--all', '--config.augment.erase_mode=zero',
+        '--config.augment.erase=0.9')  # fmt: skip
+    names = {path.stem for path in folder.iterdir()} - {'batch'}
+    return {
+        name: tiles(read(folder / f'{name}.png'), 28, 4, 7, 1 + (name in ('mixup', 'cutmix')))[
+            ..., 0
+        ]
+        for name in names
+    }
+
+
+def test_all_adds_what_is_off(everything):
+    assert everything.keys() == {*batch_sheets.IN_MEMORY, *batch_sheets.ON_DEVICE}
+    for name, found in everything.items():
+        np.testing.assert_array_equal(found[:, 0], everything['affine'][:, 0], 'the plain pictures')
+        assert (found[:, 1:] != found[:, :1]).any(), name
+
+
+def test_flip_and_crop_of_sets_in_memory(everything):
+    for plain, *visits in everything['flip']:
+        assert all((tile == plain).all() or (tile == plain[:, ::-1]).all() for tile in visits)
+    for plain, *visits in everything['crop']:
+        wide = np.pad(plain, 4)
+        windows = [wide[y : y + 28, x : x + 28].tobytes() for y in range(9) for x in range(9)]
+        assert all(tile.tobytes() in windows for tile in visits)
+
+
+def test_mixed_pictures_are_of_neighbours(everything):
+    """Pairs (0, 1) and (2, 3) of the batch."""
+    for own, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        plain, partner = everything['mixup'][[own, other], 0].astype(float)
+        for tile in everything['mixup'][own, 1:]:
+            difference = plain - partner
+            share = ((tile - partner) * difference).sum() / (difference**2).sum()
+            assert np.abs(tile - share * plain - (1 - share) * partner).max() < 1
+        for tile in everything['cutmix'][own, 1:]:
+            assert ((tile == plain) | (tile == partner)).all()
+
+
+def test_erased_boxes_have_the_mean_colour(everything):
+    for plain, *visits in everything['erase']:
+        for tile in visits:
+            assert set(np.unique(tile[tile != plain])) <= {round(0.1307 * 255)}
+
+
+def test_captions_of_mixed_pictures_are_classes_and_shares():
+    options = ['--config.augment.mixup=0.5', '--config.augment.shift=0',
+               '--config.augment.rotate=0', '--config.augment.scale=0']  # fmt: skip
+    config = schema.from_arguments('configs/digits_lenet.py', options)
+    shown = show_batch.open_batch(config, 'train', 0, 5)
+    assert len(shown.batch['label']) == 6
+    images, captions = batch_sheets.network_input(shown, config)(shown.batch)
+    for row, (own, other) in enumerate(captions):
+        partner = row ^ 1
+        share, name = own.split('% ')
+        rest, other_name = other.split('% ')
+        assert abs(int(share) + int(rest) - 100) <= 1
+        assert name == str(shown.batch['label'][row])
+        assert other_name == str(shown.batch['label'][partner])
+        plain = shown.batch['image'][[row, partner]].astype(float)
+        mixed = int(share) / 100 * plain[0] + int(rest) / 100 * plain[1]
+        assert np.abs(images[row] - mixed).max() < 4
+
+
+def test_a_last_odd_picture_has_no_partner(tmp_path):
+    config = schema.from_arguments('configs/digits_lenet.py', ['--config.batch_size=3'])
+    shown = show_batch.open_batch(config, 'train', 0, 16)
+    assert shown.count == 3
+    assert shown.batch['mask'].tolist() == [1, 1, 1, 0]
+    run(DIGITS, f'--out={tmp_path}', '--config.batch_size=3', '--all')
+    cutmix = tiles(read(tmp_path / 'cutmix.png'), 28, 3, 7, 2)
+    assert (cutmix[2] == cutmix[2, :1]).all()
 
 
 # --- streamed sets ----------------------------------------------------------------------------
@@ -181,7 +252,7 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
     run(f'--config={streamed}', f'--out={tmp_path}', '--all')
     names = {path.stem for path in tmp_path.iterdir()}
     assert names == {
-        'batch', 'crop', *show_batch.ON_HOST, *show_batch.ON_DEVICE,
+        'batch', 'crop', *batch_sheets.ON_HOST, *batch_sheets.ON_DEVICE,
         'operations_randaugment', 'operations_trivialaugment',
     }  # fmt: skip
     rand = tiles(read(tmp_path / 'operations_randaugment.png'), SIDE, 15, 5)
@@ -210,6 +281,7 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
         (['--step=100000'], '--step=100000: the train split has the batches 0 .. '),
         (['--split=validation', '--step=1'], 'the validation split has the batches 0 .. 0'),
         (['--count=0'], '--count=0 must be at least 1'),
+        (['--config.augment.mixup=1', '--config.batch_size=3'], 'config.batch_size=3: choose'),
         (['--config.augment.shfit=1'], 'config.augment.shift'),
         (['--config.data.name=nothing'], 'is not prepared'),
         (['--size=3'], '--size=3 is not an option of -m tools.show_batch'),
