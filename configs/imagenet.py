@@ -31,6 +31,7 @@ def classic():
     """
     config = streamed()
     config.data.name = 'imagenet2012'
+    config.data.num_classes = 1000
     config.batch_size = 256
     config.epochs = 90.0
     config.optimizer.name = 'sgd'
@@ -53,6 +54,7 @@ def strikes_back():
     config = streamed()
     config.model.name = 'resnet50'
     config.data.name = 'imagenet2012'
+    config.data.num_classes = 1000
     config.data.eval_image_size = 224
     config.data.eval_resize = 235  # a centre crop of 0.95
     config.batch_size = 2048
