@@ -47,12 +47,13 @@ def classic():
 def strikes_back():
     """Returns what procedures A2 and A3 of Wightman et al. 2021 share ("ResNet strikes back").
 
-    Table 2 there, and for the threshold of the targets and the clipping timm's train.py and its
-    LAMB. timm also resizes bicubically in training and leaves biases and norms out of LAMB's trust
-    ratio; here they are in it.
+    Table 2 there. Blocks that start as the identity, the threshold of the targets and the clipping
+    are what timm's networks, commands and LAMB have. timm also leaves biases and norms out of
+    LAMB's trust ratio; here they are in it.
     """
     config = streamed()
     config.model.name = 'resnet50'
+    config.model.zero_init = True
     config.data.name = 'imagenet2012'
     config.data.num_classes = 1000
     config.data.eval_image_size = 224

@@ -173,7 +173,8 @@ def test_list_names_configurations_and_models():
     assert done.returncode == 0
     for word in ('configs/digits_lenet.py', 'configs/mnist_strided_cnn.py', 'deep_cnn', 'fcn'):
         assert word in done.stdout
-    assert 'base.py' not in done.stdout
+    for word in ('base.py', 'imagenet.py', 'schema.py', 'smoke.py'):
+        assert word not in done.stdout
 
 
 MISTAKES = [
