@@ -48,8 +48,7 @@ def strikes_back():
     """Returns what procedures A2 and A3 of Wightman et al. 2021 share ("ResNet strikes back").
 
     Table 2 there. Blocks that start as the identity, the threshold of the targets and the clipping
-    are what timm's networks, commands and LAMB have. timm also leaves biases and norms out of
-    LAMB's trust ratio; here they are in it.
+    are what timm's networks, commands and LAMB have.
     """
     config = streamed()
     config.model.name = 'resnet50'

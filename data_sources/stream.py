@@ -37,14 +37,15 @@ class TrainTransform:
       seed: of the run.
       size: side of the result.
       scale, ratio: see cropping.crop_box.
-      augment: (image uint8 [size, size, 3], draws) -> image; see data_sources/host_augment.py.
+      augment: (image uint8 [size, size, 3], draws) -> image, as data_sources/host_augment.py; or
+        None, for the crop alone.
     """
 
     seed: int
     size: int
     scale: tuple[float, float]
     ratio: tuple[float, float]
-    augment: Callable[[np.ndarray, Draws], np.ndarray]
+    augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None
 
     def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
         """Returns uint8 [size, size, 3]."""
@@ -52,6 +53,8 @@ class TrainTransform:
         frame = decoding.read_frame(encoded)
         box = cropping.crop_box(draws, frame.height, frame.width, self.size, self.scale, self.ratio)
         image = cropping.decode_crop(encoded, frame, box, self.size)
+        if self.augment is None:
+            return image
         return self.augment(image, Draws(self.seed, 'augment', visit, example))
 
 

@@ -59,7 +59,8 @@ def make(name: str, hyper: dict[str, Any], nesterov: bool = False, clip: bool = 
         adam = optax.scale_by_adam(hyper['beta1'], hyper['beta2'], hyper['epsilon'])
         parts += [decay, adam] if name == 'adam' else [adam, decay]
         if name == 'lamb':
-            parts.append(optax.scale_by_trust_ratio())
+            # As in the authors' and timm's programs: what does not decay keeps the plain rate.
+            parts.append(optax.masked(optax.scale_by_trust_ratio(), is_kernel))
     elif name == 'sgd':
         parts += [decay, optax.trace(hyper['momentum'], nesterov)]
     elif name == 'lars':

@@ -31,11 +31,13 @@ def predict(
     shape, read = _reader(trained.experiment, invert)
     names = trained.experiment.class_names
     model, variables = trained.spec.model, trained.variables
+    # Trained by binary cross-entropy, each class has a probability of its own.
+    function = jax.nn.sigmoid if trained.spec.task.kind == 'bce' else jax.nn.softmax
 
     @jax.jit
     def probabilities(pixels):
         inputs = standardised(trained.spec, pixels.astype(jnp.float32) / 255.0)
-        return jax.nn.softmax(model.apply(variables, inputs, train=False))
+        return function(model.apply(variables, inputs, train=False))
 
     for start in range(0, len(paths), BATCH):
         part = paths[start : start + BATCH]

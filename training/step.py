@@ -93,7 +93,7 @@ def _inputs(spec, batch):
 def _training_part(spec, batch, hyper) -> dict:
     """Returns 'inputs', 'label' and 'mask', and what the task is to know of mixed images.
 
-    The order: pixels to [0, 1]; affine map, crop, flip; standardise; mixup or CutMix; erase.
+    The order: pixels to [0, 1]; affine map, crop, flip; standardise; erase; mixup or CutMix.
     """
     part = {'label': batch['label'], 'mask': batch['mask']}
     if 'features' in batch:
@@ -108,11 +108,11 @@ def _training_part(spec, batch, hyper) -> dict:
     if spec.flip:
         images = augment.flip(images, *who, hyper['flip'])
     images = standardised(spec, images)
+    if spec.erase:
+        images = augment.erase(images, *who, hyper['erase'], spec.erase == 'noise')
     if spec.mixup or spec.cutmix:
         images, mixture = mixing.mixed(images, batch, hyper, spec.mixup, spec.cutmix)
         part |= mixture
-    if spec.erase:
-        images = augment.erase(images, *who, hyper['erase'], spec.erase == 'noise')
     return {'inputs': images, **part}
 
 

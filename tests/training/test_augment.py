@@ -276,7 +276,7 @@ def test_each_depends_on_seed_epoch_and_example_alone(name):
 
 
 def test_the_order_in_the_step():
-    """Crop, flip, standardise, mix, erase: each from the result of the one before."""
+    """Crop, flip, standardise, erase, mix: each from the result of the one before."""
     count, shape = 8, (10, 12, 1)
     data = {
         'image': np.random.default_rng(2).integers(0, 256, (count, *shape)).astype(np.uint8),
@@ -294,6 +294,6 @@ def test_the_order_in_the_step():
     images = crop(data['image'].astype(np.float32) / 255, *who, np.float32(2))
     images = (flip(images, *who, np.float32(0.5)) - 0.4) / 0.2
     labelled = batch | {'label': data['label']}
-    images, _ = mixing.mixed(images, labelled, hyper, mixup=False, cutmix=True)
     images = erase(images, *who, np.float32(0.5), noise=False)
+    images, _ = mixing.mixed(images, labelled, hyper, mixup=False, cutmix=True)
     np.testing.assert_allclose(metrics['seen'], np.reshape(images, (count, -1)), atol=1e-5)

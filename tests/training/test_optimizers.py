@@ -43,6 +43,16 @@ def l2(alias):
     return optax.chain(optax.add_decayed_weights(DECAY, mask), alias)
 
 
+def lamb():
+    """optax.lamb, but for the trust ratio of biases and norms, which the authors leave at 1."""
+    return optax.chain(
+        optax.scale_by_adam(0.8, 0.95, 1e-5),
+        optax.add_decayed_weights(DECAY, mask),
+        optax.masked(optax.scale_by_trust_ratio(), mask),
+        optax.scale(-RATE),
+    )
+
+
 BETAS = {'beta1': 0.8, 'beta2': 0.95, 'epsilon': 1e-5}
 # name -> (our name, our options, nesterov, the same by optax)
 CASES = {
@@ -56,7 +66,7 @@ CASES = {
     ),
     'lamb': (
         'lamb', BETAS, False,
-        optax.lamb(RATE, 0.8, 0.95, 1e-5, weight_decay=DECAY, mask=mask),
+        lamb(),
     ),
     'lars': (
         'lars', {'momentum': 0.8, 'trust_coefficient': 0.01}, False,
