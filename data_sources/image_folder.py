@@ -152,12 +152,12 @@ class ImageFolder:
                 'one. Add pictures, leave the class out, or make the splits yourself: folders '
                 'train and val (and test) with the class folders in them.'
             )
-        dealt = {}
-        for split in self.made:
-            count = max(1, round(len(pictures) * self._fractions[split]))
+        dealt, total = {}, len(pictures)
+        for place, split in enumerate(self.made):
+            still_to_come = len(self.made) - place  # each of them gets one, train too
+            count = max(1, round(total * self._fractions[split]))
+            count = min(count, len(pictures) - still_to_come)
             dealt[split], pictures = pictures[:count], pictures[count:]
-        if not pictures:
-            raise UserError(f'The fractions leave nothing of class "{class_name}" to train on.')
         dealt['train'] = pictures + [entry for entry in files if entry[1]]
         return {split: sorted(entries) for split, entries in dealt.items()}
 
