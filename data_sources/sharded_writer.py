@@ -155,7 +155,7 @@ def prepare(
     except OSError as error:
         kept = ' What is finished is kept: run the same command again to go on.'
         raise UserError(
-            f'Cannot write {folder}: {error.strerror or error}.' + kept * unfinished.exists()
+            f'Cannot write {folder}: {error.strerror or error}.' + kept * os.path.exists(unfinished)
         ) from error
     return True
 

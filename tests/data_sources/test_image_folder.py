@@ -135,6 +135,7 @@ def test_links(tmp_path):
     (source / 'cat' / 'up').symlink_to(source)
     (source / 'cat' / 'link.jpg').symlink_to(elsewhere / 'dogs' / '000.jpg')
     (source / 'dog' / 'broken.jpg').symlink_to('nowhere.jpg')
+    (source / 'dog' / 'itself.jpg').symlink_to('itself.jpg')
     os.mkfifo(source / 'dog' / 'pipe.jpg')
     folder = ImageFolder(source, 'pets')
     pictures = [picture for split in folder.splits for picture in folder.pictures(split, None)]
@@ -144,6 +145,7 @@ def test_links(tmp_path):
     assert len(cats) == len(set(cats))
     bad = {p.file: p.fault for p in pictures if p.fault}
     assert bad['dog/broken.jpg'] == 'cannot be read: No such file or directory'
+    assert bad['dog/itself.jpg'].startswith('cannot be read: Too many levels of symbolic links')
     assert bad['dog/pipe.jpg'].startswith('no regular file')
     assert all(p.defective for p in pictures if p.fault)
 
@@ -229,6 +231,20 @@ def test_refusals(tmp_path, case):
     prepare(root)
     with pytest.raises(UserError, match=message):
         ImageFolder(root, 'pets')
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    plain(tmp_path)
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder).endswith('dog'):
+            raise PermissionError(13, 'Permission denied')
+        return scandir(folder)
+
+    monkeypatch.setattr(os, 'scandir', refusing)
+    with pytest.raises(UserError, match=r'/dog cannot be read: Permission denied'):
+        ImageFolder(tmp_path, 'pets')
 
 
 def test_fractions_that_cannot_be(tmp_path):
