@@ -1,17 +1,14 @@
-"""prepare_data imagenet2012 and folder from the outside: real pictures, kills, defects, sizes."""
+"""prepare_data imagenet2012 and folder from outside: real pictures, defects, sizes, mistakes."""
 
 import collections
 import io
 import json
 import os
 import pty
-import random
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -19,60 +16,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_sources import imagenet, sharded_writer
-from tests.conftest import ROOT
 from tests.support_pictures import blood_files, imagenet_files, imagenet_tars
+from tests.tools.prepare_child import (
+    as_stored,
+    blood_folder,
+    child,
+    defective_tars,
+    run,
+    stored,
+    tree,
+)
 from tools import prepare_data
-
-# The command, but with small shards, and it sends itself a signal instead of writing record n.
-CHILD = """
-import os, sys
-from data_sources import sharded_writer
-from tools import prepare_data
-
-shard_bytes, kill_at, number = (int(sys.argv.pop(1)) for _ in range(3))
-sharded_writer.SHARD_BYTES = shard_bytes
-write, written = sharded_writer.ShardWriter.write, 0
-
-def counting(self, record):
-    global written
-    written += 1
-    if written == kill_at:
-        os.kill(os.getpid(), number)
-    write(self, record)
-
-sharded_writer.ShardWriter.write = counting
-sys.exit(prepare_data.main())
-"""
-
-
-def child(command, shard_bytes=1 << 20, kill_at=0, number=signal.SIGKILL, **options):
-    settings = (str(int(value)) for value in (shard_bytes, kill_at, number))
-    argv = [sys.executable, '-W', 'error', '-c', CHILD, *settings, *command]
-    return subprocess.Popen(argv, cwd=ROOT, **options)
-
-
-def run(command, **options):
-    """Runs the command in a process of its own; returns its exit code."""
-    return child(command, stdout=subprocess.DEVNULL, **options).wait(240)
-
-
-def tree(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob('*'))
-        if path.is_file()
-    }
-
-
-def stored(folder, split, **options):
-    """The examples of a split as stock tfds gives them."""
-    source = tfds.builder_from_directory(folder).as_data_source(split, **options)
-    return [source[index] for index in range(len(source))]
-
-
-def as_stored(folder, split):
-    """The same, without decoding the pictures."""
-    return stored(folder, split, decoders={'image': tfds.decode.SkipDecoding()})
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +40,16 @@ def prepared(tmp_path_factory, tars):
     data = tmp_path_factory.mktemp('data')
     assert run(['imagenet2012', f'--source={tars}', f'--data_dir={data}']) == 0
     return data
+
+
+@pytest.fixture
+def defective(tmp_path):
+    return defective_tars(tmp_path / 'defective')
+
+
+@pytest.fixture(scope='module')
+def blood(tmp_path_factory):
+    return blood_folder(tmp_path_factory.mktemp('blood'))
 
 
 def test_stock_tfds_reads_the_original_bytes_under_the_right_classes(prepared):
@@ -164,82 +128,6 @@ def test_one_tar_alone_makes_one_split(tars, tmp_path, capsys):
     assert 'holds other examples than the source' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('kill_at', [1, 60, 201, 249])
-def test_killed_in_the_middle_of_a_shard_it_goes_on_to_the_same_bytes(
-    tars, prepared, tmp_path, kill_at
-):
-    command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
-    assert run(command, kill_at=kill_at) == -signal.SIGKILL
-    unfinished = tmp_path / 'imagenet2012' / '5.1.0.incomplete'
-    notes = sorted(unfinished.glob('*-?????.json'))
-    assert len(notes) < len(list((unfinished / 'data').iterdir()))  # one was begun
-    kept = {path: path.stat().st_ino for path in notes}
-    assert run(command, kill_at=30) in (0, -signal.SIGKILL)
-    assert all(path.stat().st_ino == kept[path] for path in kept if path.exists())
-    assert run(command) == 0
-    assert tree(tmp_path) == tree(prepared)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tars, prepared, tmp_path):
-    command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
-    rng, killed = random.Random(0), 0
-    for _ in range(10):
-        process = child(command, stdout=subprocess.DEVNULL)
-        version = tmp_path / 'imagenet2012' / '5.1.0.incomplete'
-        before = version.stat().st_mtime_ns if version.exists() else 0
-        while process.poll() is None and (
-            not version.exists() or version.stat().st_mtime_ns == before
-        ):
-            time.sleep(0.002)
-        time.sleep(rng.expovariate(8))
-        process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        if (tmp_path / 'imagenet2012' / '5.1.0').exists():
-            break
-    assert killed > 2
-    assert run(command) == 0
-    assert tree(tmp_path) == tree(prepared)
-
-
-def test_control_c_says_how_to_go_on(tars, prepared, tmp_path):
-    command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
-    pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE}
-    process = child(command, kill_at=100, number=signal.SIGINT, text=True, **pipes)
-    assert process.communicate()[1] == 'Stopped: run the same command again to go on.\n'
-    assert process.returncode == 130
-    assert run(command) == 0
-    assert tree(tmp_path) == tree(prepared)
-
-
-def encode(picture, form):
-    file = io.BytesIO()
-    picture.save(file, form)
-    return file.getvalue()
-
-
-@pytest.fixture
-def defective(tmp_path):
-    """Tars with one of each defect, and with what is odd but allowed."""
-    first, second = (path.read_bytes() for path in imagenet_files()[:2])
-    picture = Image.open(io.BytesIO(first))
-    bomb = encode(Image.new('1', (20_000, 6_000)), 'PNG')
-    more = {
-        'n01440764': [
-            ('cut.JPEG', first[: len(first) // 2]),
-            ('cmyk.JPEG', encode(picture.convert('CMYK'), 'JPEG')),
-            ('empty.JPEG', b''),
-        ],
-        'n02110806': [
-            ('png.JPEG', encode(picture, 'PNG')),
-            ('text.JPEG', b'Not Found'),
-            ('bomb.JPEG', bomb),
-            ('last.JPEG', second),
-        ],
-    }
-    return imagenet_tars(tmp_path / 'defective', imagenet_files()[:20], 10, more)
-
-
 def test_the_defective_are_listed_and_the_odd_are_kept(defective, tmp_path, capsys):
     command = ['imagenet2012', f'--source={defective}', f'--data_dir={tmp_path}/data']
     assert prepare_data.main(command) == 2
@@ -273,16 +161,6 @@ def test_the_defective_are_listed_and_the_odd_are_kept(defective, tmp_path, caps
     assert metadata['rejected'] == {'train': 4, 'validation': 0}
 
 
-def test_a_set_with_defects_is_the_same_after_a_kill(defective, tmp_path):
-    command = ['imagenet2012', f'--source={defective}', '--max_rejected=4']
-    options = {'shard_bytes': 200_000}
-    assert run([*command, f'--data_dir={tmp_path}/whole'], **options) == 0
-    for kill_at in (3, 12):
-        run([*command, f'--data_dir={tmp_path}/data'], kill_at=kill_at, **options)
-    assert run([*command, f'--data_dir={tmp_path}/data'], **options) == 0
-    assert tree(tmp_path / 'data') == tree(tmp_path / 'whole')
-
-
 def test_shorter_side(tars, prepared, tmp_path):
     command = ['imagenet2012', f'--source={tars}', '--shorter_side=160']
     assert run([*command, f'--data_dir={tmp_path}/one']) == 0
@@ -306,18 +184,6 @@ def test_shorter_side(tars, prepared, tmp_path):
             assert small['image'] == original['image']
     assert info.metadata['kinds']['train'] == {'resized': resized}
     assert 150 < resized < 200
-
-
-@pytest.fixture(scope='module')
-def blood(tmp_path_factory):
-    """The blood cells in class folders: real pictures, made-up classes."""
-    folder = tmp_path_factory.mktemp('blood')
-    for number, path in enumerate(blood_files()):
-        target = folder / ('even', 'odd', 'prime')[number % 3]
-        target.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-    (folder / 'odd' / 'boxes.xml').write_text('<annotation/>')
-    return folder
 
 
 def test_a_folder_of_real_pictures(blood, tmp_path, capsys):
@@ -346,16 +212,6 @@ def test_a_folder_of_real_pictures(blood, tmp_path, capsys):
     assert (listed['file'], listed['defective']) == ('odd/boxes.xml', False)
     assert prepare_data.main(command) == 0
     assert 'blood: already prepared' in capsys.readouterr().out
-
-
-def test_a_killed_folder_goes_on_to_the_same_bytes(blood, tmp_path):
-    command = ['folder', '--name=blood', f'--source={blood}']
-    assert run([*command, f'--data_dir={tmp_path}/whole']) == 0
-    for kill_at in (150, 100):
-        code = run([*command, f'--data_dir={tmp_path}/data'], kill_at=kill_at)
-        assert code == -signal.SIGKILL
-    assert run([*command, f'--data_dir={tmp_path}/data']) == 0
-    assert tree(tmp_path / 'data') == tree(tmp_path / 'whole')
 
 
 def test_a_changed_folder_is_noticed(blood, tmp_path, capsys):
@@ -427,52 +283,6 @@ def test_a_terminal_shows_progress(tars, tmp_path):
     assert process.wait() == 0
     text = re.sub(r'\x1b\[[0-9;?]*[a-zA-Z]', '', shown.decode())
     assert re.search(r'imagenet2012 .* 250 pictures [0-9.]+ MB/s \d:\d\d:\d\d', text)
-
-
-# Runs the command, and prints the resident memory after every thousandth picture.
-MEASURED = """
-import os, sys
-from data_sources import sharded_writer
-from tools import prepare_data
-
-prepare = sharded_writer.prepare
-
-def measured(source, data_dir, max_rejected, advance):
-    done = 0
-
-    def count(records, size):
-        nonlocal done
-        done += records
-        if records and done % 1000 == 0:
-            pages = int(open('/proc/self/statm').read().split()[1])
-            print(done, pages * os.sysconf('SC_PAGE_SIZE') / 1e6, file=sys.stderr)
-
-    return prepare(source, data_dir, max_rejected, count)
-
-sharded_writer.prepare = measured
-sys.exit(prepare_data.main())
-"""
-
-
-@pytest.mark.full
-def test_memory_stays_flat_over_20000_pictures(tmp_path):
-    """A train tar of 20,000 JPEGs, 2.2 GB: a hundred times the sample, in eight shards."""
-    files = imagenet_files()
-    more = {
-        path.name[:9]: [(f'{path.stem}_{n}.JPEG', path.read_bytes()) for n in range(99)]
-        for path in files
-    }
-    imagenet_tars(tmp_path / 'tars', files, 1, more)
-    command = ['imagenet2012', f'--source={tmp_path}/tars', f'--data_dir={tmp_path}/data']
-    done = subprocess.run(
-        [sys.executable, '-c', MEASURED, *command], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    memory = [float(line.split()[1]) for line in done.stderr.splitlines()]
-    print(f'resident MB after each 1,000 pictures: {memory}\n{done.stdout}')
-    assert len(memory) == 20
-    assert max(memory) < memory[2] + 25
-    assert len(list((tmp_path / 'data').glob('*/*/*-train.array*'))) == 9
 
 
 def test_shards_are_of_256_mib():
