@@ -1,6 +1,7 @@
 """ImageNet's tar files, made of real pictures: labels, order, going on in the middle, damage."""
 
 import tarfile
+import tracemalloc
 
 import pytest
 
@@ -59,6 +60,19 @@ def test_pictures_go_on_after_any_cursor(tmp_path, split):
     assert len(pictures) == {'train': 15, 'validation': 5}[split]
     for number, picture in enumerate(pictures):
         assert list(source.pictures(split, picture.cursor)) == pictures[number + 1 :]
+
+
+def test_memory_does_not_grow_with_the_number_of_members(tmp_path):
+    members = ((f'ILSVRC2012_val_{n:08d}.JPEG', b'') for n in range(1, 5001))
+    write_tar(tmp_path / 'ILSVRC2012_img_val.tar', members)
+    pictures = imagenet.ImageNetTars(tmp_path).pictures('validation', None)
+    next(pictures)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in pictures) == 4999
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_tar_file_is_enough(tars, tmp_path):

@@ -133,8 +133,12 @@ def test_a_stop_while_finishing(tmp_path, whole, monkeypatch, point):
         patch.setattr(sharded_writer, point, stop)
         with pytest.raises(StoppedError):
             sharded_writer.prepare(Numbers(), tmp_path / 'data')
+    unfinished = tmp_path / 'data' / 'numbers' / '1.0.0.incomplete' / 'data'
+    shards = {path.stat().st_ino for path in unfinished.glob('*array_record*')}
     assert sharded_writer.prepare(Numbers(), tmp_path / 'data')
     assert tree(tmp_path / 'data') == whole
+    finished = (tmp_path / 'data' / 'numbers' / '1.0.0').iterdir()
+    assert {path.stat().st_ino for path in finished} >= shards > set()  # none is written again
 
 
 def test_a_stop_just_after_the_rename(tmp_path, whole, monkeypatch):
