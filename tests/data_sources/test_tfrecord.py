@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+import data_sources
 from data_sources import sharded_writer, tfds_writer, tfrecord
 from data_sources.tfrecord import TfrecordSet
 from errors import UserError
 from tests.data_sources.test_tfds_sets import CLASSES, make_set
+from tools import prepare_data
 
 
 def slow_crc32c(data):
@@ -97,6 +100,22 @@ def test_the_same_examples_shard_by_shard(tmp_path, source):
                 'label',
             }
     assert not sharded_writer.prepare(TfrecordSet(source), tmp_path / 'data')
+
+
+def test_the_command(tmp_path, source, capsys):
+    command = ['from_tfrecord', f'--source={source}', f'--data_dir={tmp_path}/data']
+    assert prepare_data.main(command) == 0
+    folder = tmp_path / 'data'
+    assert capsys.readouterr().out == (
+        f'tiny: prepared in {folder}/tiny (20 train, 5 test).\n'
+        f'Next: train with --config.data.name=tiny --config.data.dir={folder}\n'
+    )
+    images, _ = make_set(train=20, test=5).examples['test']
+    np.testing.assert_array_equal(data_sources.load('tiny', 'test', str(folder)).images, images)
+    assert prepare_data.main(command) == 0
+    assert 'tiny: already prepared' in capsys.readouterr().out
+    assert prepare_data.main(['from_tfrecord', f'--source={tmp_path}']) == 2
+    assert 'has no dataset_info.json' in capsys.readouterr().err
 
 
 def shard(source, number=1):
