@@ -152,12 +152,12 @@ class ImageFolder:
                 'one. Add pictures, leave the class out, or make the splits yourself: folders '
                 'train and val (and test) with the class folders in them.'
             )
-        dealt = {}
-        for split in self.made:
-            count = max(1, round(len(pictures) * self._fractions[split]))
+        dealt, total = {}, len(pictures)
+        for place, split in enumerate(self.made):
+            still_to_come = len(self.made) - place  # each of them gets one, train too
+            count = max(1, round(total * self._fractions[split]))
+            count = min(count, len(pictures) - still_to_come)
             dealt[split], pictures = pictures[:count], pictures[count:]
-        if not pictures:
-            raise UserError(f'The fractions leave nothing of class "{class_name}" to train on.')
         dealt['train'] = pictures + [entry for entry in files if entry[1]]
         return {split: sorted(entries) for split, entries in dealt.items()}
 
@@ -251,18 +251,32 @@ def _splits_to_make(roots: Mapping[str, Path], fractions: Fractions | None) -> t
     return ()
 
 
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What is in a folder, by name, without what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(f'{folder} cannot be read: {error.strerror or error}.') from error
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one
+        return False
+
+
 def _folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith('.') and e.is_dir())
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
 
 
 def _loose_pictures(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.path for e in entries if _is_picture(e.name) and e.is_file())
+    return [e.path for e in _entries(folder) if _is_picture(e.name) and not _is_folder(e)]
 
 
 def _is_picture(name: str) -> bool:
-    return not name.startswith('.') and os.path.splitext(name)[1].lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _list_files(folder: Path) -> list[tuple[Path, str]]:
@@ -276,15 +290,14 @@ def _list_files(folder: Path) -> list[tuple[Path, str]]:
         if (status.st_dev, status.st_ino) in seen:
             continue  # a link that leads back, or a second way
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(here) as entries:
-            for entry in sorted(entries, key=lambda e: e.name, reverse=True):
-                if entry.name.startswith('.'):
-                    continue
-                if entry.is_dir():
-                    waiting.append(Path(entry.path))
-                else:
-                    fault = '' if _is_picture(entry.name) else 'not named like a picture'
-                    files.append((Path(entry.path), fault))
+        folders = []
+        for entry in _entries(here):
+            if _is_folder(entry):
+                folders.append(Path(entry.path))
+            else:
+                fault = '' if _is_picture(entry.name) else 'not named like a picture'
+                files.append((Path(entry.path), fault))
+        waiting.extend(reversed(folders))  # so that they are taken by name
     return sorted(files)
 
 

@@ -25,7 +25,8 @@ from errors import UserError
 TARS = {'train': 'ILSVRC2012_img_train.tar', 'validation': 'ILSVRC2012_img_val.tar'}
 # What the official tar files hold.
 EXAMPLES = {'train': 1_281_167, 'validation': 50_000}
-_END = 1024  # a tar file ends with two blocks of zeros
+_END = 1024  # a tar file ends with two blocks of zeros,
+_PADDING = 1 << 16  # and usually some more, up to a multiple of 10,240 bytes
 
 
 @functools.cache
@@ -87,7 +88,7 @@ class ImageNetTars:
             split: path.stat().st_size for split, path in self._tars.items()
         }
         for path in self._tars.values():
-            _check_end(path)
+            _check_tar(path)
         self.classes_in_train = self._count_classes() if 'train' in self._tars else 0
 
     def identity(self) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class ImageNetTars:
         """Looks through the names of the inner tar files, before hours are spent on them."""
         path = self._tars['train']
         with _opened(path) as tar:
-            found = [_label_of(member.name, path) for member in _members(tar)]
+            found = [_label_of(member.name, path) for member in _members(tar, self.splits['train'])]
         if not found:
             raise UserError(f'{path} is empty: files such as {wnids()[0]}.tar are expected in it.')
         if len(set(found)) < len(found):
@@ -138,15 +139,21 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar, without keeping a list of them as TarFile itself does."""
+def _members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
+    """The files in a tar of so many bytes, without keeping a list of them as TarFile itself does.
+
+    Raises:
+      tarfile.ReadError: the rest is missing, or zeros (a file made at full size and never filled).
+    """
     while (member := tar.next()) is not None:
         tar.members.clear()
         if member.isfile():
             yield member
+    if size - tar.offset > _PADDING:
+        raise tarfile.ReadError(f'nothing but zeros from byte {tar.offset} on')
 
 
-def _check_end(path: Path) -> None:
+def _check_tar(path: Path) -> None:
     """A download that stopped early is found now, not after hours."""
     with path.open('rb') as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
@@ -156,6 +163,8 @@ def _check_end(path: Path) -> None:
             f'{path} does not end as a tar file does: it was not completely copied, or is '
             'something else. Fetch it again.'
         )
+    with _opened(path):  # looks at its beginning
+        pass
 
 
 def _label_of(name: str, path: Path) -> int:
@@ -177,20 +186,20 @@ def _labels() -> Mapping[str, int]:
 def _train_pictures(
     tar: tarfile.TarFile, path: Path, first_class: int, first_picture: int
 ) -> Iterator[Picture]:
-    for place, member in enumerate(_members(tar)):
+    for place, member in enumerate(_members(tar, path.stat().st_size)):
         if place < first_class:
             continue
         label = _label_of(member.name, path)
         skip = first_picture if place == first_class else 0
         with tarfile.open(fileobj=tar.extractfile(member), mode='r:') as inner:
-            for number, picture in enumerate(_members(inner)):
+            for number, picture in enumerate(_members(inner, member.size)):
                 if number >= skip:
                     file = f'{path.name}/{member.name}/{picture.name}'
                     yield _read(inner, picture, file, label, [place, number + 1])
 
 
 def _validation_pictures(tar: tarfile.TarFile, path: Path, first: int) -> Iterator[Picture]:
-    for number, member in enumerate(_members(tar)):
+    for number, member in enumerate(_members(tar, path.stat().st_size)):
         if number < first:
             continue
         found = re.fullmatch(r'(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG', member.name)

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from data_sources import picture_check
-from data_sources.sharded_writer import SHARD_BYTES, Item, Totals
+from data_sources import picture_check, sharded_writer
+from data_sources.sharded_writer import Item, Totals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,21 +72,15 @@ class PictureSet:
     Args:
       source: where they come from.
       shorter_side: see `picture_check.check`; the name of the set tells it, as in imagenet2012_256.
-      shard_bytes: see `sharded_writer.Source`.
     """
 
-    def __init__(
-        self,
-        source: PictureSource,
-        shorter_side: int | None = None,
-        shard_bytes: int = SHARD_BYTES,
-    ):
+    def __init__(self, source: PictureSource, shorter_side: int | None = None):
         self._source = source
         self._shorter_side = shorter_side
         self.name = f'{source.name}_{shorter_side}' if shorter_side else source.name
         self.version = source.version
         self.splits = source.splits
-        self.shard_bytes = shard_bytes
+        self.shard_bytes = sharded_writer.SHARD_BYTES
 
     def identity(self) -> dict[str, Any]:
         """That of the source, and the size of the pictures."""

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TextIO
 
 import tensorflow_datasets as tfds
 
-from data_sources.shards import ShardWriter, alone, flush_to_disk, is_sound, write_json
+from data_sources.shards import ShardWriter, alone, flush_to_disk, is_sound, read_json, write_json
 from errors import UserError
 
 SHARD_BYTES = 256 << 20
@@ -155,14 +155,14 @@ def prepare(
     except OSError as error:
         kept = ' What is finished is kept: run the same command again to go on.'
         raise UserError(
-            f'Cannot write {folder}: {error.strerror or error}.' + kept * unfinished.exists()
+            f'Cannot write {folder}: {error.strerror or error}.' + kept * os.path.exists(unfinished)
         ) from error
     return True
 
 
 def check_finished(source: Source, folder: Path) -> None:
     """Refuses `folder` unless it was made of `source` and has all its shards at their sizes."""
-    made = _read_json(folder / RECORD_FILE)
+    made = read_json(folder / RECORD_FILE)
     if made is None:
         raise UserError(
             f'{folder} holds a data set that this command did not make: it is left as it is. '
@@ -185,14 +185,6 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _read_json(path: Path) -> Any:
-    """The contents of a file that `write_json` wrote; None if it is missing or garbled."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
 def _begin(source: Source, unfinished: Path) -> None:
     """Makes the folder of an unfinished set, or looks whether the one there may be gone on with."""
     plan = {
@@ -204,7 +196,7 @@ def _begin(source: Source, unfinished: Path) -> None:
     path = unfinished / 'plan.json'
     if not path.exists():
         write_json(path, plan)
-    elif _read_json(path) != _as_json(plan):
+    elif read_json(path) != _as_json(plan):
         raise UserError(
             f'{unfinished} was begun from other files or with other options (the source has '
             'changed since): remove that folder to begin anew.'
@@ -267,7 +259,7 @@ def _finished_parts(data: Path, split: str) -> list[dict[str, Any]]:
     parts = []
     while True:
         path = data / f'{split}-{len(parts):05d}'
-        part = _read_json(_part_file(path))
+        part = read_json(_part_file(path))
         if part is None or not is_sound(path, part['records'], part['file_bytes']):
             return parts
         parts.append(part)

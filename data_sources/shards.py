@@ -71,6 +71,14 @@ def write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
+def read_json(path: Path) -> Any:
+    """The contents of a file that `write_json` wrote; None if it is missing or garbled."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
 def flush_to_disk(folder: Path) -> None:
     """Without this, a power cut after the rename could leave a finished name on empty files."""
     for path in (*folder.iterdir(), folder):

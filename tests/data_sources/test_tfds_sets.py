@@ -92,6 +92,22 @@ def test_an_unprepared_set_names_the_command(tiny):
         data_sources.load('tinny', 'train', str(tiny))
 
 
+@pytest.mark.parametrize(
+    ('name', 'command'),
+    [
+        ('cifar10', 'cifar10 --data_dir'),
+        ('cifar100', 'cifar100 --data_dir'),
+        ('imagenet2012', 'imagenet2012 --source=DIR_WITH_THE_TAR_FILES --data_dir'),
+        ('imagenet2012_256', 'imagenet2012 --source=DIR_WITH_THE_TAR_FILES --shorter_side=256 '),
+        ('pets', 'folder --name=pets --source=DIR_WITH_CLASS_FOLDERS --data_dir'),
+        ('pets', 'idx --name=pets --source=DIR_WITH_IDX_FILES --data_dir'),
+    ],
+)
+def test_the_command_that_prepares_a_set(tmp_path, name, command):
+    with pytest.raises(UserError, match=f'"python -m tools.prepare_data {command}'):
+        tfds_sets.find(name, str(tmp_path))
+
+
 def test_a_missing_split_is_named(tmp_path):
     tfds_writer.prepare(make_set(examples={'train': make_examples(0, 9)}), tmp_path)
     with pytest.raises(UserError, match='has no "test" split, only train'):

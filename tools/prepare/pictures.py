@@ -57,9 +57,12 @@ def _write(source, args: argparse.Namespace) -> dict[str, int]:
     for found in info.metadata['kinds'].values():
         kinds.update(found)
     rejected = sum(info.metadata['rejected'].values())
-    facts = [f'{count:,} {what}' for what, count in (*counts.items(), *kinds.items())]
-    facts += [f'{rejected} rejected, see {pictures.version}/rejected.jsonl'] * bool(rejected)
+    facts = [f'{count:,} {split}' for split, count in counts.items()]
     common.report(pictures.name, folder, written, facts)
+    if kinds:
+        print('Of these, ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
+    if rejected:
+        print(f'Left out as defective: {rejected}, see {folder / pictures.version}/rejected.jsonl.')
     recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
     option = '' if pictures.name == 'imagenet2012' else f' --config.data.name={pictures.name}'
     print(
