@@ -35,7 +35,6 @@ from errors import UserError
 from training import command
 
 _CONTESTANTS = Path(__file__).parent / 'contestants'
-_SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 _GOAL = 1.0  # mean difference to Pillow, of 255
 _STEADY = 16.0  # megabytes that a process's memory may swing by
 
@@ -51,25 +50,19 @@ def make_entries(arguments: argparse.Namespace, scratch: Path) -> list[contest.E
     python = [sys.executable, '-m', 'benchmarks.contestants.ours']
     entries = [
         contest.Entry('ours', python, work),
-        contest.Entry('ours: plain threads, no Grain', python, {**work, 'variant': 'threads'}),
+        contest.Entry('ours, without Grain', python, {**work, 'variant': 'threads'}),
     ]
     if arguments.shorter_side:
         side = arguments.shorter_side
         name = pictures.prepare(Path(work['pictures']), scratch / 'data', side)
-        entries.append(
-            contest.Entry(
-                f'ours: prepared with --shorter_side={side}', python, {**work, 'name': name}
-            )
-        )
+        entries.append(contest.Entry(f'ours, shorter side {side}', python, {**work, 'name': name}))
     if arguments.tensorflow_python:
         child = [arguments.tensorflow_python, _CONTESTANTS / 'tensorflow_data.py']
-        for name, antialias in (('default', False), ('antialias=True', True)):
-            entries.append(
-                contest.Entry(f'tf.data, resize {name}', child, {**work, 'antialias': antialias})
-            )
+        for name, antialias in (('tf.data', False), ('tf.data, antialias', True)):
+            entries.append(contest.Entry(name, child, {**work, 'antialias': antialias}))
     if arguments.torch_python:
         child = [arguments.torch_python, _CONTESTANTS / 'torch_data.py']
-        entries.append(contest.Entry('torchvision, Pillow, DataLoader', child, work))
+        entries.append(contest.Entry('torch DataLoader, Pillow', child, work))
     return entries
 
 
@@ -86,8 +79,8 @@ def make_work(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         'batch_size': arguments.batch_size,
         'size': arguments.size,
         'threads': arguments.threads,
-        'scale': _SCALE,
-        'ratio': _RATIO,
+        'scale': pictures.SCALE,
+        'ratio': pictures.RATIO,
     }
 
 
@@ -101,7 +94,7 @@ def compare(
         left_out[name] = reason
         console.print(f'{name} is left out: {reason}', markup=False)
 
-    for option, name in (('tensorflow', 'tf.data'), ('torch', 'torchvision')):
+    for option, name in (('tensorflow', 'tf.data'), ('torch', 'torch DataLoader')):
         if not getattr(arguments, f'{option}_python'):
             leave_out(name, f'give --{option}_python, a Python that has it.')
     entries = make_entries(arguments, scratch)
@@ -131,16 +124,17 @@ def make_table(scores: Sequence[contest.Score], arguments: argparse.Namespace) -
     table = rich_table.Table(
         title=f'{arguments.threads} threads, {arguments.size} px, batches of '
         f'{arguments.batch_size}: medians of {arguments.rounds} turns',
-        caption='"ours / it" is above 1 where ours is the faster one.',
+        caption='ours/it is above 1 where ours is the faster one; per CPU s: images per second of '
+        'CPU time, which other load disturbs less.',
     )
-    table.add_column('pipeline')
-    for column in ('images/s', 'range', 'ours / it', 'images per CPU second', 'ours / it'):
+    table.add_column('pipeline', no_wrap=True)
+    for column in ('images/s', 'range', 'ours/it', 'per CPU s', 'ours/it'):
         table.add_column(column, justify='right')
     for score in scores:
         table.add_row(
             score.name,
             f'{score.rate:.0f}',
-            f'{score.slowest:.0f} to {score.fastest:.0f}',
+            f'{score.slowest:.0f}-{score.fastest:.0f}',
             f'{score.ratio:.2f}',
             f'{score.cpu_rate:.0f}',
             f'{score.cpu_ratio:.2f}',

@@ -8,6 +8,7 @@ from benchmarks.contest import ROOT
 from errors import UserError
 
 NAME = 'benchmark'
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of random-resized crops, everybody's default
 _SUFFIXES = ('.jpg', '.jpeg')
 
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 from PIL import Image
 
 import input_pipeline
+from benchmarks import pictures
 from benchmarks.contestants import ours
 from data_sources import cropping, decoding
 from data_sources.draws import Draws
@@ -28,24 +30,23 @@ class Crop:
     box: decoding.Box
 
 
+def draw_crop(seed: int, visit: int, example: int, encoded: bytes, size: int) -> Crop:
+    """Returns the crop of a picture that training draws at this visit."""
+    frame = decoding.read_frame(encoded)
+    draws = Draws(seed, 'crop', visit, example)
+    where = (frame.height, frame.width, size, pictures.SCALE, pictures.RATIO)
+    return Crop(example, encoded, frame, cropping.crop_box(draws, *where))
+
+
 def draw_crops(work: dict[str, Any], visits: int) -> list[Crop]:
-    """Returns a crop of each example of train for each visit, as training draws them."""
+    """Returns the crops of all examples of train at their first visits."""
     config = ours.configuration(work)
     source = input_pipeline.open_split(config, 'train')
-    crops = []
-    for example in range(source.size):
-        encoded = source.read([example])[0].image
-        frame = decoding.read_frame(encoded)
-        for visit in range(visits):
-            draws = Draws(config.seed, 'crop', visit, example)
-            box = _draw(draws, frame, work)
-            crops.append(Crop(example, encoded, frame, box))
-    return crops
-
-
-def _draw(draws: Draws, frame: decoding.Frame, work: dict[str, Any]) -> decoding.Box:
-    size, scale, ratio = work['size'], work['scale'], work['ratio']
-    return cropping.crop_box(draws, frame.height, frame.width, size, scale, ratio)
+    return [
+        draw_crop(config.seed, visit, example, source.read([example])[0].image, work['size'])
+        for example in range(source.size)
+        for visit in range(visits)
+    ]
 
 
 # --- accuracy --------------------------------------------------------------------------------
@@ -83,17 +84,14 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     resized = [cropping.resize(pixels, size, size) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
-    def head(crop):
-        _draw(Draws(0, 'crop', 0, crop.example), decoding.read_frame(crop.encoded), work)
-
     measured = _best(
         {
             'read': ([crop.example for crop in crops], lambda example: source.read([example])),
-            'head': (crops, head),
+            'head': (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
             'eighth': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
             'decode': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
             'resize': (decoded, lambda pixels: cropping.resize(pixels, size, size)),
-            'flip': (resized, lambda image: np.copyto(row, image[:, ::-1])),
+            'flip': (resized, lambda image: np.copyto(row, cv2.flip(image, 1))),
             'crop': (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
         },
         rounds,
