@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -117,10 +119,8 @@ class Contestant:
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            last = (self._log.read_text(errors='replace').strip().splitlines() or ['no message'])[
-                -1
-            ]
-            raise LeftOutError(f'it ended by itself: {last:.300} (all of it in {self._log}).')
+            lines = self._log.read_text(errors='replace').strip().splitlines()
+            raise LeftOutError(f'it ended by itself: {lines[-1] if lines else "no message":.300}.')
         answer = json.loads(line)
         if 'missing' in answer:
             raise LeftOutError(
@@ -189,12 +189,18 @@ def play(
     """Yields (name, turn): all of them in turn in each round.
 
     A first round of `warm_up` batches each is not counted: tracing, page cache, queues.
+
+    Raises:
+      UserError: one of them ended.
     """
-    for contestant in contestants.values():
-        contestant.go(warm_up)
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for name, contestant in contestants.items():
-            yield name, contestant.go(batches)
+            try:
+                turn = contestant.go(batches if number else warm_up)
+            except LeftOutError as error:
+                raise UserError(f'{name}: {error}') from error
+            if number:
+                yield name, turn
 
 
 def score(turns: Mapping[str, Sequence[Turn]]) -> list[Score]:

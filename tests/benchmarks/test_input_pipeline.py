@@ -9,6 +9,7 @@ import pytest
 import sklearn.datasets
 
 from benchmarks import input_pipeline, pictures, reader
+from benchmarks.contestants import ours
 from tests.conftest import SHARED_DATA
 from training import command
 
@@ -84,6 +85,23 @@ def test_all_pictures_are_for_training(photographs, work):
     assert sorted(crop.encoded for crop in crops) == sorted(
         path.read_bytes() for path in photographs.iterdir()
     )
+
+
+def test_plain_threads_make_the_same_images_but_for_the_flip(work):
+    batches = (ours.pipeline(work), ours.threads_alone(work))
+    for _ in range(3):
+        for expected, image in zip(*map(next, batches), strict=True):
+            assert any(np.array_equal(image, it) for it in (expected, expected[:, ::-1]))
+
+
+def test_one_that_ends_in_its_turn_is_a_sentence(photographs, tmp_path, capsys):
+    """Stands in for a Python with TensorFlow whose pipeline fails after its first batch."""
+    python = tmp_path / 'python'
+    answer = json.dumps({'shape': [8, 64, 64, 3], 'dtype': 'uint8', 'versions': {}})
+    python.write_text(f"#!/bin/sh\necho '{answer}'\nread turn\necho 'out of memory' >&2\n")
+    python.chmod(0o755)
+    assert run(f'--source={photographs}', f'--tensorflow_python={python}', *TINY) == 2
+    assert capsys.readouterr().err == 'error: tf.data: it ended by itself: out of memory.\n'
 
 
 def test_pictures_in_folders_are_found(tmp_path, photographs):
