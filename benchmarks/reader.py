@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import psutil
 from PIL import Image
@@ -81,7 +80,7 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     size = work['size']
     source = input_pipeline.open_split(ours.configuration(work), 'train')
     decoded = [decoding.decode_box(crop.encoded, crop.frame, crop.box) for crop in crops]
-    resized = [cropping.resize(pixels, size, size) for pixels in decoded]
+    resized = [cropping.resize(pixels, size) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
     measured = _best(
@@ -90,8 +89,8 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
             'head': (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
             'eighth': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
             'decode': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
-            'resize': (decoded, lambda pixels: cropping.resize(pixels, size, size)),
-            'flip': (resized, lambda image: np.copyto(row, cv2.flip(image, 1))),
+            'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
+            'copy': (resized, lambda image: np.copyto(row, image)),
             'crop': (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
         },
         rounds,
@@ -102,7 +101,7 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
         'entropy decoding': measured['eighth'],
         'inverse DCT, upsampling, colour': measured['decode'] - measured['eighth'],
         'resize': measured['resize'],
-        'flip, copy into the batch': measured['flip'],
+        'copy into the batch': measured['copy'],
         'decode and resize, as run': measured['crop'],
     }
 
