@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
+from PIL import Image
 
 from benchmarks import input_pipeline, pictures, reader
 from benchmarks.contestants import ours
@@ -102,6 +103,19 @@ def test_one_that_ends_in_its_turn_is_a_sentence(photographs, tmp_path, capsys):
     python.chmod(0o755)
     assert run(f'--source={photographs}', f'--tensorflow_python={python}', *TINY) == 2
     assert capsys.readouterr().err == 'error: tf.data: it ended by itself: out of memory.\n'
+
+
+def test_boxes_lie_in_the_pictures_in_the_order_of_the_files(work):
+    boxes = json.loads(Path(input_pipeline.draw_boxes(work, visits=7)).read_text())
+    files = sorted(Path(work['pictures']).glob('*/*'))
+    assert [len(own) for own in boxes] == [7] * len(files)
+    for file, own in zip(files, boxes, strict=True):
+        with Image.open(file) as picture:
+            for top, left, height, width in own:
+                assert top >= 0 <= left
+                assert 0 < top + height <= picture.height
+                assert 0 < left + width <= picture.width
+    assert len({tuple(box) for own in boxes for box in own}) > 7
 
 
 def test_pictures_in_folders_are_found(tmp_path, photographs):
