@@ -69,7 +69,7 @@ def make_decoder(tf, work):
 
     def decode(serialised):
         example = tf.io.parse_single_example(serialised, features)
-        box = sample(example['image'], example['label'])
+        box = sample(example['image'], tf.cast(example['label'], tf.int32))
         image = tf.image.decode_and_crop_jpeg(example['image'], box, channels=3)
         image = tf.image.resize(image, (size, size), antialias=work['antialias'])
         image = tf.image.random_flip_left_right(image)
