@@ -1,0 +1,49 @@
+"""A contestant's side of a contest (benchmarks/contest.py). Standard library only.
+
+Each contestant is a process of its own, with its own Python and packages. It answers on standard
+output, one line of JSON each: first what it is, then for every line with a number of batches that
+it reads how many images those held and how long they took.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Channel:
+    """Standard input and output of this process; whatever else is printed goes to the error log."""
+
+    def __init__(self):
+        self._answers = os.fdopen(os.dup(1), 'w')
+        os.dup2(2, 1)
+
+    def say(self, **answer: Any) -> None:
+        """Answers with one line of JSON."""
+        self._answers.write(json.dumps(answer) + '\n')
+        self._answers.flush()
+
+    def serve(self, batches: Iterator[Any], **about: Any) -> None:
+        """Takes as many batches as it is told, until standard input ends.
+
+        Args:
+          batches: of arrays [images, ...], for ever.
+          about: what else to say of this contestant, e.g. versions.
+        """
+        first = next(batches)
+        self.say(shape=[int(side) for side in first.shape], dtype=str(first.dtype), **about)
+        for line in sys.stdin:
+            start = time.perf_counter()
+            images = sum(len(next(batches)) for _ in range(int(line)))
+            self.say(images=images, seconds=time.perf_counter() - start)
+
+
+def run(contestant: Callable[[Channel, dict[str, Any]], None]) -> None:
+    """Calls contestant(channel, work) with the work that argv[1] describes in JSON."""
+    channel = Channel()
+    try:
+        contestant(channel, json.loads(sys.argv[1]))
+    except ImportError as error:
+        channel.say(missing=error.name or str(error))

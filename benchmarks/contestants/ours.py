@@ -1,0 +1,67 @@
+"""Our pipeline as a contestant: `batches(config, 'train')`, or its decoding alone."""
+
+import collections
+import itertools
+import platform
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contestants import channel
+from configs import base
+
+
+def configuration(work: dict[str, Any]):
+    """Returns the configuration of a contest's work (benchmarks/contest.py)."""
+    config = base.get_config()
+    config.batch_size = work['batch_size']
+    config.data.name = work['name']
+    config.data.dir = work['data_dir']
+    config.data.image_size = work['size']
+    config.data.threads = work['threads']
+    config.augment.flip = 0.5
+    return config
+
+
+def pipeline(work: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Yields the images of training batches, uint8 [batch_size, size, size, 3], for ever."""
+    import input_pipeline
+
+    for batch in input_pipeline.batches(configuration(work), 'train'):
+        yield batch['image']
+
+
+def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The same records, crops and pixels by a plain thread pool, an image at a time; no Grain."""
+    import input_pipeline
+    from data_sources import stream
+
+    config = configuration(work)
+    source = input_pipeline.open_split(config, 'train')
+    transform = stream.TrainTransform(config.seed, work['size'], work['scale'], work['ratio'])
+    plan = input_pipeline.StreamPlan(config.seed, source.size, config.batch_size, repeats=1)
+
+    def image(pair):
+        example, visit = map(int, pair)
+        return transform(source.read([example])[0].image, visit, example)
+
+    with futures.ThreadPoolExecutor(work['threads']) as pool:
+        waiting = collections.deque()
+        for number in itertools.count():
+            batch = plan(number)
+            pairs = zip(batch['index'], batch['epoch'], strict=True)
+            waiting.append([pool.submit(image, pair) for pair in pairs])
+            if len(waiting) > 2:
+                yield np.stack([future.result() for future in waiting.popleft()])
+
+
+def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
+    """Serves the variant of this pipeline that the work names."""
+    batches = {'pipeline': pipeline, 'threads': threads_alone}[work['variant']](work)
+    answers.serve(batches, versions={'python': platform.python_version()})
+
+
+if __name__ == '__main__':
+    channel.run(compete)

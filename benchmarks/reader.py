@@ -1,0 +1,165 @@
+"""What our reader does on one thread: how near its crops are, where its time goes, its memory."""
+
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+import input_pipeline
+from benchmarks import pictures
+from benchmarks.contestants import ours
+from data_sources import cropping, decoding
+from data_sources.draws import Draws
+
+IMAGENET_SIZE = 1_281_167  # examples of its training split
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A picture of the data set, and a box drawn in it."""
+
+    example: int
+    encoded: bytes
+    frame: decoding.Frame
+    box: decoding.Box
+
+
+def draw_crop(seed: int, visit: int, example: int, encoded: bytes, size: int) -> Crop:
+    """Returns the crop of a picture that training draws at this visit."""
+    frame = decoding.read_frame(encoded)
+    draws = Draws(seed, 'crop', visit, example)
+    where = (frame.height, frame.width, size, pictures.SCALE, pictures.RATIO)
+    return Crop(example, encoded, frame, cropping.crop_box(draws, *where))
+
+
+def draw_crops(work: dict[str, Any], visits: int) -> list[Crop]:
+    """Returns the crops of all examples of train at their first visits."""
+    config = ours.configuration(work)
+    source = input_pipeline.open_split(config, 'train')
+    return [
+        draw_crop(config.seed, visit, example, source.read([example])[0].image, work['size'])
+        for example in range(source.size)
+        for visit in range(visits)
+    ]
+
+
+# --- accuracy --------------------------------------------------------------------------------
+
+
+def differences(crops: Sequence[Crop], size: int) -> np.ndarray:
+    """Returns each crop's mean absolute difference to Pillow's, of 255.
+
+    Pillow's, as in torchvision: decode the whole, cut the box out, resize with its triangle filter.
+    """
+    found = []
+    for crop in crops:
+        mine = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
+        top, left, height, width = crop.box
+        with Image.open(io.BytesIO(crop.encoded)) as picture:
+            part = picture.convert('RGB').crop((left, top, left + width, top + height))
+        reference = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+        found.append(np.abs(mine.astype(np.int16) - reference).mean())
+    return np.array(found)
+
+
+# --- where the time goes ---------------------------------------------------------------------
+
+
+def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str, float]:
+    """Returns microseconds of CPU time per image for each stage, on one thread.
+
+    Entropy decoding cannot be run alone: decoding at an eighth of the size stands for it, where
+    each block gives one pixel. What full size takes beyond that is the inverse transform,
+    upsampling and colour conversion. All are the best of some rounds.
+    """
+    size = work['size']
+    source = input_pipeline.open_split(ours.configuration(work), 'train')
+    decoded = [decoding.decode_box(crop.encoded, crop.frame, crop.box) for crop in crops]
+    resized = [cropping.resize(pixels, size) for pixels in decoded]
+    row = np.empty((size, size, 3), np.uint8)
+
+    measured = _best(
+        {
+            'read': ([crop.example for crop in crops], lambda example: source.read([example])),
+            'head': (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
+            'eighth': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
+            'decode': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
+            'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
+            'copy': (resized, lambda image: np.copyto(row, image)),
+            'crop': (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
+        },
+        rounds,
+    )
+    return {
+        'read and parse the record': measured['read'],
+        "picture's header, draw the box": measured['head'],
+        'entropy decoding': measured['eighth'],
+        'inverse DCT, upsampling, colour': measured['decode'] - measured['eighth'],
+        'resize': measured['resize'],
+        'copy into the batch': measured['copy'],
+        'decode and resize, as run': measured['crop'],
+    }
+
+
+def _eighth(box: decoding.Box) -> decoding.Box:
+    """The box with its sides at multiples of eight, of which it keeps the last row."""
+    top, left = box.top // 8 * 8, box.left // 8 * 8
+    bottom, right = (-(-end // 8) * 8 for end in (box.top + box.height, box.left + box.width))
+    return decoding.Box(top, left, bottom - top, right - left)
+
+
+def _best(
+    tasks: dict[str, tuple[Sequence[Any], Callable[[Any], Any]]], rounds: int
+) -> dict[str, float]:
+    """Returns the least CPU time of this thread per item in microseconds; tasks take turns."""
+    best = dict.fromkeys(tasks, float('inf'))
+    for _ in range(rounds):
+        for name, (items, task) in tasks.items():
+            start = time.thread_time()
+            for item in items:
+                task(item)
+            best[name] = min(best[name], (time.thread_time() - start) / len(items) * 1e6)
+    return best
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+def decoded_batches(work: dict[str, Any], count: int) -> Iterator[int]:
+    """Yields `count` times, after each decoded batch: how many there were."""
+    for number, _ in zip(range(1, count + 1), ours.pipeline(work), strict=False):
+        yield number
+
+
+def record_indices(work: dict[str, Any], count: int) -> Iterator[int]:
+    """Yields after each batch of record numbers of an ImageNet-sized epoch: how many there were."""
+    size = work['batch_size']
+    plan = input_pipeline.StreamPlan(seed=0, size=IMAGENET_SIZE, batch_size=size, repeats=1)
+    for number in range(-(-count // size)):
+        plan(number)
+        yield (number + 1) * size
+
+
+def resident(progress: Iterator[int], count: int, points: int = 10) -> list[tuple[int, float]]:
+    """Returns (done, resident megabytes of this process) at every tenth of `count`."""
+    process, found = psutil.Process(), []
+    for done in progress:
+        while len(found) < points and done >= count * (len(found) + 1) // points:
+            found.append((done, process.memory_info().rss / 1e6))
+    return found
+
+
+def growth(megabytes: Sequence[float]) -> float:
+    """Returns by how much memory grew, in megabytes, over what lies after the first two points.
+
+    The difference of the medians of the last and the first half: single points swing by the batches
+    that happen to be waiting. The first two are left out, since queues and the allocator fill up.
+    """
+    settled = np.asarray(megabytes[2:])
+    half = len(settled) // 2
+    return float(np.median(settled[-half:]) - np.median(settled[:half]))
