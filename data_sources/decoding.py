@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from data_sources import images
+from data_sources import images, region_decoder
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BASELINE = (0xC0, 0xC1)
@@ -98,6 +98,8 @@ def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | 
     # Not strict, since harmless oddities abound in real files, hence nothing warns of a lost end.
     if encoded.rfind(_END) < frame.position:
         return None
+    if shrink == 1 and (pixels := region_decoder.decode(encoded, *box)) is not None:
+        return pixels
     height, data = frame.height, encoded
     bottom = min(-(-(box.top + box.height + shrink) // _BLOCK) * _BLOCK, height)
     if frame.baseline and bottom < height:

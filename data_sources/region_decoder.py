@@ -1,0 +1,118 @@
+"""Decodes a part of a JPEG by libjpeg-turbo 3, where there is one: the same pixels, sooner.
+
+simplejpeg decodes whole rows; libjpeg-turbo 3 leaves out the inverse DCT and the colours of what
+lies beside the part, and above it: 0.14 ms of 0.95 for a crop of ImageNet. There is no well-kept
+Python package for it yet, so this is optional: the library is that of the system, or comes with
+`pip install turbojpeg`. Its interface is in turbojpeg.h ("TurboJPEG API").
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+# Of turbojpeg.h.
+_DECOMPRESS, _RGB, _FATAL = 1, 0, 1
+_SUBSAMPLING, _WIDTH, _HEIGHT = 4, 5, 6
+# Width of the units that are coded together, by TJSAMP_*: 444, 422, 420, grey, 440, 411, 441.
+_UNIT = (8, 16, 16, 8, 8, 32, 8)
+
+_local = threading.local()
+
+
+class _Region(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int) for name in ('x', 'y', 'w', 'h'))
+
+
+class _Handle:
+    """A decompressor; one a thread, since it keeps a picture's state."""
+
+    def __init__(self, library: ctypes.CDLL):
+        self._library = library
+        self.address = library.tj3Init(_DECOMPRESS)
+
+    def __del__(self):
+        self._library.tj3Destroy(self.address)
+
+
+def decode(encoded: bytes, top: int, left: int, height: int, width: int) -> np.ndarray | None:
+    """Returns a part of a JPEG, uint8 [height, width, 3], RGB.
+
+    None if there is no libjpeg-turbo 3, or it does not decode this.
+    """
+    library = _library()
+    if library is None:
+        return None
+    if not hasattr(_local, 'handle'):
+        _local.handle = _Handle(library)
+    handle, length = _local.handle.address, len(encoded)
+    if library.tj3DecompressHeader(handle, encoded, length) and _failed(library, handle):
+        return None
+    kind = library.tj3Get(handle, _SUBSAMPLING)
+    if not 0 <= kind < len(_UNIT):
+        return None
+    # Colours are interpolated across the sides of the part: it is decoded with neighbours, and
+    # has to begin where a unit does.
+    start = max(left - 1, 0) // _UNIT[kind] * _UNIT[kind]
+    first = max(top - 1, 0)
+    right = min(left + width + _UNIT[kind], library.tj3Get(handle, _WIDTH))
+    bottom = min(top + height + 1, library.tj3Get(handle, _HEIGHT))
+    region = _Region(start, first, right - start, bottom - first)
+    if library.tj3SetCroppingRegion(handle, region):
+        return None
+    pixels = np.empty((region.h, region.w, 3), np.uint8)
+    target = pixels.ctypes.data
+    if library.tj3Decompress8(handle, encoded, length, target, 0, _RGB) and _failed(
+        library, handle
+    ):
+        return None
+    return pixels[top - first : top - first + height, left - start : left - start + width]
+
+
+def _failed(library: ctypes.CDLL, handle: int) -> bool:
+    """Whether the last call gave no pixels; oddities, of which there are many, are warnings."""
+    return library.tj3GetErrorCode(handle) == _FATAL
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The first libjpeg-turbo with the calls that are needed here."""
+    for path in _candidates():
+        try:
+            library = ctypes.CDLL(path)
+            _declare(library)
+        except (OSError, AttributeError):  # not loadable, or older than 3
+            continue
+        return library
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    wheel = importlib.util.find_spec('turbojpeg')  # found, not imported: only its library serves
+    if wheel and wheel.origin:
+        for folder in ('turbojpeg.libs', 'turbojpeg.dylibs'):
+            yield from map(str, sorted(Path(wheel.origin).parent.glob(f'{folder}/*turbojpeg*')))
+    system = ctypes.util.find_library('turbojpeg')
+    if system:
+        yield system
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    data = ctypes.c_char_p
+    for name, result, arguments in (
+        ('tj3Init', handle, (number,)),
+        ('tj3Destroy', None, (handle,)),
+        ('tj3Get', number, (handle, number)),
+        ('tj3GetErrorCode', number, (handle,)),
+        ('tj3DecompressHeader', number, (handle, data, size)),
+        ('tj3SetCroppingRegion', number, (handle, _Region)),
+        ('tj3Decompress8', number, (handle, data, size, handle, number, number)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
