@@ -110,13 +110,13 @@ def crop_box(draws, height: int, width: int, size: int, scale, ratio) -> Box:
 
 def _trimmed(box: Box, size: int) -> Box:
     """The box with its sides moved inwards to multiples of the factor it can be shrunk by."""
-    shrink = 1
-    while shrink < 8 and min(box.height, box.width) >= 2 * shrink * size:
-        shrink *= 2
-    top, left = (-(-start // shrink) * shrink for start in box[:2])
-    bottom = (box.top + box.height) // shrink * shrink
-    right = (box.left + box.width) // shrink * shrink
-    return Box(top, left, bottom - top, right - left)
+    for shrink in (8, 4, 2):
+        top, left = (-(-start // shrink) * shrink for start in box[:2])
+        bottom = (box.top + box.height) // shrink * shrink
+        right = (box.left + box.width) // shrink * shrink
+        if min(bottom - top, right - left) >= shrink * size:
+            return Box(top, left, bottom - top, right - left)
+    return box
 
 
 def decode_crop(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> np.ndarray:

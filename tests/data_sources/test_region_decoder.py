@@ -87,6 +87,20 @@ def test_what_is_no_jpeg_is_left_to_others(encoded):
     assert region_decoder.decode(encoded, 0, 0, 1, 1) is None
 
 
+@needs_library
+def test_a_damaged_picture_leaves_nothing_behind():
+    """In libjpeg-turbo, a bad Huffman table is an error of whatever is decoded next as well."""
+    encoded = encode(photograph(40, 60), quality=80)
+    sound = region_decoder.decode(encoded, 3, 5, 20, 30)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(encoded)
+        for place in rng.integers(0, len(encoded), 4):
+            damaged[place] = rng.integers(256)
+        region_decoder.decode(bytes(damaged), 0, 0, 8, 8)
+        np.testing.assert_array_equal(region_decoder.decode(encoded, 3, 5, 20, 30), sound)
+
+
 def test_a_library_that_is_too_old_is_passed_over(monkeypatch):
     found = []
     monkeypatch.setattr(region_decoder, '_candidates', lambda: iter(['old', 'missing']))
