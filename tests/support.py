@@ -1,6 +1,8 @@
 """What tests of whole runs share: configurations, train.py as a child, waiting for what it does."""
 
+import fcntl
 import json
+import os
 import random
 import signal
 import socket
@@ -136,3 +138,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
+
+
+def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """Returns the file that make(path) writes: one of the test processes does it for all."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent
+    path = folder / name
+    with (folder / f'{name}.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            part = folder / f'part-{name}'
+            make(part)
+            part.rename(path)
+    return path

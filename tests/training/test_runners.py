@@ -12,16 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import once
 from tests.training import runners_child as child
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = [(kind, devices) for kind in child.KINDS for devices in child.DEVICES]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def results(tmp_path_factory):
     """{name: array}, as the child wrote them."""
-    file = tmp_path_factory.mktemp('runners') / 'results.npz'
+    with np.load(once(tmp_path_factory, 'runners.npz', _run_child)) as stored:
+        return dict(stored)
+
+
+def _run_child(file: Path) -> None:
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
         # Without optimisation the programs compile three times as fast, and say the same.
@@ -35,8 +40,6 @@ def results(tmp_path_factory):
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
-    with np.load(file) as stored:
-        return dict(stored)
 
 
 def case(results, prefix):
