@@ -17,7 +17,6 @@ from PIL import Image
 
 from data_sources import images, region_decoder
 
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BASELINE = (0xC0, 0xC1)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _END = b'\xff\xd9'
@@ -51,10 +50,10 @@ def read_frame(encoded: bytes) -> Frame:
     """Returns size and kind of an encoded picture; its pixels are not read.
 
     Raises:
-      DecodeError: no picture, or one of more than MAX_PIXELS.
+      DecodeError: no picture, or one of more than images.MAX_PIXELS.
     """
     frame = _jpeg_frame(encoded) or _pillow_frame(encoded)
-    if not 0 < frame.height * frame.width <= MAX_PIXELS:
+    if not 0 < frame.height * frame.width <= images.MAX_PIXELS:
         raise DecodeError(f'its size is {frame.width}x{frame.height} pixels')
     return frame
 
@@ -63,7 +62,7 @@ def decode(encoded: bytes) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, 3], RGB.
 
     Raises:
-      DecodeError: no picture, truncated, or of more than MAX_PIXELS.
+      DecodeError: no picture, truncated, or of more than images.MAX_PIXELS.
     """
     frame = read_frame(encoded)
     return decode_box(encoded, frame, Box(0, 0, frame.height, frame.width))

@@ -11,7 +11,7 @@ from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
-_MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
+MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BRIGHT = 127
 
 
@@ -70,7 +70,7 @@ def _open(path: Path, mode: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # Pillow's, on odd metadata; errors still raise
             with Image.open(path) as file:
-                if file.width * file.height > _MAX_PIXELS:
+                if file.width * file.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f'{file.width}x{file.height} pixels')
                 file.load()
                 return to_mode(ImageOps.exif_transpose(file), mode)

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from PIL import Image
 
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; as in images.py
+from data_sources.images import MAX_PIXELS
+
 MAX_BYTES = 256 << 20
 # Named, because Pillow knows formats that start other programs (EPS) or are no pictures.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')

@@ -107,6 +107,13 @@ def run_child(argv: list[str], log: Path, script: str | None = None) -> Child:
     return child
 
 
+def finished(config: Path, folder: Path, **fields) -> Path:
+    """Returns the workdir of a run that was left alone, in a process of its own."""
+    child = run_child(arguments(config, folder / 'run', **fields), folder / 'log')
+    assert child.process.returncode == 0, child.output
+    return folder / 'run'
+
+
 def last_step(workdir: Path) -> int:
     """The step of the last record, also while the run goes on."""
     return max((record['step'] for record in read_metrics(workdir)), default=0)

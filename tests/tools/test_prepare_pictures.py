@@ -16,40 +16,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_sources import imagenet, sharded_writer
-from tests.support_pictures import blood_files, imagenet_files, imagenet_tars
+from tests.support_pictures import blood_files, imagenet_files
 from tests.tools.prepare_child import (
     as_stored,
-    blood_folder,
     child,
-    defective_tars,
     run,
     stored,
     tree,
 )
 from tools import prepare_data
-
-
-@pytest.fixture(scope='module')
-def tars(tmp_path_factory):
-    return imagenet_tars(tmp_path_factory.mktemp('tars'))
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory, tars):
-    """A data folder with the sample of ImageNet in many shards."""
-    data = tmp_path_factory.mktemp('data')
-    assert run(['imagenet2012', f'--source={tars}', f'--data_dir={data}']) == 0
-    return data
-
-
-@pytest.fixture
-def defective(tmp_path):
-    return defective_tars(tmp_path / 'defective')
-
-
-@pytest.fixture(scope='module')
-def blood(tmp_path_factory):
-    return blood_folder(tmp_path_factory.mktemp('blood'))
 
 
 def test_stock_tfds_reads_the_original_bytes_under_the_right_classes(prepared):

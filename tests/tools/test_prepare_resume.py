@@ -10,30 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support_pictures import imagenet_files, imagenet_tars
-from tests.tools.prepare_child import blood_folder, child, defective_tars, run, tree
-
-
-@pytest.fixture(scope='module')
-def tars(tmp_path_factory):
-    return imagenet_tars(tmp_path_factory.mktemp('tars'))
-
-
-@pytest.fixture(scope='module')
-def prepared(tmp_path_factory, tars):
-    """A data folder with the sample of ImageNet in many shards."""
-    data = tmp_path_factory.mktemp('data')
-    assert run(['imagenet2012', f'--source={tars}', f'--data_dir={data}']) == 0
-    return data
-
-
-@pytest.fixture
-def defective(tmp_path):
-    return defective_tars(tmp_path / 'defective')
-
-
-@pytest.fixture(scope='module')
-def blood(tmp_path_factory):
-    return blood_folder(tmp_path_factory.mktemp('blood'))
+from tests.tools.prepare_child import child, run, tree
 
 
 @pytest.mark.parametrize('kill_at', [1, 60, 201, 249])

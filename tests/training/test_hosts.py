@@ -17,6 +17,7 @@ from tests.support import (
     Child,
     arguments,
     curve,
+    finished,
     free_port,
     last_step,
     result,
@@ -50,10 +51,7 @@ def config(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def reference(config, tmp_path_factory) -> Path:
     """The workdir of one process with two devices."""
-    folder = tmp_path_factory.mktemp('reference')
-    child = run_child(arguments(config, folder / 'run', devices=2), folder / 'log')
-    assert child.process.returncode == 0, child.output
-    return folder / 'run'
+    return finished(config, tmp_path_factory.mktemp('reference'), devices=2)
 
 
 def difference(ours: Path, theirs: Path, step: int) -> float:

@@ -18,9 +18,9 @@ from tests.support import (
     Child,
     arguments,
     curve,
+    finished,
     last_step,
     result,
-    run_child,
     saved_steps,
     write_config,
 )
@@ -71,10 +71,7 @@ def config(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def reference(config, tmp_path_factory) -> Path:
     """The workdir of a run that was left alone."""
-    folder = tmp_path_factory.mktemp('reference')
-    child = run_child(arguments(config, folder / 'run'), folder / 'log')
-    assert child.process.returncode == 0, child.output
-    return folder / 'run'
+    return finished(config, tmp_path_factory.mktemp('reference'))
 
 
 def assert_same_run(workdir: Path, reference: Path):

@@ -16,6 +16,7 @@ from tests.support import (
     Child,
     arguments,
     curve,
+    finished,
     free_port,
     last_step,
     result,
@@ -55,10 +56,7 @@ def config(digit_set, tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def reference(config, tmp_path_factory) -> Path:
     """The workdir of a run that was left alone."""
-    folder = tmp_path_factory.mktemp('reference')
-    child = run_child(arguments(config, folder / 'run'), folder / 'log')
-    assert child.process.returncode == 0, child.output
-    return folder / 'run'
+    return finished(config, tmp_path_factory.mktemp('reference'))
 
 
 def assert_same_run(folder, reference):
