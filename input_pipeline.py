@@ -189,22 +189,24 @@ def stream_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (example, visit) at positions first .. first + count - 1 of a streamed set's list.
 
-    The list is as for `indices`, but the permutation takes constant memory, and with `repeats`
-    (Hoffer et al. 2020, "Augment your batch") an epoch of as many positions holds size / repeats
-    different examples. The visits of one are batch_size // repeats positions apart: in one batch,
-    as a rule, and not beside each other, where they might be mixed. `visit` counts how often the
-    example can have come before: epoch x repeats + which of the repeats. Both are int32 [count].
+    The list is as for `indices`, but the permutation takes constant memory. With `repeats` (Hoffer
+    et al. 2020, "Augment your batch") a batch holds batch_size / repeats different examples, about,
+    one after the other and then again: the permutation goes on `repeats` times as slowly, and every
+    example still has its turn. `visit` counts how often it came before. Both are int32 [count].
     """
     from data_sources.records import shuffled
 
-    apart = max(1, batch_size // repeats)
+    # Odd, if it can be: then an example has one neighbour and then the other, and never itself,
+    # with which it may be mixed.
+    apart = batch_size
+    if repeats > 1:
+        apart = min(max(-(-batch_size // repeats) | 1, 2), batch_size)
     example, visit = np.empty(count, np.int32), np.empty(count, np.int32)
     for row, position in enumerate(range(first, first + count)):
-        epoch, place = divmod(position, size)
-        block, rest = divmod(place, repeats * apart)
-        repeat, slot = divmod(rest, apart)
-        order = zlib.crc32(f'{seed} {epoch} stream'.encode())
-        example[row] = shuffled(block * apart + slot, size, order)
+        batch, place = divmod(position, batch_size)
+        repeat, slot = divmod(place, apart)
+        epoch, turn = divmod(batch * apart + slot, size)
+        example[row] = shuffled(turn, size, zlib.crc32(f'{seed} {epoch} stream'.encode()))
         visit[row] = epoch * repeats + repeat
     return example, visit
 

@@ -146,19 +146,35 @@ def test_any_slice_of_the_list_is_that_slice(seed, size, batch, repeats, first):
 
 
 def test_repeats_come_in_the_same_batch_and_apart():
-    """Three views of a third of the examples an epoch; no view twice, ever."""
-    size, batch = 3000, 300
-    example, visit = input_pipeline.stream_indices(0, size, batch, 3, 0, 2 * size)
-    assert len(set(zip(example.tolist(), visit.tolist(), strict=True))) == 2 * size
-    for epoch in (0, 1):
-        own, number = (x[epoch * size : (epoch + 1) * size] for x in (example, visit))
-        assert (np.bincount(own)[np.unique(own)] == 3).all()
-        assert len(np.unique(own)) == 1000
-        assert sorted(set(number)) == [3 * epoch, 3 * epoch + 1, 3 * epoch + 2]
-    for start in range(0, size, batch):
+    """Three views of a third of the examples an epoch, another third the next; no view twice."""
+    size, batch = 3030, 300
+    example, visit = input_pipeline.stream_indices(0, size, batch, 3, 0, 6 * size)
+    assert len(set(zip(example.tolist(), visit.tolist(), strict=True))) == 6 * size
+    for start in range(0, 60 * batch, batch):
         own = example[start : start + batch]
-        assert len(np.unique(own)) == 100
-        assert (own[0::2] != own[1::2]).all()  # those that are mixed
+        assert len(np.unique(own)) == 101
+        assert np.bincount(own).max() == 3
+    # In 30 batches every example has had its turn, and none a second one.
+    assert sorted(np.unique(example[: 30 * batch])) == list(range(size))
+    assert set(visit[: 30 * batch].tolist()) == {0, 1, 2}
+    # Those that are mixed: never an example with itself, and not with one partner each time.
+    pairs = example[: 30 * batch].reshape(-1, 2)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    partners = {}
+    for one, other in np.concatenate([pairs, pairs[:, ::-1]]).tolist():
+        partners.setdefault(one, set()).add(other)
+    assert np.mean([len(found) for found in partners.values()]) > 1.9
+
+
+@pytest.mark.parametrize('repeats', [2, 3, 5])
+def test_no_picture_is_mixed_with_itself_in_any_small_batch(repeats):
+    for batch in (2, 4, 6, 8, 12):
+        example, visit = input_pipeline.stream_indices(1, 30, batch, repeats, 0, 600)
+        pairs = example.reshape(-1, 2)
+        assert set(example.tolist()) == set(range(30))
+        assert len(set(zip(example.tolist(), visit.tolist(), strict=True))) == 600
+        # Two epochs may meet between two neighbours.
+        assert (pairs[:, 0] == pairs[:, 1]).mean() < 0.02
 
 
 def test_a_late_step_of_a_huge_set(digit_set, monkeypatch):
