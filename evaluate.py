@@ -59,11 +59,13 @@ def main(argv: list[str]) -> int:
     loss = float(sums['loss'] / sums['count'])
     report = Report(sums['confusion'], split.class_names, loss)
     title = f'{config.model.name} on {config.data.name}, {arguments.split} split, step {found.step}'
-    result = {'split': arguments.split, 'step': found.step, **report.to_json()}
+    bad = int(sums.get('bad', 0))
+    result = {'split': arguments.split, 'step': found.step, 'bad_records': bad, **report.to_json()}
     numbers = output / f'evaluation_{arguments.split}.json'
     records.write_json_atomically(numbers, result)
     picture = report.confusion_png(output / f'confusion_{arguments.split}.png', title)
-    print(f'{title}\n\n{report.text()}\n\nWritten: {numbers}, {picture}')
+    left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
+    print(f'{title}\n\n{report.text()}{left_out}\n\nWritten: {numbers}, {picture}')
     return 0
 
 

@@ -32,6 +32,11 @@ def open_split(config, split: str):
     """
     data = config.data
     if data.image_size:
+        if data.name == 'digits':
+            raise UserError(
+                'The digits are held in memory: leave config.data.image_size out, or name a '
+                'streamed data set by config.data.name.'
+            )
         from data_sources import records  # Grain and OpenCV: half a second to import
 
         source, channels = records.load(data.name, split, data.dir), 3
@@ -56,6 +61,18 @@ def open_split(config, split: str):
             'config.data.train_per_class needs a data set in memory: data.image_size=None.'
         )
     return few_per_class(source, data.train_per_class, config.seed)
+
+
+def check_test_split(config) -> None:
+    """Checks that there is something to test on; nothing of it is read.
+
+    Raises:
+      UserError: the data set has nothing that could serve. It is better known before training.
+    """
+    if config.data.name != 'digits':
+        from data_sources import tfds_sets
+
+        tfds_sets.check_split(config.data.name, 'test', config.data.dir)
 
 
 def image_shape(config, source) -> tuple[int, int, int]:

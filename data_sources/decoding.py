@@ -125,7 +125,7 @@ def _pillow(encoded: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # about odd metadata; errors still raise
-            with Image.open(io.BytesIO(encoded)) as picture:
+            with Image.open(io.BytesIO(encoded), formats=images.FORMATS) as picture:
                 picture.load()
                 return np.asarray(images.to_mode(picture, 'RGB'))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
@@ -136,7 +136,7 @@ def _pillow_frame(encoded: bytes) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(encoded)) as picture:
+            with Image.open(io.BytesIO(encoded), formats=images.FORMATS) as picture:
                 return Frame(picture.height, picture.width, len(picture.getbands()), 0, False)
     except Exception as error:
         raise DecodeError('it is not a picture') from error

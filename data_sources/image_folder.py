@@ -228,8 +228,9 @@ def _find_splits(folder: Path) -> dict[str, Path]:
     others = [name for name in names if name.lower() not in _SPLITS]
     if 'train' not in splits and len(splits) > 1:
         raise UserError(f'{folder} has {", ".join(p.name for p in splits.values())} but no train.')
-    if 'train' not in splits or (others and len(splits) == 1):
-        return {'train': folder}  # a class may well be called "test"
+    # A class may well be called "test", or even "train" if it holds pictures and no folders.
+    if 'train' not in splits or (others and len(splits) == 1 and not _folders(splits['train'])):
+        return {'train': folder}
     if others:
         raise UserError(
             f'{folder} has folders for the splits ({", ".join(p.name for p in splits.values())}) '

@@ -11,6 +11,9 @@ from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
+# Named, because Pillow knows formats that start other programs (EPS) or are no pictures.
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
+Image.init()  # otherwise Pillow does not know all of them yet
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BRIGHT = 127
 

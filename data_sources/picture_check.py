@@ -9,12 +9,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from data_sources.images import MAX_PIXELS
+from data_sources.images import FORMATS, MAX_PIXELS
 
 MAX_BYTES = 256 << 20
-# Named, because Pillow knows formats that start other programs (EPS) or are no pictures.
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
-Image.init()  # otherwise Pillow does not know all of them yet
 _JPEG = ('JPEG', 'MPO')  # MPO: a JPEG with others behind it, as some cameras make them
 _QUALITY = 95
 

@@ -22,6 +22,7 @@ from errors import UserError
 # Of the cipher behind index_shuffle. After Grain's usual 4, neighbours are correlated by 0.04, ten
 # standard deviations of a fair shuffle's; after 12 by no more than chance.
 _ROUNDS = 12
+_HELD_OUT = zlib.crc32(b'held out')
 _SMALL = 2**16
 _UNLABELLED = -1  # what tfds gives the examples of a test split whose labels are secret
 
@@ -81,12 +82,13 @@ class RecordSource:
     def place(self, example: int) -> int:
         """Returns the record of the stored split that is example 0 .. size - 1 of this one.
 
-        A part of a stored split is a part of its permutation by the set's name: files are often in
-        the order of the classes, so that their end would be a few classes only.
+        A part of a stored split is a part of a fixed permutation of it: files are often in the
+        order of the classes, so that their end would be a few classes only. Sets that hold the same
+        pictures at different sizes have the same parts.
         """
         if self.size == self.stored_size:
             return example
-        return shuffled(self.start + example, self.stored_size, zlib.crc32(self.name.encode()))
+        return shuffled(self.start + example, self.stored_size, _HELD_OUT)
 
     def read(self, examples: Sequence[int]) -> list[Record]:
         """Returns the records of some examples, 0 .. size - 1 each.

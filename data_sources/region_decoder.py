@@ -3,7 +3,8 @@
 simplejpeg decodes whole rows; libjpeg-turbo 3 leaves out the inverse DCT and the colours of what
 lies beside the part, and above it: 0.14 ms of 0.95 for a crop of ImageNet. There is no well-kept
 Python package for it yet, so this is optional: the library is that of the system, or comes with
-`pip install turbojpeg`. Its interface is in turbojpeg.h ("TurboJPEG API").
+`pip install turbojpeg`. (Of a damaged JPEG the two may make different pixels.) Its interface is in
+turbojpeg.h ("TurboJPEG API").
 """
 
 import ctypes

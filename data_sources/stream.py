@@ -200,7 +200,15 @@ def sent_ahead(batches: grain.IterDataset, send: Callable[[dict], Any], count: i
             found.start_prefetch()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-        yield from found
+        try:
+            yield from found
+        except RuntimeError as error:
+            if 'terminated unexpectedly' not in str(error):
+                raise
+            raise UserError(
+                'A process that decodes pictures was killed, for want of memory perhaps: set '
+                'config.data.workers lower, or to 0 for threads, and start again.'
+            ) from error
 
 
 def _end_with(*_: int) -> None:

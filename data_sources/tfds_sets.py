@@ -128,6 +128,17 @@ def counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
     return {split: info.num_examples for split, info in builder.info.splits.items()}
 
 
+def check_split(name: str, split: str, data_dir: str) -> None:
+    """Checks that a stored split can serve as `split`.
+
+    Raises:
+      UserError: the set is not prepared, or has none.
+    """
+    folder = find(name, data_dir)
+    with damage_named(folder):
+        locate(split, counts(tfds.builder_from_directory(folder)), folder)
+
+
 def locate(split: str, stored: Mapping[str, int], folder: Path) -> tuple[str, int, int]:
     """Returns (stored split, start, stop): where the examples of `split` are.
 

@@ -223,6 +223,11 @@ def test_evaluation_may_have_a_size_of_its_own(digit_set):
 def spoil(digit_set, folder, split, count=3):
     """A copy of the set in which some records of a split are no pictures any more."""
     shutil.copytree(digit_set / 'pictures', folder / 'pictures')
+    spoil_split(folder, split, count)
+    return folder
+
+
+def spoil_split(folder, split, count=3):
     [shard] = (folder / 'pictures' / '1.0.0').glob(f'pictures-{split}.array_record-*')
     from array_record.python import array_record_module
     from tensorflow_datasets.proto import tf_example_pb2
@@ -240,7 +245,6 @@ def spoil(digit_set, folder, split, count=3):
         writer.write(serialised)
     writer.close()
     records._open.cache_clear()
-    return folder
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -300,6 +304,7 @@ def test_a_set_of_bad_records_is_refused(digit_set, tmp_path):
         ({'mean': (0.1, 0.2)}, r'config.data.mean has 2 values, but .* 3 channel'),
         ({'train_per_class': 3}, r'train_per_class needs a data set in memory'),
         ({'image_size': None}, r'are streamed with config.data.image_size, such as 224'),
+        ({'name': 'digits'}, r'The digits are held in memory: leave config.data.image_size out'),
         ({'dir': '/nowhere'}, r'"pictures" is not prepared in /nowhere'),
     ],
 )

@@ -88,7 +88,8 @@ def describe(
     shape, classes = IMAGES[stem], 1000 if stem == 'imagenet' else 10
     if arguments.config and not (arguments.image and arguments.num_classes is not None):
         split = input_pipeline.open_split(config, 'train')
-        shape, classes = split.images.shape[1:], len(split.class_names)
+        shape = input_pipeline.image_shape(config, split)
+        classes = len(split.class_names)
     shape = parse_image(arguments.image) if arguments.image else shape
     classes = classes if arguments.num_classes is None else arguments.num_classes
     dtype = experiment.MODEL_DTYPES[config.dtype]

@@ -114,7 +114,7 @@ def _check_streamed(config) -> None:
 
 def _check_probe(config) -> None:
     names = (*AFFINE, 'crop', 'flip', 'mixup', 'cutmix', 'erase', 'policy', 'color_jitter')
-    for name in (f'augment.{name}' for name in names):
+    for name in (*(f'augment.{name}' for name in names), 'data.repeats'):
         if _given(config, name):
             raise UserError(
                 f'config.linear_probe computes the features once, so config.{name} must be '

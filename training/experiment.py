@@ -80,7 +80,7 @@ def check_devices(config, devices: int) -> None:
             'config.augment.mixup and config.augment.cutmix mix pairs of examples within a device, '
             f'and {devices} devices do not get an even part each of '
             f'config.batch_size={config.batch_size}: choose {lower} or {lower + unit}, or set '
-            'config.devices.'
+            'config.devices.' + ' (config.smoke made the batch small.)' * config.smoke
         )
 
 

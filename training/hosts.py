@@ -4,6 +4,8 @@ A process that stops alone leaves the others waiting in their next collective fo
 may fail on one of them is called through `on_each` or `on_first`: then all of them stop.
 """
 
+import os
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +47,17 @@ def on_first(function: Callable[[], Any]) -> Any:
       UserError: on every process if the function failed on the first; there, what it raised.
     """
     return on_each(lambda: function() if is_first() else None)
+
+
+def leave_others(error: UserError) -> None:
+    """Ends this process at once if it is one of several; its error is of it alone.
+
+    They wait for it in a collective, and JAX's own way out would wait for them for minutes; the
+    broken connection ends them.
+    """
+    if jax.process_count() > 1:
+        print(f'error: {error}', file=sys.stderr, flush=True)
+        os._exit(2)
 
 
 def check_same(text: str, what: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
+from errors import UserError
 from training.step import StepSpec, standardised
 
 # Images for each device and call. Not a field: a run that goes on has to compute the same bits.
@@ -21,10 +22,14 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A split as the head sees it: features float32 [n, f], labels int32 [n]."""
+    """A split as the head sees it: features float32 [n, f], labels int32 [n].
+
+    `bad` counts the records that did not decode and are left out.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    bad: int = 0
 
     @property
     def size(self) -> int:
@@ -59,9 +64,14 @@ def compute(config, spec: StepSpec, variables, split, devices: list) -> Features
     call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)
     variables = jax.device_put(variables, whole)
     plan = input_pipeline.EvalPlan(split.size, BATCH * len(devices), len(devices))
-    parts, labels = [], []
+    parts, labels, bad = [], [], 0
     for batch in input_pipeline.eval_images(config, split, plan):
         real = batch['mask'] > 0
         parts.append(np.asarray(call(variables, batch['image']))[real])
         labels.append(batch['label'][real])
-    return Features(np.concatenate(parts), np.concatenate(labels))
+        bad += int(batch['bad'].sum()) if 'bad' in batch else 0
+    if bad == split.size:
+        raise UserError(
+            f'Not one record of the {split.split} split decodes: prepare the set again.'
+        )
+    return Features(np.concatenate(parts), np.concatenate(labels), bad)

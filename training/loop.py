@@ -108,6 +108,10 @@ class Evaluator:
                 _add(total, self._runner.fetch(waiting.popleft()))
         for sums in waiting:
             _add(total, self._runner.fetch(sums))
+        if not total['count']:
+            raise UserError(
+                'Not one record that was to be evaluated decodes: prepare the set again.'
+            )
         return total
 
 

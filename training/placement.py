@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import jax
 
 import input_pipeline
+from errors import UserError
+from training import hosts
 from training.runner import Runner
 
 SHARE = 0.25  # of a device's memory that a resident split may take
@@ -63,7 +65,11 @@ class Placement:
     def _sent_ahead(self, batches) -> Iterator[dict]:
         from data_sources import stream  # half a second to import
 
-        return stream.sent_ahead(batches, self._runner.split, self._config.data.prefetch)
+        try:
+            yield from stream.sent_ahead(batches, self._runner.split, self._config.data.prefetch)
+        except UserError as error:
+            hosts.leave_others(error)
+            raise
 
     def _placed(self, batch: dict) -> dict:
         """A batch of indices on the devices, with its images unless those are there."""

@@ -62,6 +62,8 @@ def _reader(experiment, invert: str) -> tuple[tuple[int, int, int], Callable[[Pa
     if not experiment.config.data.image_size:
         shape = experiment.image_shape
         return shape, lambda path: images.read_image(path, *shape, invert)
+    if invert != 'auto':
+        raise UserError('--invert is for networks of images in memory; this one takes photographs.')
     transform = input_pipeline.eval_transform(experiment.config)
     return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
 

@@ -51,9 +51,12 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
         return run.go(resume, extend, preemption)
 
 
+HOSTS_OWN = ('data.dir', 'data.threads', 'data.workers', 'data.prefetch')
+
+
 def _shared_settings(config) -> str:
     """The part of the configuration that has to be the same on all processes, as text."""
-    own = ('distributed', 'data.dir', 'compilation_cache')
+    own = ('distributed', 'compilation_cache', *HOSTS_OWN)
     values = {k: v for k, v in schema.flatten(config).items() if k not in own}
     return json.dumps(values, sort_keys=True)
 
@@ -94,6 +97,7 @@ class _Run:
 
     def _open_splits(self) -> tuple:
         self.experiment, train_split = experiment.open_train(self.config)
+        input_pipeline.check_test_split(self.config)
         return train_split, input_pipeline.open_split(self.config, 'validation')
 
     def _train(self, checkpoints, splits, step: int, state: TrainState, preemption: Preemption):
@@ -116,11 +120,12 @@ class _Run:
 
     def _features(self, splits, state: TrainState) -> list[linear_probe.Features]:
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
-        local = self.runner.local
-        return [
-            linear_probe.compute(self.config, self.spec, variables, split, local)
-            for split in splits
-        ]
+        fixed = (self.config, self.spec, variables)
+        found = [linear_probe.compute(*fixed, split, self.runner.local) for split in splits]
+        for split, features in zip(splits, found, strict=True):
+            if features.bad:
+                self.say(f'{features.bad} {split.split} record(s) did not decode and are left out')
+        return found
 
     def _check_folder(self, resume: str, extend: bool) -> int | None:
         """Refuses what may not go on there; returns the steps before an extension, else None."""
@@ -239,6 +244,7 @@ class _Run:
             'test_loss': means['loss'],
             'test_correct': int(sums['correct']),
             'test_examples': int(sums['count']),
+            'test_bad_records': int(sums.get('bad', 0)),
             'params_sha256': sha256(self.runner.fetch(state.params)),
             'init_from_sha256': transfer.recorded_sha256(self.folder),
             'parameters': sum(x.size for x in jax.tree.leaves(state.params)),

@@ -1,5 +1,6 @@
 """Splits left on disk: which records they are, and what is refused before a run starts."""
 
+import dataclasses
 import shutil
 import zlib
 
@@ -74,9 +75,17 @@ def test_imagenets_validation_split_serves_as_test(imagenet_set):
     assert labels != sorted(labels)
 
 
+def test_a_set_at_another_size_holds_out_the_same_pictures(imagenet_set):
+    """A network that learned one may be fine-tuned and validated on the other."""
+    source = records.load('imagenet2012', 'validation', str(imagenet_set))
+    smaller = dataclasses.replace(source, name='imagenet2012_256')
+    for example in range(source.size):
+        assert smaller.place(example) == source.place(example)
+
+
 def test_a_part_is_the_same_part_for_any_seed_of_a_run(imagenet_set):
     source = records.load('imagenet2012', 'validation', str(imagenet_set))
-    order = [records.shuffled(i, 200, zlib.crc32(b'imagenet2012')) for i in range(200)]
+    order = [records.shuffled(i, 200, zlib.crc32(b'held out')) for i in range(200)]
     assert [source.place(i) for i in range(source.size)] == order[180:]
 
 

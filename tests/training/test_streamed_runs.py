@@ -25,6 +25,8 @@ from tests.support import (
     train_here,
     write_config,
 )
+from tests.test_streams import spoil, spoil_split
+from tools import prepare_data, summary
 from training.records import read_metrics
 
 STEPS = 60
@@ -153,13 +155,46 @@ def test_a_linear_probe_of_a_streamed_set(config, reference, tmp_path):
 
 
 def test_bad_records_are_reported(config, digit_set, tmp_path, capsys):
-    from tests.test_streams import spoil
-
+    """Stopped at one, the run may go on without it; evaluation says what it left out."""
     folder = spoil(digit_set, tmp_path, 'train')
-    fields = {'data__dir': str(folder), 'steps': 12}
+    spoil_split(folder, 'test')
+    fields, run = {'data__dir': str(folder), 'steps': 12}, tmp_path / 'run'
     with pytest.raises(UserError, match="on_bad_record='skip'"):
-        train_here(config, tmp_path / 'stops', **fields)
-    assert train_here(config, tmp_path / 'run', data__on_bad_record='skip', **fields) == 0
-    counts = [record.get('train/bad_records', 0) for record in read_metrics(tmp_path / 'run')]
+        train_here(config, run, **fields)
+    assert train_here(config, run, data__on_bad_record='skip', **fields) == 0
+    counts = [record.get('train/bad_records', 0) for record in read_metrics(run)]
     assert sum(counts) >= 3
     assert 'did not decode; others took their place' in capsys.readouterr().out
+    assert (result(run)['test_examples'], result(run)['test_bad_records']) == (27, 3)
+    assert evaluate.main([f'--workdir={run}', f'--output={tmp_path}']) == 0
+    assert '3 record(s) did not decode and were not counted' in capsys.readouterr().out
+    fields |= {'linear_probe': True, 'init_from': str(run), 'model__dropout_rate': 0.0}
+    assert train_here(config, tmp_path / 'probe', data__on_bad_record='skip', **fields) == 0
+    assert '3 train record(s) did not decode and are left out' in capsys.readouterr().out
+
+
+def test_a_set_that_nothing_can_be_tested_on_is_known_at_once(digit_set, tmp_path, config):
+    command = ['folder', '--name=untested', f'--source={digit_set / "source"}']
+    command += [f'--data_dir={tmp_path}', '--val_fraction=0', '--test_fraction=0']
+    assert prepare_data.main(command) == 0
+    fields = {'data__name': 'untested', 'data__dir': str(tmp_path)}
+    with pytest.raises(UserError, match='has no "test" split, only train'):
+        train_here(config, tmp_path / 'run', **fields)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(config, tmp_path):
+    fields = {'data__workers': 1, 'steps': 100_000, 'eval_every': 1000.0}
+    with Child(arguments(config, tmp_path / 'run', **fields), tmp_path / 'log') as child:
+        assert child.wait_until(lambda: last_step(tmp_path / 'run') >= 9)
+        for worker in psutil.Process(child.process.pid).children(recursive=True):
+            if 'resource_tracker' not in ' '.join(worker.cmdline()):
+                worker.kill()
+        assert child.wait() == 2, child.output
+        assert 'error: A process that decodes pictures was killed' in child.output
+        assert 'Traceback' not in child.output
+
+
+def test_a_summary_of_a_streamed_configuration(config, capsys):
+    assert summary.main([f'--config={config}']) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ['conv1', 'convolution']

@@ -40,7 +40,7 @@ def check_name(name: str) -> None:
             f'--name={name} is not a data set name: use small letters, digits and underscores, '
             'starting with a letter.'
         )
-    if name in TAKEN:
+    if name in TAKEN or re.fullmatch(r'imagenet2012_\d+', name):
         raise UserError(f'--name={name} is taken: choose another name.')
 
 

@@ -61,6 +61,14 @@ def _write(source, args: argparse.Namespace) -> dict[str, int]:
     common.report(pictures.name, folder, written, facts)
     if kinds:
         print('Of these, ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
+    if 'test' not in counts and 'train' in counts:
+        print(
+            'There is no test split: '
+            + ('validation will serve for it, and a' if 'validation' in counts else 'make one. A')
+            + ' part of train for validation.'
+        )
+    elif 'validation' not in counts:
+        print('There is no validation split: a part of train will serve for it.')
     if rejected:
         print(f'Left out as defective: {rejected}, see {folder / pictures.version}/rejected.jsonl.')
     recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
