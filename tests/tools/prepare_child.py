@@ -14,10 +14,12 @@ from tests.support_pictures import blood_files, imagenet_files, imagenet_tars
 
 # The command, but with small shards, and it sends itself a signal instead of writing record n.
 CHILD = """
-import os, sys
+import os, signal, sys
 from data_sources import sharded_writer
 from tools import prepare_data
 
+# A shell may have started the tests with Ctrl-C ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 shard_bytes, kill_at, number = (int(sys.argv.pop(1)) for _ in range(3))
 sharded_writer.SHARD_BYTES = shard_bytes
 write, written = sharded_writer.ShardWriter.write, 0

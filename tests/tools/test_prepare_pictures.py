@@ -77,6 +77,8 @@ def test_what_it_prints(tars, tmp_path, capsys):
     folder = tmp_path / 'imagenet2012'
     some = 'ILSVRC2012_img_train.tar has 200 of the 1000 classes.\n'
     following = (
+        'There is no test split: validation will serve for it, and a part of train for '
+        'validation.\n'
         'Next: python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet2012 '
         f'--config.data.dir={tmp_path}\n'
     )
