@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import data_sources
+from data_sources import draws
 from errors import UserError
 
 _FOR_EVER = 2**40  # steps
@@ -37,7 +38,7 @@ def open_split(config, split: str):
                 'The digits are held in memory: leave config.data.image_size out, or name a '
                 'streamed data set by config.data.name.'
             )
-        from data_sources import records  # Grain and OpenCV: half a second to import
+        from data_sources import records  # Grain: half a second to import
 
         source, channels = records.load(data.name, split, data.dir), 3
     else:
@@ -69,10 +70,15 @@ def check_test_split(config) -> None:
     Raises:
       UserError: the data set has nothing that could serve. It is better known before training.
     """
-    if config.data.name != 'digits':
+    wanted = (config.data.name, 'test', config.data.dir)
+    if config.data.image_size:
+        from data_sources import records
+
+        records.find(*wanted)
+    elif config.data.name != 'digits':
         from data_sources import tfds_sets
 
-        tfds_sets.check_split(config.data.name, 'test', config.data.dir)
+        tfds_sets.check_split(*wanted)
 
 
 def image_shape(config, source) -> tuple[int, int, int]:
@@ -99,8 +105,7 @@ def few_per_class(
             f'config.data.train_per_class={count}, but {source.name} has only {sizes.min()} '
             f'training examples of class {source.class_names[sizes.argmin()]}.'
         )
-    key = np.array([seed, zlib.crc32(b'few_per_class')], np.uint64)
-    order = np.argsort(np.random.Philox(key=key).random_raw(len(source.labels)), kind='stable')
+    order = draws.permutation(source.size, seed, 'few_per_class')
     parts = [order[source.labels[order] == label][:count] for label in range(len(sizes))]
     chosen = np.sort(np.concatenate(parts))
     return dataclasses.replace(source, images=source.images[chosen], labels=source.labels[chosen])
@@ -125,10 +130,7 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     Sorting Philox's raw 64-bit words uses only what NumPy promises to keep the same between
     releases (its Generator.permutation is not promised).
     """
-    key = np.array([seed, zlib.crc32(b'shuffle')], np.uint64)
-    counter = np.array([0, 0, 0, epoch], np.uint64)
-    words = np.random.Philox(key=key, counter=counter).random_raw(size)
-    order = np.argsort(words, kind='stable').astype(np.int32)
+    order = draws.permutation(size, seed, 'shuffle', epoch).astype(np.int32)
     order.flags.writeable = False
     return order
 

@@ -1,4 +1,4 @@
-"""Random numbers for one example on the host, derived from (seed, name, visit, example).
+"""Random numbers and orders on the host: derived from a seed, a name and counters.
 
 The counterpart of training/rng.py for what happens before the device. Philox's raw 64-bit words are
 what NumPy promises to keep the same between releases (its Generator's distributions are not), so
@@ -13,6 +13,23 @@ import numpy as np
 _WORDS = 16  # drawn at a time: enough for most examples
 
 
+def permutation(size: int, seed: int, name: str, number: int = 0) -> np.ndarray:
+    """Returns a permutation of range(size), int64: the order of as many random words.
+
+    Args:
+      size: of the range.
+      seed, name: as for `Draws`.
+      number: which of the endlessly many of that name, such as the epoch.
+    """
+    words = _philox(seed, name, (0, 0, 0, number)).random_raw(size)
+    return np.argsort(words, kind='stable')
+
+
+def _philox(seed: int, name: str, counter: tuple[int, ...]) -> np.random.Philox:
+    key = np.array([seed, zlib.crc32(name.encode())], np.uint64)
+    return np.random.Philox(key=key, counter=np.array(counter, np.uint64))
+
+
 class Draws:
     """An endless stream of random numbers, the same for the same four arguments.
 
@@ -24,9 +41,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, name: str, visit: int, example: int):
-        key = np.array([seed, zlib.crc32(name.encode())], np.uint64)
-        counter = np.array([0, 0, visit, example], np.uint64)
-        self._philox = np.random.Philox(key=key, counter=counter)
+        self._philox = _philox(seed, name, (0, 0, visit, example))
         self._words: list[int] = []
 
     def _word(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_sources import tfds_sets
+from data_sources import draws, tfds_sets
 from errors import UserError
 
 # Of the cipher behind index_shuffle. After Grain's usual 4, neighbours are correlated by 0.04, ten
@@ -51,8 +51,7 @@ def shuffled(index: int, size: int, seed: int) -> int:
 @functools.lru_cache(maxsize=8)
 def _listed(size: int, seed: int) -> np.ndarray:
     """The permutation of a small range, which Grain's cipher would search for a long time."""
-    key = np.array([seed, zlib.crc32(b'shuffled')], np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(size), kind='stable').astype(np.int32)
+    return draws.permutation(size, seed, 'shuffled').astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +126,17 @@ def load(name: str, split: str, data_dir: str) -> RecordSource:
     """Opens one split of the data set in <data_dir>/<name>/<highest version>/.
 
     Raises:
+      UserError: as `find` does, or the split has no examples or cannot be read.
+    """
+    source = find(name, split, data_dir)
+    source.read([0])  # files that are missing or cut are found now, not in the middle of a run
+    return source
+
+
+def find(name: str, split: str, data_dir: str) -> RecordSource:
+    """Does what `load` does, but reads nothing of the split.
+
+    Raises:
       UserError: not prepared (names the command to run), not ArrayRecord (names the command that
         takes it over), damaged, lacking the split, or unfit: it needs an encoded 'image' and a
         class 'label'.
@@ -141,11 +151,8 @@ def load(name: str, split: str, data_dir: str) -> RecordSource:
         which, start, stop = tfds_sets.locate(split, stored, folder)
     if stop == start:
         raise UserError(f'The {split} split of data set "{name}" has no examples.')
-    source = RecordSource(
-        folder, name, split, which, start, stop - start, stored[which], class_names
-    )
-    source.read([0])  # files that are missing or cut are found now, not in the middle of a run
-    return source
+    size = stop - start
+    return RecordSource(folder, name, split, which, start, size, stored[which], class_names)
 
 
 def _check(builder: tfds.core.DatasetBuilder, folder: Path) -> tuple[str, ...]:

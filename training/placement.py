@@ -45,8 +45,9 @@ class Placement:
         if self.streamed:
             batches = input_pipeline.train_stream(self._config, self._split, start_step, *place)
             yield from self._sent_ahead(batches)
-        plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
-        yield from map(self._placed, plan)
+        else:
+            plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
+            yield from map(self._placed, plan)
 
     def eval_batches(self) -> Iterator[dict]:
         """Yields batches that hold every example once, on the devices."""

@@ -51,12 +51,10 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
         return run.go(resume, extend, preemption)
 
 
-HOSTS_OWN = ('data.dir', 'data.threads', 'data.workers', 'data.prefetch')
-
-
 def _shared_settings(config) -> str:
     """The part of the configuration that has to be the same on all processes, as text."""
-    own = ('distributed', 'compilation_cache', *HOSTS_OWN)
+    own = ('distributed', 'compilation_cache')
+    own += ('data.dir', 'data.threads', 'data.workers', 'data.prefetch')
     values = {k: v for k, v in schema.flatten(config).items() if k not in own}
     return json.dumps(values, sort_keys=True)
 

@@ -154,6 +154,9 @@ def test_an_unlabelled_test_split_is_not_used(imagenet_set, monkeypatch):
     monkeypatch.setattr(tfds_sets, 'counts', lambda builder: dict(stored))
     monkeypatch.setattr(records, '_unlabelled', lambda folder: True)
     assert records.load('imagenet2012', 'test', str(imagenet_set)).stored == 'validation'
+    del stored['validation']
+    with pytest.raises(UserError, match='has no "test" split, only train'):
+        records.find('imagenet2012', 'test', str(imagenet_set))
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,10 @@ _CIFAR_VERSION = '3.0.2'  # of the official tfds builders; coarse labels and ids
 
 def prepare_mnist(args: argparse.Namespace) -> None:
     """Subcommand `mnist`: 60,000 + 10,000 digits, 28x28, from the authors' files."""
-    from data_sources import mnist, tfds_sets, tfds_writer  # slow to import; not for --help
+    from data_sources import mnist, tfds_writer  # slow to import; not for --help
 
-    folder = args.data_dir / 'mnist' / _MNIST_VERSION
-    if args.source is None and folder.exists():
-        stored = tfds_sets.read_stored(folder, 'mnist')
-        return _report('mnist', args.data_dir, False, {k: len(s.labels) for k, s in stored.items()})
+    if _is_there(args, 'mnist', _MNIST_VERSION):
+        return
     source = args.source
     if source is None:
         source = args.data_dir / 'downloads' / 'mnist'
@@ -58,13 +56,10 @@ def prepare_mnist(args: argparse.Namespace) -> None:
 
 def prepare_cifar(args: argparse.Namespace) -> None:
     """Subcommands `cifar10` and `cifar100`: 50,000 + 10,000 photographs, 32x32, RGB."""
-    from data_sources import cifar, tfds_sets, tfds_writer  # slow to import; not for --help
+    from data_sources import cifar, tfds_writer  # slow to import; not for --help
 
-    folder = args.data_dir / args.set / _CIFAR_VERSION
-    if args.source is None and folder.exists():
-        stored = tfds_sets.read_stored(folder, args.set)
-        counts = {split: len(source.labels) for split, source in stored.items()}
-        return _report(args.set, args.data_dir, False, counts)
+    if _is_there(args, args.set, _CIFAR_VERSION):
+        return
     edition, source = cifar.EDITIONS[args.set], args.source
     if source is None:
         source = args.data_dir / 'downloads' / args.set
@@ -79,7 +74,7 @@ def prepare_cifar(args: argparse.Namespace) -> None:
         homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
         citation=_CIFAR_CITATION,
     )
-    return _write(image_set, args.data_dir)
+    _write(image_set, args.data_dir)
 
 
 def prepare_idx(args: argparse.Namespace) -> None:
@@ -109,6 +104,18 @@ def prepare_idx(args: argparse.Namespace) -> None:
         description=f'{args.name}, prepared from idx files.',
     )
     _write(image_set, args.data_dir)
+
+
+def _is_there(args: argparse.Namespace, name: str, version: str) -> bool:
+    """Whether there is a set already and no --source to compare it with; reads and reports it."""
+    folder = args.data_dir / name / version
+    if args.source is not None or not folder.exists():
+        return False
+    from data_sources import tfds_sets
+
+    stored = tfds_sets.read_stored(folder, name)
+    _report(name, args.data_dir, False, {split: part.size for split, part in stored.items()})
+    return True
 
 
 def _write(image_set, data_dir: Path) -> None:
