@@ -1,0 +1,97 @@
+"""Section `step`: one training step on the CPU beside PyTorch's, eager and compiled."""
+
+import collections
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import contest
+from benchmarks.tables import Table, Work
+
+_CONTESTANTS = Path(__file__).parent / 'contestants'
+THREADS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network of the contest.
+
+    Attributes:
+      model: its name in models/registry.py and benchmarks/contestants/torch_networks.py.
+      size, channels, classes: of the images and labels.
+      batch_size: images a step.
+      steps: in a turn.
+      small: whether its first layers are those for small images.
+    """
+
+    model: str
+    size: int
+    channels: int
+    classes: int
+    batch_size: int
+    steps: int
+    small: bool = True
+
+
+CASES = (
+    Case('lenet', 28, 1, 10, 128, 100),
+    Case('deep_cnn', 28, 1, 10, 128, 40),
+    Case('resnet18', 32, 3, 10, 128, 1),
+    Case('vgg11_bn', 32, 3, 10, 128, 1),
+    Case('resnet50', 224, 3, 1000, 8, 1, small=False),
+)
+
+
+def make_entries(case: Case, task: str, torch_python: Path | None) -> list[contest.Entry]:
+    """Returns what to start, ours first; `task` is 'train' or 'evaluate'."""
+    work: dict[str, Any] = {**dataclasses.asdict(case), 'task': task, 'threads': THREADS}
+    stem = ['--config.model.stem=cifar'] if case.small and case.channels == 3 else []
+    ours = [sys.executable, '-m', 'benchmarks.contestants.our_step']
+    entries = [contest.Entry('ours', ours, {**work, 'overrides': stem})]
+    if torch_python:
+        child = [torch_python, _CONTESTANTS / 'torch_step.py']
+        for name, compiled in (('PyTorch', False), ('torch.compile', True)):
+            entries.append(contest.Entry(name, child, {**work, 'compile': compiled}))
+    return entries
+
+
+def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
+    """Lets all play one case; returns their figures, ours first."""
+    turns: dict[str, list[contest.Turn]] = collections.defaultdict(list)
+    entries = make_entries(case, task, work.torch_python)
+
+    def leave_out(name: str, reason: str) -> None:
+        work.say(f'{case.model}: {name} is left out: {reason}')
+
+    steps, rounds = (1, 1) if work.quick else (case.steps, work.rounds)
+    with contest.started(entries, work.scratch, leave_out) as contestants:
+        for name, turn in contest.play(contestants, rounds, steps, max(1, steps // 4)):
+            turns[name].append(turn)
+    return contest.score(turns)
+
+
+def run(work: Work) -> Table:
+    """Measures all cases."""
+    rows, figures = [], {}
+    for case in CASES[:1] if work.quick else CASES:
+        scores = contest_of(case, 'train', work)
+        figures[case.model] = [dataclasses.asdict(score) for score in scores]
+        for score in scores:
+            milliseconds = 1000 * case.batch_size / score.rate
+            rows.append(
+                [
+                    f'{case.model} {case.size} px, batch {case.batch_size}',
+                    score.name,
+                    f'{milliseconds:.1f}',
+                    f'{score.rate:,.0f}',
+                    f'{score.slowest:,.0f} to {score.fastest:,.0f}',
+                    f'{score.ratio:.2f}',
+                ]
+            )
+    head = ('network', 'who', 'ms a step', 'images/s', 'range', 'ours / it')
+    caption = (
+        f'Training step: float32, Adam, {THREADS} threads each. Medians of {work.rounds} turns that '
+        'take turns in one run.'
+    )
+    return Table(caption, head, rows, figures)
