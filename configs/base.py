@@ -128,6 +128,11 @@ FIELDS = (
     # --- the run: free to change on resume ------------------------------------------------
     Field('runner', 'pmap', 'What spreads the step over the devices.', scope=RUN,
           choices=('pmap', 'shard_map')),
+    Field('lowering.convolution', 'auto', "How convolutions are computed: XLA's own (native), as "
+          'matrix products (patches), or the faster for each layer. Equal up to rounding.',
+          choices=('auto', 'native', 'patches'), scope=RUN),
+    Field('lowering.pooling', 'auto', "Max pooling: by comparing pairs, or XLA's own (window).",
+          choices=('auto', 'pairs', 'window'), scope=RUN),
     Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
           scope=RUN),
     Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',

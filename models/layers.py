@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from models import convolution
 from models.arithmetic import output_size
 from models.normalization import BatchNorm, GroupNorm, NoNorm, at_least_float32
 
@@ -33,6 +34,47 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return draw.reshape(shape) * scale
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """How layers are computed: by which of several forms that give the same numbers.
+
+    Values agree to rounding. Gradients do as well; where a window of max pooling has several equal
+    maxima, the first gets it in every form.
+
+    Attributes:
+      convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer.
+      pooling: 'pairs', comparisons of shifted maps; 'window', XLA's own; 'auto' is 'pairs'.
+    """
+
+    convolution: str = 'auto'
+    pooling: str = 'auto'
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+        """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""
+        window, _, channels, features = kernel.shape
+        height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
+        form = self.convolution
+        if form == 'auto':
+            # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is
+            # smaller than the window, and 2 to 5 times where channels and features are few.
+            tiny = min(*x.shape[1:3], height, width) < window
+            few = channels <= FEW_CHANNELS and features <= FEW_FEATURES
+            form = 'patches' if tiny or few else 'by_parts'
+            form = form if jax.default_backend() == 'cpu' else 'native'
+        if form == 'native':
+            return convolution.native(x, kernel, stride, padding)
+        if window == 1 and not padding:
+            return convolution.pointwise(x, kernel, stride)
+        if form == 'by_parts':
+            return convolution.by_parts(x, kernel, stride, padding)
+        block = max(n for n in range(1, 9) if width % n == 0) if channels <= FEW_CHANNELS else 1
+        return convolution.patches(x, kernel, stride, padding, block)
+
+
+# A vector register of AVX-512 holds 16 numbers; below that, wider patches pay.
+FEW_CHANNELS, FEW_FEATURES = 8, 16
+
+
 class Conv(nn.Module):
     """A two-dimensional convolution with `padding` zeros on each of the four sides.
 
@@ -47,50 +89,19 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    lowering: Lowering = Lowering()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, h, w, c] -> [b, h', w', features], h' as `output_size` gives it."""
-        height, width = map_size(self, x)
+        map_size(self, x)
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = self.param('kernel', he_normal, shape, self.param_dtype).astype(self.dtype)
-        x = x.astype(self.dtype)
-        # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is smaller
-        # than the window; matrix products are fast there on every device.
-        if min(height, width, *x.shape[1:3]) < self.window:
-            x = convolve_patches(x, kernel, self.stride, self.padding)
-        else:
-            padding = [(self.padding, self.padding)] * 2
-            layout = ('NHWC', 'HWIO', 'NHWC')
-            x = lax.conv_general_dilated(x, kernel, [self.stride] * 2, padding, None, None, layout)
+        x = self.lowering.convolve(x.astype(self.dtype), kernel, self.stride, self.padding)
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,), self.param_dtype)
             x = x + bias.astype(self.dtype)
         return x
-
-
-def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Computes a convolution as one matrix product of all patches with the kernel.
-
-    x [b, h, w, c], kernel [f, f, c, features] -> [b, h', w', features].
-
-    The patches are a matrix [b h' w', f f c]: left in four dimensions, the product's gradient with
-    respect to the kernel comes out wrong under pmap and shard_map on the CPU with jax 0.10.1
-    (tests/models/test_synchronised_batch_norm.py fails).
-    """
-    window = kernel.shape[0]
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    below, right = (n - window + 1 for n in x.shape[1:3])
-    patches = jnp.concatenate(
-        [
-            x[:, i : i + below : stride, j : j + right : stride]
-            for i in range(window)
-            for j in range(window)
-        ],
-        axis=-1,
-    )
-    product = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
-    return product.reshape(*patches.shape[:3], -1)
 
 
 class Dropout(nn.Module):
@@ -153,6 +164,7 @@ class Pool(nn.Module):
     stride: int = 2
     padding: int = 0
     ceil: bool = False
+    lowering: Lowering = Lowering()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -163,6 +175,8 @@ class Pool(nn.Module):
             x = pad_to_windows(x, self.window)
         height, width = map_size(self, x)
         if self.kind == 'max':
+            if self.lowering.pooling == 'window':
+                return window_max_pool(x, self.window, self.stride, self.padding)
             return max_pool(x, (height, width), self.window, self.stride, self.padding)
         if self.stride != self.window or self.padding:
             raise ValueError('windows of averages lie side by side, without padding')
@@ -231,6 +245,13 @@ def max_pool(
     return functools.reduce(larger, (x[:, :, i : i + right : stride] for i in range(window)))
 
 
+def window_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
+    """The same by XLA's reduce_window, for comparison: its gradient is slow on the CPU."""
+    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, sizes, strides, around)
+
+
 def larger(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns the elementwise maximum; of two equal ones the gradient goes to `a`.
 
@@ -272,12 +293,14 @@ class LayerFactory:
     dropout_rate: Any = 0.0
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
+    lowering: Lowering = Lowering()
 
     def conv(
         self, features: int, window: int, stride: int = 1, padding: int = 0, use_bias: bool = True
     ) -> Conv:
         """Makes a convolution with `padding` zeros on each of the four sides."""
-        return Conv(features, window, stride, padding, use_bias, self.dtype, self.param_dtype)
+        types = self.dtype, self.param_dtype
+        return Conv(features, window, stride, padding, use_bias, *types, self.lowering)
 
     def dense(self, features: int) -> nn.Dense:
         """Makes a fully connected layer."""
@@ -306,7 +329,7 @@ class LayerFactory:
         ceil: bool = False,
     ) -> Pool:
         """Makes a pooling layer; the stride is the window's size unless given."""
-        return Pool(kind, window, stride or window, padding, ceil)
+        return Pool(kind, window, stride or window, padding, ceil, self.lowering)
 
     def adaptive_pool(self, kind: str = 'average', size: int = 1) -> AdaptivePool:
         """Makes a layer that pools maps of any size to size x size; 1 is global pooling."""

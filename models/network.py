@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import LayerFactory
+from models.layers import LayerFactory, Lowering
 from models.normalization import at_least_float32
 
 
@@ -18,7 +18,8 @@ class Network(nn.Module):
     Fields: `num_classes` (0: features instead of logits); `dtype`, in which it computes, and
     `param_dtype`, in which it keeps its parameters; `dropout_rate`, in [0, 1), which may be a
     traced scalar; `axis_name`, the mapped axis over which batch norm's statistics are synchronised,
-    None for not; `frozen`, globs over parameter paths: batch norm keeps its statistics there.
+    None for not; `frozen`, globs over parameter paths: batch norm keeps its statistics there;
+    `lowering`, by which of several equal forms its layers are computed.
     """
 
     num_classes: int
@@ -27,11 +28,17 @@ class Network(nn.Module):
     dropout_rate: float = dataclasses.field(default=0.0, metadata={'at_least': 0, 'below': 1})
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
+    lowering: Lowering = Lowering()
 
     def factory(self) -> LayerFactory:
         """Returns the maker of this network's layers."""
         return LayerFactory(
-            self.dtype, self.param_dtype, self.dropout_rate, self.axis_name, self.frozen
+            self.dtype,
+            self.param_dtype,
+            self.dropout_rate,
+            self.axis_name,
+            self.frozen,
+            self.lowering,
         )
 
     def stages(
@@ -97,10 +104,12 @@ class Network(nn.Module):
 def abstract_variables(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Returns the shapes and types of a network's variables for images (h, w, channels).
 
-    Nothing is computed, and no device started: the key is made inside the trace for that.
+    Nothing is computed, and no device started: the key is made inside the trace for that, and no
+    layer asks what device it is on.
 
     Raises:
       UserError: the images are too small; shows the arithmetic.
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    network = network.clone(lowering=Lowering('native'))
     return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)

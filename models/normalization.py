@@ -48,10 +48,12 @@ class BatchNorm(nn.Module):
 
         x = x.astype(stat_dtype)
         mean, var = running_mean.value, running_var.value
+        centre = mean
         if train and not self._is_frozen():
             # At initialisation no axis is mapped yet.
             axis_name = None if self.is_initializing() else self.axis_name
             mean, var, count = masked_moments(x, mask, axis_name)
+            centre = lax.stop_gradient(mean)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
                 # A batch of nothing but padding says nothing about the running statistics.
@@ -59,7 +61,10 @@ class BatchNorm(nn.Module):
                 running_mean.value += step * (mean - running_mean.value)
                 running_var.value += step * (unbiased - running_var.value)
         factor = lax.rsqrt(var + self.epsilon) * scale.astype(stat_dtype)
-        return ((x - mean) * factor + bias.astype(stat_dtype)).astype(self.dtype)
+        # (x - mean) factor + bias; the mean's gradient goes by way of the offset, which is a vector
+        # of channels, so that it costs no pass over x.
+        offset = bias.astype(stat_dtype) + (centre - mean) * factor
+        return ((x - centre) * factor + offset).astype(self.dtype)
 
     def _is_frozen(self) -> bool:
         names = ['/'.join((*self.path, leaf)) for leaf in ('scale', 'bias')]
@@ -73,19 +78,24 @@ def masked_moments(
 
     Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0.
     """
-    over = tuple(range(x.ndim - 1))
+    over = tuple(range(1, x.ndim - 1))
     if mask is None:
         mask = jnp.ones(x.shape[0], x.dtype)
-    weight = mask.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    mask = mask.astype(x.dtype)
     positions = math.prod(x.shape[1:-1])
 
     def total(values):
+        # Each example's sum first: that is the reduction which the CPU does fast, and the mask
+        # then meets [b, c] in place of [b, ..., c].
+        values = (mask[:, None] * values.sum(over)).sum(0)
         return lax.psum(values, axis_name) if axis_name else values
 
-    count = total(mask.astype(x.dtype).sum() * positions)
+    count = mask.sum() * positions
+    count = lax.psum(count, axis_name) if axis_name else count
     divisor = jnp.maximum(count, 1)
-    mean = total((weight * x).sum(over)) / divisor
-    var = total((weight * jnp.square(x - mean)).sum(over)) / divisor
+    mean = total(x) / divisor
+    # The variance does not change with the mean to first order: no gradient goes that way.
+    var = total(jnp.square(x - lax.stop_gradient(mean))) / divisor
     return mean, var, count
 
 

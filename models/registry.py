@@ -42,7 +42,7 @@ _MODELS: dict[str, Entry] = {
     },
 }
 # Fields that the program sets, not the one who describes an experiment.
-_SET_BY_PROGRAM = {'dtype', 'param_dtype', 'axis_name', 'frozen'}
+_SET_BY_PROGRAM = {'dtype', 'param_dtype', 'axis_name', 'frozen', 'lowering'}
 _NOT_OPTIONS = _SET_BY_PROGRAM | {'num_classes', 'parent', 'name'}
 
 
@@ -83,9 +83,9 @@ def options(name: str) -> dict[str, Option]:
 def create(name: str, *, num_classes: int, dtype: Any = jnp.float32, **values: Any) -> Network:
     """Returns the module `name`, with every value checked before anything is compiled.
 
-    `values` are options of the model (see `options`), or `param_dtype`, `axis_name` and `frozen`,
-    which all take. `num_classes=0` leaves the head out. Raises UserError for an unknown name or
-    option, and for a value of the wrong type, out of its bounds or not among its choices.
+    `values` are options of the model (see `options`), or `param_dtype`, `axis_name`, `frozen` and
+    `lowering`, which all take. `num_classes=0` leaves the head out. Raises UserError for an unknown
+    name or option, and for a value of the wrong type, out of its bounds or not among its choices.
     """
     entry, known = _entry(name), options(name)
     _check('num_classes', num_classes, Option(None, int, None, {'at_least': 0}))

@@ -39,18 +39,24 @@ def make_runner(work: dict[str, Any]):
 
 
 def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Yields the indices of each batch after the update with it."""
+    """Yields the indices of each batch after the update two before it, as the loop waits."""
+    import collections
+
     import jax
 
     from training.experiment import hyperparameters
+    from training.loop import RUN_AHEAD
 
     runner, found, dataset = make_runner(work)
+    waiting = collections.deque()
     state = runner.replicate(found.initial_state(found.spec()))
     hyper = runner.replicate(hyperparameters(found.config))
     for number in range(2**31):
         batch = _batch(found, number)
         state, metrics = runner.train(state, hyper, runner.split(batch), dataset)
-        jax.block_until_ready(metrics)
+        waiting.append(metrics)
+        if len(waiting) > RUN_AHEAD:
+            jax.block_until_ready(waiting.popleft())
         yield batch['index']
 
 

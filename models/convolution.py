@@ -1,0 +1,100 @@
+"""Forms of a two-dimensional convolution that give the same numbers, each fast somewhere.
+
+x is [b, h, w, c], kernel [f, f, c, features], the result [b, h', w', features]. All of them are
+plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan. `models/layers.py`
+chooses.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's own convolution."""
+    around = [(padding, padding)] * 2
+    return lax.conv_general_dilated(x, kernel, [stride] * 2, around, dimension_numbers=_LAYOUT)
+
+
+def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A 1x1 convolution without padding: one matrix product over all positions."""
+    x = x[:, ::stride, ::stride]
+    product = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
+    return product.reshape(*x.shape[:3], -1)
+
+
+def patches(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, block: int = 1
+) -> jax.Array:
+    """One matrix product of all patches with the kernel; a patch serves `block` outputs of a row.
+
+    With a block of 1 this is the usual im2col. A wider patch, of (block - 1) stride + f columns,
+    meets a kernel that is repeated along a diagonal band, [f columns c, block features]: some of
+    the products are with zeros, but the matrices are large where c and the features are few, and
+    there is less to copy. (A NaN spreads to all outputs of its patch.) `block` divides w'.
+
+    The patches are a matrix [b h' w' / block, ...]: left in four dimensions, the product's gradient
+    with respect to the kernel comes out wrong under pmap and shard_map on the CPU with jax 0.10.1
+    (tests/models/test_synchronised_batch_norm.py fails).
+    """
+    window, features = kernel.shape[0], kernel.shape[-1]
+    height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
+    columns = (block - 1) * stride + window
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    starts = range(0, width * stride, block * stride)
+    strips = jnp.stack([x[:, :, j : j + columns].reshape(*x.shape[:2], -1) for j in starts], 2)
+    below = (height - 1) * stride + 1
+    rows = jnp.concatenate([strips[:, i : i + below : stride] for i in range(window)], axis=-1)
+    band = jnp.einsum('ujv,ijcn->iucvn', jnp.asarray(_band(block, window, stride), x.dtype), kernel)
+    product = rows.reshape(-1, rows.shape[-1]) @ band.reshape(-1, block * features)
+    return product.reshape(x.shape[0], height, width, features)
+
+
+def _band(block: int, window: int, stride: int) -> np.ndarray:
+    """[columns, window, block]: 1 where a column of a patch is column j of output v's window."""
+    band = np.zeros(((block - 1) * stride + window, window, block))
+    for v in range(block):
+        for j in range(window):
+            band[v * stride + j, j, v] = 1
+    return band
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's own convolution, with the kernel's gradient summed over parts of the batch.
+
+    That gradient is a convolution in which the examples are the channels and the map is the window.
+    XLA's CPU backend is up to twice as fast with a few channels there as with a hundred. Reverse
+    mode alone: jax.jvp refuses, and `Lowering('native')` serves it.
+    """
+    return native(x, kernel, stride, padding)
+
+
+def _forward(x, kernel, stride, padding):
+    return native(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, saved, gradient):
+    x, kernel = saved
+    by_input = jax.linear_transpose(lambda x: native(x, kernel, stride, padding), x)
+    parts = []
+    for part, its_gradient in zip(*map(_parts, (x, gradient)), strict=True):
+        by_kernel = jax.linear_transpose(
+            lambda kernel, part=part: native(part, kernel, stride, padding), kernel
+        )
+        parts.append(by_kernel(its_gradient)[0])
+    return by_input(gradient)[0], functools.reduce(jnp.add, parts)
+
+
+def _parts(x: jax.Array) -> list[jax.Array]:
+    """Eight parts of the batch at most, of 16 examples at least."""
+    size = max(16, -(-x.shape[0] // 8))
+    return [x[start : start + size] for start in range(0, x.shape[0], size)]
+
+
+by_parts.defvjp(_forward, _backward)

@@ -1,0 +1,138 @@
+"""Every form of a layer gives the numbers of XLA's own, in value and gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import models
+from configs import base
+from models import convolution
+from models.layers import Lowering, Pool
+from training.experiment import Experiment
+
+FORMS = {
+    'auto': Lowering().convolve,
+    'patches': Lowering('patches').convolve,
+    'by_parts': convolution.by_parts,
+}
+
+
+def draw(*shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def value_and_gradients(convolve, x, kernel, weight, stride, padding):
+    def total(x, kernel):
+        y = convolve(x, kernel, stride, padding)
+        return (y * weight).sum(), y
+
+    gradients, y = jax.grad(total, (0, 1), has_aux=True)(x, kernel)
+    return y, *gradients
+
+
+def assert_close(found, expected):
+    for array, other in zip(found, expected, strict=True):
+        assert array.shape == other.shape
+        np.testing.assert_allclose(array, other, atol=1e-5 * max(1, np.abs(other).max()))
+
+
+@st.composite
+def cases(draw_from):
+    """(batch, height, width, channels, features, window, stride, padding) that fit."""
+    window = draw_from(st.sampled_from((1, 2, 3, 5)))
+    padding = draw_from(st.integers(0, window // 2))
+    sides = st.integers(max(1, window - 2 * padding), 12)
+    channels = draw_from(st.sampled_from((1, 3, 8, 9, 20)))
+    features = draw_from(st.sampled_from((1, 6, 16, 17)))
+    batch = draw_from(st.sampled_from((1, 3, 17, 40)))
+    stride = draw_from(st.integers(1, 3))
+    return batch, draw_from(sides), draw_from(sides), channels, features, window, stride, padding
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases(), st.sampled_from(sorted(FORMS)))
+def test_convolutions_equal_xlas_own(case, form):
+    batch, height, width, channels, features, window, stride, padding = case
+    x = draw(batch, height, width, channels, seed=0)
+    kernel = draw(window, window, channels, features, seed=1)
+    shape = jax.eval_shape(lambda x: convolution.native(x, kernel, stride, padding), x).shape
+    arguments = x, kernel, draw(*shape, seed=2), stride, padding
+    expected = value_and_gradients(convolution.native, *arguments)
+    assert_close(value_and_gradients(FORMS[form], *arguments), expected)
+
+
+@pytest.mark.parametrize('block', [1, 2, 3, 6])
+@pytest.mark.parametrize(('stride', 'width'), [(1, 6), (2, 11)])
+def test_a_patch_may_serve_several_outputs(block, stride, width):
+    x, kernel = draw(2, 7, width, 3, seed=0), draw(3, 3, 3, 4, seed=1)
+    form = functools.partial(convolution.patches, block=block)
+    weight = draw(*convolution.native(x, kernel, stride, 1).shape, seed=2)
+    arguments = x, kernel, weight, stride, 1
+    expected = value_and_gradients(convolution.native, *arguments)
+    assert_close(value_and_gradients(form, *arguments), expected)
+
+
+@pytest.mark.parametrize('form', sorted(FORMS))
+def test_forms_work_in_lanes_and_loops(form):
+    xs, kernels = draw(3, 20, 6, 6, 4, seed=0), draw(3, 3, 3, 4, 5, seed=1)
+    weight = draw(20, 6, 6, 5, seed=2)
+
+    def one(x, kernel):
+        return value_and_gradients(FORMS[form], x, kernel, weight, 1, 1)
+
+    expected = [
+        value_and_gradients(convolution.native, *pair, weight, 1, 1)
+        for pair in zip(xs, kernels, strict=True)
+    ]
+    expected = [np.stack(arrays) for arrays in zip(*expected, strict=True)]
+    assert_close(jax.vmap(one)(xs, kernels), expected)
+    assert_close(jax.lax.map(lambda pair: one(*pair), (xs, kernels)), expected)
+
+
+def convolutions(lowering, backend, monkeypatch):
+    """How many of XLA's convolutions there are in the forward pass of LeNet."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    model = models.create('lenet', num_classes=10, lowering=lowering)
+    images = jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    return str(jax.make_jaxpr(model.apply)(variables, images)).count('conv_general_dilated[')
+
+
+def test_the_platform_chooses_and_the_user_overrides(monkeypatch):
+    assert convolutions(Lowering(), 'cpu', monkeypatch) == 0
+    assert convolutions(Lowering(), 'gpu', monkeypatch) == 2
+    assert convolutions(Lowering('native'), 'cpu', monkeypatch) == 2
+    assert convolutions(Lowering('patches'), 'gpu', monkeypatch) == 0
+
+
+def test_the_configuration_reaches_the_layers():
+    config = base.get_config()
+    config.lowering.convolution, config.lowering.pooling = 'native', 'window'
+    experiment = Experiment(config, (28, 28, 1), ('a', 'b'), 100)
+    assert experiment.spec().model.lowering == Lowering('native', 'window')
+
+
+@pytest.mark.parametrize(('window', 'stride', 'padding'), [(2, 2, 0), (3, 2, 1), (3, 1, 0)])
+def test_pooling_has_two_forms(window, stride, padding):
+    x = np.random.default_rng(0).permutation(2 * 7 * 8 * 3).reshape(2, 7, 8, 3)
+    x = x.astype(np.float32) / 100
+
+    def total(x, form):
+        pool = Pool('max', window, stride, padding, lowering=Lowering(pooling=form))
+        return jnp.sin(pool.apply({}, x)).sum(), pool.apply({}, x)
+
+    found, expected = (jax.grad(total, has_aux=True)(x, form) for form in ('pairs', 'window'))
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize('form', ['pairs', 'window'])
+def test_of_equal_maxima_the_first_gets_the_gradient(form):
+    pool = Pool('max', lowering=Lowering(pooling=form))
+    gradient = jax.grad(lambda x: pool.apply({}, x).sum())(jnp.ones((1, 4, 4, 1)))
+    np.testing.assert_array_equal(gradient[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))
