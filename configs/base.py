@@ -133,6 +133,8 @@ FIELDS = (
           choices=('auto', 'native', 'patches'), scope=RUN),
     Field('lowering.pooling', 'auto', "Max pooling: by comparing pairs, or XLA's own (window).",
           choices=('auto', 'pairs', 'window'), scope=RUN),
+    Field('lowering.reduction', 'auto', "Sums of norm layers: XLA's own (native), or by matrix "
+          'products.', choices=('auto', 'native', 'products'), scope=RUN),
     Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
           scope=RUN),
     Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from models.reduction import varying_as
+
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -64,7 +66,6 @@ def _band(block: int, window: int, stride: int) -> np.ndarray:
     return band
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """XLA's own convolution, with the kernel's gradient summed over parts of the batch.
 
@@ -72,6 +73,11 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     XLA's CPU backend is up to twice as fast with a few channels there as with a hundred. Reverse
     mode alone: jax.jvp refuses, and `Lowering('native')` serves it.
     """
+    return _by_parts(x, varying_as(kernel, x), stride, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_parts(x, kernel, stride, padding):
     return native(x, kernel, stride, padding)
 
 
@@ -97,4 +103,4 @@ def _parts(x: jax.Array) -> list[jax.Array]:
     return [x[start : start + size] for start in range(0, x.shape[0], size)]
 
 
-by_parts.defvjp(_forward, _backward)
+_by_parts.defvjp(_forward, _backward)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from models import convolution
 from models.arithmetic import output_size
+from models.lowering import AUTO, Lowering
 from models.normalization import BatchNorm, GroupNorm, NoNorm, at_least_float32
 
 
@@ -34,47 +34,6 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return draw.reshape(shape) * scale
 
 
-@dataclasses.dataclass(frozen=True)
-class Lowering:
-    """How layers are computed: by which of several forms that give the same numbers.
-
-    Values agree to rounding. Gradients do as well; where a window of max pooling has several equal
-    maxima, the first gets it in every form.
-
-    Attributes:
-      convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer.
-      pooling: 'pairs', comparisons of shifted maps; 'window', XLA's own; 'auto' is 'pairs'.
-    """
-
-    convolution: str = 'auto'
-    pooling: str = 'auto'
-
-    def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-        """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""
-        window, _, channels, features = kernel.shape
-        height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
-        form = self.convolution
-        if form == 'auto':
-            # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is
-            # smaller than the window, and 2 to 5 times where channels and features are few.
-            tiny = min(*x.shape[1:3], height, width) < window
-            few = channels <= FEW_CHANNELS and features <= FEW_FEATURES
-            form = 'patches' if tiny or few else 'by_parts'
-            form = form if jax.default_backend() == 'cpu' else 'native'
-        if form == 'native':
-            return convolution.native(x, kernel, stride, padding)
-        if window == 1 and not padding:
-            return convolution.pointwise(x, kernel, stride)
-        if form == 'by_parts':
-            return convolution.by_parts(x, kernel, stride, padding)
-        block = max(n for n in range(1, 9) if width % n == 0) if channels <= FEW_CHANNELS else 1
-        return convolution.patches(x, kernel, stride, padding, block)
-
-
-# A vector register of AVX-512 holds 16 numbers; below that, wider patches pay.
-FEW_CHANNELS, FEW_FEATURES = 8, 16
-
-
 class Conv(nn.Module):
     """A two-dimensional convolution with `padding` zeros on each of the four sides.
 
@@ -89,7 +48,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
-    lowering: Lowering = Lowering()
+    lowering: Lowering = AUTO
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -164,7 +123,7 @@ class Pool(nn.Module):
     stride: int = 2
     padding: int = 0
     ceil: bool = False
-    lowering: Lowering = Lowering()
+    lowering: Lowering = AUTO
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -293,7 +252,7 @@ class LayerFactory:
     dropout_rate: Any = 0.0
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
-    lowering: Lowering = Lowering()
+    lowering: Lowering = AUTO
 
     def conv(
         self, features: int, window: int, stride: int = 1, padding: int = 0, use_bias: bool = True
@@ -318,7 +277,8 @@ class LayerFactory:
             return NoNorm()
         if kind == 'group':
             return GroupNorm(self.dtype, self.param_dtype, zero_init)
-        return BatchNorm(self.dtype, self.param_dtype, self.axis_name, self.frozen, zero_init)
+        fields = self.dtype, self.param_dtype, self.axis_name, self.frozen, zero_init
+        return BatchNorm(*fields, lowering=self.lowering)
 
     def pool(
         self,

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from models.layers import LayerFactory, Lowering
+from models.layers import LayerFactory
+from models.lowering import AUTO, NATIVE, Lowering
 from models.normalization import at_least_float32
 
 
@@ -28,7 +29,7 @@ class Network(nn.Module):
     dropout_rate: float = dataclasses.field(default=0.0, metadata={'at_least': 0, 'below': 1})
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
-    lowering: Lowering = Lowering()
+    lowering: Lowering = AUTO
 
     def factory(self) -> LayerFactory:
         """Returns the maker of this network's layers."""
@@ -111,5 +112,5 @@ def abstract_variables(network: nn.Module, image_shape: tuple[int, int, int]) ->
       UserError: the images are too small; shows the arithmetic.
     """
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    network = network.clone(lowering=Lowering('native'))
+    network = network.clone(lowering=NATIVE)
     return jax.eval_shape(lambda x: network.init(jax.random.key(0), x), images)

@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models import reduction
+from models.lowering import AUTO, Lowering
+
 
 def at_least_float32(dtype: Any) -> Any:
     """Returns the dtype of statistics and logits: float32, or float64 where `dtype` is float64."""
@@ -32,6 +35,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
     zero_init: bool = False
+    lowering: Lowering = AUTO
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -47,12 +51,13 @@ class BatchNorm(nn.Module):
         running_var = self.variable('batch_stats', 'var', jnp.ones, channels, stat_dtype)
 
         x = x.astype(stat_dtype)
+        products = self.lowering.sums_by_products(x.shape[-1])
         mean, var = running_mean.value, running_var.value
         centre = mean
         if train and not self._is_frozen():
             # At initialisation no axis is mapped yet.
             axis_name = None if self.is_initializing() else self.axis_name
-            mean, var, count = masked_moments(x, mask, axis_name)
+            mean, var, count = masked_moments(x, mask, axis_name, products)
             centre = lax.stop_gradient(mean)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
@@ -64,6 +69,8 @@ class BatchNorm(nn.Module):
         # (x - mean) factor + bias; the mean's gradient goes by way of the offset, which is a vector
         # of channels, so that it costs no pass over x.
         offset = bias.astype(stat_dtype) + (centre - mean) * factor
+        if products:
+            factor, offset = (reduction.spread(vector, x) for vector in (factor, offset))
         return ((x - centre) * factor + offset).astype(self.dtype)
 
     def _is_frozen(self) -> bool:
@@ -72,25 +79,22 @@ class BatchNorm(nn.Module):
 
 
 def masked_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None, products: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns mean [c], biased variance [c] and count [] of x [b, ..., c] where mask [b] is 1.
 
-    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0.
+    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0. `products`: see
+    models/reduction.py.
     """
-    over = tuple(range(1, x.ndim - 1))
     if mask is None:
         mask = jnp.ones(x.shape[0], x.dtype)
-    mask = mask.astype(x.dtype)
-    positions = math.prod(x.shape[1:-1])
+    weights = jnp.broadcast_to(mask.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 2)), x.shape[:-1])
 
     def total(values):
-        # Each example's sum first: that is the reduction which the CPU does fast, and the mask
-        # then meets [b, c] in place of [b, ..., c].
-        values = (mask[:, None] * values.sum(over)).sum(0)
+        values = reduction.weighted_sum(values, weights, products)
         return lax.psum(values, axis_name) if axis_name else values
 
-    count = mask.sum() * positions
+    count = weights.sum()
     count = lax.psum(count, axis_name) if axis_name else count
     divisor = jnp.maximum(count, 1)
     mean = total(x) / divisor

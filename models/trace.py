@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from models import arithmetic
-from models.layers import AdaptivePool, Conv, Dropout, Lowering, Pool, adaptive_bins
+from models.layers import AdaptivePool, Conv, Dropout, Pool, adaptive_bins
+from models.lowering import NATIVE
 from models.network import Network, abstract_variables
 from models.normalization import BatchNorm, GroupNorm
 
@@ -118,7 +119,9 @@ def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
     Raises:
       UserError: the image is too small; shows the arithmetic.
     """
-    model = model.clone(lowering=Lowering('native'))  # asks no device which form is its fastest
+    model = model.clone(
+        lowering=Lowering('native', reduction='native')
+    )  # asks no device which form is its fastest
     if getattr(model, 'remat', False):
         model = model.clone(remat=False)  # the same layers, without a wrapper around them
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import input_pipeline
 import models
 from errors import UserError, did_you_mean
-from models.layers import Lowering
+from models.lowering import Lowering
 from training import augment_config, optimizers, partition, state
 from training.step import StepSpec
 from training.tasks import Classification
@@ -174,7 +174,7 @@ class Experiment:
             num_classes=len(self.class_names),
             dtype=MODEL_DTYPES[config.dtype],
             frozen=config.freeze,
-            lowering=Lowering(config.lowering.convolution, config.lowering.pooling),
+            lowering=Lowering(**config.lowering),
             **model_options(config),
         )
         frozen, factors = partition.of(config, model, self.image_shape)

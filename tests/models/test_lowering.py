@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import models
 from configs import base
-from models import convolution
-from models.layers import Lowering, Pool
+from models import convolution, normalization, reduction
+from models.layers import Pool
+from models.lowering import Lowering
 from training.experiment import Experiment
 
 FORMS = {
@@ -136,3 +137,38 @@ def test_of_equal_maxima_the_first_gets_the_gradient(form):
     pool = Pool('max', lowering=Lowering(pooling=form))
     gradient = jax.grad(lambda x: pool.apply({}, x).sum())(jnp.ones((1, 4, 4, 1)))
     np.testing.assert_array_equal(gradient[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))
+
+
+@pytest.mark.parametrize('shape', [(6, 5, 7, 3), (130, 4, 4, 70), (3, 2), (40, 2)])
+def test_batch_norm_sums_in_two_forms(shape):
+    x, weight = draw(*shape, seed=0) + 3, draw(*shape, seed=1)
+    mask = jnp.asarray(np.arange(shape[0]) % 3 > 0, jnp.float32)
+
+    def total(x, params, form):
+        norm = normalization.BatchNorm(lowering=Lowering(reduction=form))
+        variables = {'params': params, 'batch_stats': stats}
+        y, new = norm.apply(variables, x, True, mask, mutable=['batch_stats'])
+        return (y * weight).sum(), (y, new)
+
+    variables = normalization.BatchNorm().init(jax.random.key(0), x, True)
+    params, stats = variables['params'], variables['batch_stats']
+    found, expected = (
+        jax.tree.leaves(jax.grad(total, (0, 1), has_aux=True)(x, params, form))
+        for form in ('products', 'native')
+    )
+    assert_close(found, expected)
+
+
+def test_norms_of_many_channels_sum_by_products_on_a_cpu(monkeypatch):
+    assert Lowering().sums_by_products(64)
+    assert not Lowering().sums_by_products(32)
+    assert Lowering(reduction='products').sums_by_products(1)
+    assert not Lowering(reduction='native').sums_by_products(512)
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    assert not Lowering().sums_by_products(64)
+
+
+def test_a_sum_of_many_is_rounded_little():
+    values = draw(100, 60, 60, 2, seed=0) ** 2
+    found = reduction.weighted_sum(jnp.asarray(values), jnp.ones(values.shape[:-1]), products=True)
+    np.testing.assert_allclose(found, values.astype(np.float64).sum((0, 1, 2)), rtol=5e-6)

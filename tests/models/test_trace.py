@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import models
-from models.layers import Lowering
+from models.lowering import NATIVE
 from models.trace import trace
 
 # At 224x224x3 and 1000 classes: multiply-adds of convolutions and dense layers in units of 10^9
@@ -63,7 +63,7 @@ SEEN = [
 def test_receptive_field_is_what_a_spoilt_pixel_reaches(name, options, stage, size):
     """A column of NaN spoils just the outputs that see it, through ReLU and pooling, too."""
     # Wide patches meet zeros of a band, and NaN times 0 is NaN.
-    model = models.create(name, num_classes=0, lowering=Lowering('native'), **options)
+    model = models.create(name, num_classes=0, lowering=NATIVE, **options)
     images = np.ones((1, 67, size, 1), np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
 

@@ -1,0 +1,72 @@
+"""Which of several equal forms computes a layer: the one place that chooses, by platform and shape.
+
+`config.lowering` overrides it. `python -m benchmarks.run --only=step` measures what it is worth.
+"""
+
+import dataclasses
+
+import jax
+
+from models import convolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """How layers are computed: by which of several forms that give the same numbers.
+
+    Values agree to rounding. Gradients do as well; where a window of max pooling has several equal
+    maxima, the first gets it in every form.
+
+    Attributes:
+      convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer.
+      pooling: 'pairs', comparisons of shifted maps; 'window', XLA's own; 'auto' is 'pairs'.
+      reduction: of norm layers: 'native'; 'products', with a vector of ones; 'auto' chooses.
+    """
+
+    convolution: str = 'auto'
+    pooling: str = 'auto'
+    reduction: str = 'auto'
+
+    def sums_by_products(self, channels: int) -> bool:
+        """Whether a norm layer sums over the batch by matrix products."""
+        if self.reduction == 'auto':
+            return channels >= MANY_CHANNELS and jax.default_backend() == 'cpu'
+        return self.reduction == 'products'
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+        """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""
+        window, _, channels, features = kernel.shape
+        height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
+        form = self.convolution
+        if form == 'auto':
+            # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is
+            # smaller than the window, and 2 to 5 times where channels and features are few.
+            tiny = min(*x.shape[1:3], height, width) < window
+            few = channels <= FEW_CHANNELS and features <= FEW_FEATURES
+            form = 'patches' if tiny or few else 'by_parts'
+            form = form if jax.default_backend() == 'cpu' else 'native'
+        if form == 'native':
+            return convolution.native(x, kernel, stride, padding)
+        if window == 1 and not padding:
+            return convolution.pointwise(x, kernel, stride)
+        if form == 'by_parts':
+            return convolution.by_parts(x, kernel, stride, padding)
+        return convolution.patches(x, kernel, stride, padding, _block(width, channels, features))
+
+
+AUTO = Lowering()
+# Asks no device what it is, and lets itself be differentiated forward, too.
+NATIVE = Lowering('native', 'pairs', 'native')
+# A vector register of AVX-512 holds 16 numbers: with fewer, XLA's convolution leaves it half empty,
+# and a matrix product wants two of them full.
+FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 32
+# From here on a sum as a matrix product saves more than it costs to write down what is summed.
+MANY_CHANNELS = 64
+
+
+def _block(width: int, channels: int, features: int) -> int:
+    """How many outputs of a row one patch serves; divides the width."""
+    if channels > FEW_CHANNELS:
+        return 1
+    divisors = [n for n in range(1, 9) if width % n == 0]
+    return next((n for n in divisors if n * features >= ENOUGH_COLUMNS), divisors[-1])
