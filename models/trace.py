@@ -119,9 +119,7 @@ def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
     Raises:
       UserError: the image is too small; shows the arithmetic.
     """
-    model = model.clone(
-        lowering=Lowering('native', reduction='native')
-    )  # asks no device which form is its fastest
+    model = model.clone(lowering=NATIVE)
     if getattr(model, 'remat', False):
         model = model.clone(remat=False)  # the same layers, without a wrapper around them
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
