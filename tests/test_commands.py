@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_sources import digits
 from tests.conftest import ROOT
+from training.command import has_accelerator
 
 SHORT = (
     '--config=configs/digits_lenet.py',
@@ -228,3 +229,19 @@ def test_an_unknown_option_names_the_commands_own(name, arguments, near):
         f'error: {wrong} is not an option of {name}; see `python {name} --help`. '
         f'Did you mean "{near}"?\n'
     )
+
+
+@pytest.mark.skipif(
+    sys.platform != 'linux' or has_accelerator(), reason='a setting for Linux on CPUs'
+)
+@pytest.mark.parametrize('own', [None, 'glibc.malloc.check=0'])
+def test_memory_comes_in_huge_pages_unless_the_user_has_a_setting(own):
+    code = 'import os, sys; from training import command\n'
+    code += "command.run(lambda argv: print(os.environ.get('GLIBC_TUNABLES'), *argv))"
+    environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
+    environment |= {'GLIBC_TUNABLES': own} if own else {}
+    command = [sys.executable, '-W', 'error', '-c', code, 'one', 'two words']
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f'{own or "glibc.malloc.hugetlb=1"} one two words\n'

