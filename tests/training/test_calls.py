@@ -215,7 +215,7 @@ def test_refused_where_images_are_sent_by_the_batch(fields, config, tmp_path):
 
 def test_refused_where_the_set_does_not_fit(config, monkeypatch, tmp_path):
     monkeypatch.setattr(placement, '_memory', lambda device: 1000.0)
-    with pytest.raises(UserError, match='leave config.steps_per_call out'):
+    with pytest.raises(UserError, match=r'leave config\.steps_per_call out'):
         train_here(config, tmp_path, steps_per_call=MOST)
 
 
