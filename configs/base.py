@@ -139,6 +139,8 @@ FIELDS = (
           scope=RUN),
     Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',
           low=0, scope=RUN),
+    Field('steps_per_call', None, 'Updates per compiled call, for a training set on the devices; 1 '
+          'where a record comes sooner. None: 10 on a GPU or TPU, else 1.', int, low=1, scope=RUN),
     Field('eval_every', 1.0, 'Epochs between validations.', above=0, scope=RUN),
     Field('eval_batch_size', 1000, 'Examples per evaluation call, over all devices.', low=1,
           scope=RUN),
@@ -149,6 +151,10 @@ FIELDS = (
     Field('checkpoint.keep', 2, 'Latest checkpoints kept, beside the best one.', low=1, scope=RUN),
     Field('checkpoint.best', 'validation/accuracy', 'What the best checkpoint is best at.',
           choices=('validation/accuracy', 'validation/loss'), scope=RUN),
+    Field('profile.steps', (), '(start, stop): trace updates start + 1 to stop for TensorBoard.',
+          items=int, scope=RUN),
+    Field('peak_tflops', None, 'What one device could do, in TFLOP/s; None: known GPUs and TPUs.',
+          float, above=0, scope=RUN),
     Field('compilation_cache', 'auto', "Folder of compiled programs; 'auto': the user's cache; "
           "'off': none.", scope=RUN),
 )  # fmt: skip

@@ -27,7 +27,7 @@ class Field:
       value_type: its Python type; read off the default unless that is None.
       low, high, above, below: its range; the first two belong to it, the last two do not.
       choices: all its values, if it has few.
-      items: what a tuple holds: float or str.
+      items: what a tuple holds: float, int or str.
       scope: 'experiment' (must be the same on resume) or 'run' (may change).
     """
 
@@ -78,13 +78,17 @@ class Field:
         if self.kind is float and is_int:
             return float(value)
         if self.kind is tuple and isinstance(value, (list, tuple)):
-            accepted = (int, float) if self.items is float else str
+            accepted = (int, float) if self.items is float else self.items
             if all(isinstance(v, accepted) and not isinstance(v, bool) for v in value):
                 return tuple(self.items(v) for v in value)
         elif isinstance(value, self.kind) and not (self.kind is int and not is_int):
             return value
-        example = 'numbers, such as (0.5,)' if self.items is float else "texts, such as ('stem*',)"
-        wanted = {'tuple': f'a tuple of {example}', 'str': 'a text'}
+        examples = {
+            float: 'numbers, such as (0.5,)',
+            int: 'whole numbers, such as (20, 25)',
+            str: "texts, such as ('stem*',)",
+        }
+        wanted = {'tuple': f'a tuple of {examples[self.items]}', 'str': 'a text'}
         name = self.kind.__name__
         raise UserError(
             f'config.{self.name} must be {wanted.get(name, f"of type {name}")}, not {value!r}.'

@@ -125,7 +125,12 @@ def result(workdir: Path) -> dict:
 
 def curve(workdir: Path) -> list[dict]:
     """The records, without what no two runs have alike: times."""
-    timed = ('wall_seconds', 'train/images_per_second')
+    timed = (
+        'wall_seconds',
+        'train/images_per_second',
+        'train/input_wait',
+        'train/model_flops_utilisation',
+    )
     return [
         {name: value for name, value in record.items() if name not in timed}
         for record in read_metrics(workdir)

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+import resource
+import sys
 from pathlib import Path
 
 from errors import UserError
@@ -134,6 +136,20 @@ def parse_address(setting: str) -> dict:
         'num_processes': int(match[2]),
         'process_id': int(match[3]),
     }
+
+
+def peak_memory(devices: list) -> tuple[int, str]:
+    """Returns (bytes, of what): the most that was in use at a time since the process started.
+
+    Of 'device', the fullest of these; or of 'host', this process's resident memory, where the
+    devices are the CPU's or do not say.
+    """
+    stats = [device.memory_stats() or {} for device in devices]
+    found = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
+    if found:
+        return max(found), 'device'
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == 'darwin' else 1024), 'host'
 
 
 def describe(devices: list) -> str:

@@ -12,7 +12,7 @@ import input_pipeline
 import models
 from errors import UserError, did_you_mean
 from models.lowering import Lowering
-from training import augment_config, optimizers, partition, state
+from training import augment_config, optimizers, partition, placement, profiling, state
 from training.step import StepSpec
 from training.tasks import Classification
 
@@ -28,6 +28,8 @@ def check(config) -> None:
     model_options(config)
     partition.check(config)
     augment_config.check(config)
+    profiling.check(config.profile.steps)
+    placement.check(config)
     if config.bce_threshold is not None and config.loss != 'bce':
         raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
     optimizer, schedule = config.optimizer, config.schedule
@@ -215,8 +217,9 @@ class Experiment:
         """Checks the schedule against the length of the run.
 
         Raises:
-          UserError: warm-up or a milestone lies beyond the end.
+          UserError: warm-up, a milestone or a step to be traced lies beyond the end.
         """
+        profiling.check_length(self.config.profile.steps, self.steps)
         schedule = self.config.schedule
         unit = self.steps_per_epoch if schedule.unit == 'epochs' else 1.0
         for name, values in (('warmup', (schedule.warmup,)), ('milestones', schedule.milestones)):

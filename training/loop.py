@@ -1,24 +1,27 @@
 """The training loop: state(t+1) = step(state(t), batch(t)), with what surrounds it.
 
-It keeps at most two steps under way (the loss of step i-2 is waited for), which bounds memory,
-keeps XLA's CPU collectives from starving each other, and finds a non-finite loss soon. Nothing in a
-step waits for the host.
+A call of the step does one update, or several where the data are on the devices and nothing is due
+in between. At most two calls are under way (the loss of call i-2 is waited for), which bounds
+memory, keeps XLA's CPU collectives from starving each other, and finds a non-finite loss soon.
+Nothing in a step waits for the host.
 """
 
 import collections
 import contextlib
 import dataclasses
-import time
+import functools
 from typing import Any
 
 import numpy as np
 
 from errors import UserError
-from training import hosts
+from training import flops, hosts
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment
-from training.placement import Placement
+from training.meter import Meter, Window
+from training.placement import Placement, updates_per_call
 from training.preemption import Preemption
+from training.profiling import Profile
 from training.progress import Progress
 from training.records import Records
 from training.runner import Runner
@@ -32,21 +35,22 @@ RUN_AHEAD = 2
 class Schedule:
     """At which steps something is due besides training.
 
-    A period is in epochs and need not be a whole number of steps: the k-th time is at
-    round(k * period), and at the last step.
+    A period is in steps and need not be whole: the k-th time is at round(k * period), and at the
+    last step. `edges` are other steps over which no call may reach.
     """
 
     steps: int
     log_every: int
     eval_every: float
     save_every: float
+    edges: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, experiment: Experiment) -> 'Schedule':
+    def of(cls, experiment: Experiment, edges: tuple[int, ...] = ()) -> 'Schedule':
         """Reads the periods off the configuration."""
         config, epoch = experiment.config, experiment.steps_per_epoch
         every = config.checkpoint.every_steps or config.checkpoint.every * epoch
-        return cls(experiment.steps, config.log_every, config.eval_every * epoch, every)
+        return cls(experiment.steps, config.log_every, config.eval_every * epoch, every, edges)
 
     def _due(self, step: int, period: float) -> bool:
         period = max(period, 1.0)
@@ -68,22 +72,14 @@ class Schedule:
         """
         return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
 
+    def call(self, step: int, most: int) -> int:
+        """Returns how many updates the call after `step` does: `most`, or 1 if that is too far.
 
-@dataclasses.dataclass
-class Window:
-    """Sums of the training metrics since the last record."""
-
-    loss: float = 0.0
-    correct: int = 0
-    count: int = 0
-    bad: int = 0
-
-    def add(self, metrics) -> None:
-        """Adds one step's sums."""
-        self.loss += float(metrics['loss'])
-        self.correct += int(metrics['correct'])
-        self.count += int(metrics['count'])
-        self.bad += int(metrics.get('bad', 0))
+        Nothing but these two, so that there are two programs to compile and no more. It depends on
+        the step alone: a run that goes on makes the calls of one that was never stopped.
+        """
+        between = range(step + 1, step + most)
+        return 1 if any(self.logs(n) or n in self.edges for n in between) else most
 
 
 class Evaluator:
@@ -122,6 +118,16 @@ def _add(total: dict, sums: dict) -> None:
         total[name] = total.get(name, 0) + value.astype(wide)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A call under way: of `count` updates, after `after` others; `fresh`: it compiled."""
+
+    after: int
+    count: int
+    metrics: dict[str, Any]
+    fresh: bool
+
+
 class Loop:
     """One process's training loop.
 
@@ -131,6 +137,10 @@ class Loop:
       train_split, validation_split: open splits.
       records, progress, checkpoints: where it reports; checkpoints is None but on process 0.
       window: sums from before the run was stopped.
+      profile: the steps that are traced.
+
+    Raises:
+      UserError: several updates per call are asked for where the data do not allow it.
     """
 
     def __init__(
@@ -143,21 +153,33 @@ class Loop:
         progress: Progress,
         checkpoints: Checkpoints | None,
         window: Window | None = None,
+        profile: Profile | None = None,
     ):
         self.experiment, self.runner = experiment, runner
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
-        self.due = Schedule.of(experiment)
+        self._profile = profile or Profile('', ())
+        self.due = Schedule.of(experiment, self._profile.edges)
         self.validate = Evaluator(experiment, runner, validation_split)
-        self._data = Placement(runner, train_split, experiment.config)
+        config, device = experiment.config, runner.local[0]
+        self._data = Placement(runner, train_split, config)
+        self._most = updates_per_call(config, self._data.resident, device.platform)
+        self._peak = flops.peak(runner.devices, config.dtype, config.peak_tflops)
         self._window, self._latest = window or Window(), None
+        self._meter = Meter()
+        self._compiled: set[int] = set()
         self._waiting = collections.deque()
-        self._seconds, self._examples, self._clock = 0.0, 0, None
         self._last_saved: int | None = None
 
     @property
     def examples_per_second(self) -> float:
         """Training images per second, without compilation, evaluation and checkpoints."""
-        return self._examples / self._seconds if self._seconds else 0.0
+        return self._meter.images_per_second
+
+    @functools.cached_property
+    def model_flops_per_image(self) -> int:
+        """What one training image takes; see training/flops.py."""
+        exp = self.experiment
+        return flops.per_image(self.runner.spec, exp.image_shape, exp.config.linear_probe)
 
     def run(self, state, step: int, hyper, preemption: Preemption):
         """Trains from `step` to the end, or until preempted.
@@ -166,7 +188,7 @@ class Loop:
           state: placed on the devices; given up to the step, do not use it afterwards.
           step: number of updates it has done.
           hyper: scalars, placed on the devices.
-          preemption: asked after each step.
+          preemption: asked after each call.
 
         Returns:
           (state, step, reason): reason is None at the end, else the signal's name.
@@ -176,18 +198,41 @@ class Loop:
         """
         self._last_saved = step or None
         reason = None
-        with contextlib.closing(self._data.train_batches(step)) as batches:
+        batches = self._data.train_batches(step, self._updates)
+        with contextlib.closing(batches), self._profile:
             while step < self.due.steps and reason is None:
-                state, metrics = self.runner.train(state, hyper, next(batches), self._data.dataset)
-                step += 1
-                self._waiting.append((step, metrics))
+                if self._profile.starts(step):
+                    self._drain()
+                    self._profile.start(step)
+                state, step = self._advance(state, step, hyper, batches)
                 while len(self._waiting) > RUN_AHEAD:
                     self._collect()
-                reason = preemption.reason(step)
+                reason = preemption.reason()
+                if self._profile.stops(step, reason):
+                    self._drain()
+                    self._profile.stop(step)
                 if reason or self.due.logs(step):
                     self._report(state, step, reason)
         hosts.on_first(lambda: self.checkpoints.wait())
         return state, step, reason
+
+    def _updates(self, step: int) -> int:
+        return self.due.call(step, self._most)
+
+    def _advance(self, state, step: int, hyper, batches):
+        """Starts the next call; returns its state and step."""
+        count = self._updates(step)
+        program = self.runner.train_many if count > 1 else self.runner.train
+        batch = self._meter.next(batches)
+        fresh = count not in self._compiled
+        if fresh:  # this call compiles
+            self._compiled.add(count)
+            self._drain()
+            self._meter.stop()
+        with self._profile.step(step + count):
+            state, metrics = program(state, hyper, batch, self._data.dataset)
+        self._waiting.append(_Call(step, count, metrics, fresh))
+        return state, step + count
 
     def catch_up(self, state, step: int) -> None:
         """Does the evaluation that a run had no time for when it was stopped after `step`."""
@@ -204,25 +249,27 @@ class Loop:
 
         hosts.on_first(write)
 
-    def _collect(self) -> None:
-        """Waits for the oldest step under way, and checks that its loss is finite."""
-        step, metrics = self._waiting.popleft()
-        metrics = self.runner.fetch(metrics)
-        self._measure()
-        for name, value in (('loss', metrics['loss']), ('gradient', metrics['grad_norm'])):
-            self._check_finite(value, name, step)
-        window, self._latest = self._window, metrics
-        window.add(metrics)
-        rate = self.examples_per_second or None
-        self.progress.update(step, window.loss / window.count, window.correct / window.count, rate)
+    def _drain(self) -> None:
+        """Waits for all calls under way."""
+        while self._waiting:
+            self._collect()
 
-    def _measure(self) -> None:
-        """Notes that a step is done. The first after a report only starts the clock."""
-        now, earlier = time.monotonic(), self._clock
-        if earlier is not None:
-            self._seconds += now - earlier
-            self._examples += self.experiment.config.batch_size
-        self._clock = now
+    def _collect(self) -> None:
+        """Waits for the oldest call under way, and checks that its losses are finite."""
+        call = self._waiting.popleft()
+        metrics = self.runner.fetch(call.metrics)
+        self._meter.done(call.count * self.experiment.config.batch_size)
+        if call.fresh:
+            self._meter.start()
+        for number in range(call.count):
+            one = {k: v[number] for k, v in metrics.items()} if call.count > 1 else metrics
+            step = call.after + number + 1
+            for name, value in (('loss', one['loss']), ('gradient', one['grad_norm'])):
+                self._check_finite(value, name, step)
+            self._window.add(one)
+            self._latest = one
+        window, rate = self._window, self.examples_per_second or None
+        self.progress.update(step, window.loss / window.count, window.correct / window.count, rate)
 
     def _check_finite(self, value, what: str, step: int) -> None:
         if np.all(np.isfinite(value)):
@@ -244,15 +291,15 @@ class Loop:
         A run that is told to stop has little time: the evaluation that is due, unless it is the
         last, is left to the next start, and so is a record that an undisturbed run has not.
         """
-        while self._waiting:
-            self._collect()
+        self._drain()
+        self._meter.stop()
         validation = None
         if self.due.evaluates(step) and (reason is None or step == self.due.steps):
             validation = self._validate(state, step)
         hosts.on_first(lambda: self._write(state, step, validation, reason))
         if reason or self.due.saves(step):
             self._last_saved = step
-        self._clock = None
+        self._meter.start()
 
     def _write(self, state, step: int, validation, reason: str | None) -> None:
         """What process 0 does of a report."""
@@ -275,7 +322,7 @@ class Loop:
             'train/accuracy': window.correct / window.count,
             'train/learning_rate': float(self._latest['learning_rate']),
             'train/grad_norm': float(self._latest['grad_norm']),
-            'train/images_per_second': self.examples_per_second,
+            **self._rates(),
         }
         if window.bad:
             values['train/bad_records'] = window.bad
@@ -283,6 +330,20 @@ class Loop:
                 f'step {step}: {window.bad} record(s) did not decode; others took their place'
             )
         self.records.write(step, values)
+
+    def _rates(self) -> dict[str, float]:
+        """How fast the window's steps were; {} where nothing was measured."""
+        rates = self._meter.take()
+        if rates is None:
+            return {}
+        values = {
+            'train/images_per_second': rates.images_per_second,
+            'train/input_wait': rates.input_wait,
+        }
+        if self._peak:
+            done = rates.images_per_second * self.model_flops_per_image
+            values['train/model_flops_utilisation'] = done / self._peak
+        return values
 
     def _validate(self, state, step: int) -> dict[str, float]:
         """Reads the validation split once; returns its loss and accuracy."""

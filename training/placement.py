@@ -1,6 +1,6 @@
 """Where a split lives while it is used: whole on the devices, or on the host, sent by the batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -10,6 +10,7 @@ from training import hosts
 from training.runner import Runner
 
 SHARE = 0.25  # of a device's memory that a resident split may take
+AUTOMATIC = 10  # updates per call on an accelerator
 
 
 class Placement:
@@ -39,15 +40,27 @@ class Placement:
         size = sum(array.nbytes for array in self._arrays.values())
         return size <= SHARE * _memory(self._runner.local[0])
 
-    def train_batches(self, start_step: int) -> Iterator[dict]:
-        """Yields training batches start_step, ... on the devices, for ever."""
+    def train_batches(
+        self, start_step: int, call: Callable[[int], int] | None = None
+    ) -> Iterator[dict]:
+        """Yields training batches start_step, ... on the devices, for ever.
+
+        Args:
+          start_step: number of the first.
+          call: step -> how many batches the call after `step` updates takes; where that is more
+            than one they come stacked, for `Runner.train_many`. A streamed set gives one each time.
+        """
         place = (jax.process_index(), jax.process_count())
         if self.streamed:
             batches = input_pipeline.train_stream(self._config, self._split, start_step, *place)
             yield from self._sent_ahead(batches)
         else:
             plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
-            yield from map(self._placed, plan)
+            step = start_step
+            while True:
+                count = call(step) if call else 1
+                yield self._placed_many([next(plan) for _ in range(count)])
+                step += count
 
     def eval_batches(self) -> Iterator[dict]:
         """Yields batches that hold every example once, on the devices."""
@@ -72,12 +85,46 @@ class Placement:
             hosts.leave_others(error)
             raise
 
+    def _placed_many(self, batches: list[dict]) -> dict:
+        return self._placed(batches[0]) if len(batches) == 1 else self._runner.split_many(batches)
+
     def _placed(self, batch: dict) -> dict:
         """A batch of indices on the devices, with its images unless those are there."""
         if not self.resident:
             index = batch['index']
             batch = {**batch, **{name: array[index] for name, array in self._arrays.items()}}
         return self._runner.split(batch)
+
+
+def check(config) -> None:
+    """Checks what can be said without the data set.
+
+    Raises:
+      UserError: several updates per call, where the images of a batch have to be sent.
+    """
+    data = config.data
+    streamed = data.image_size is not None and not config.linear_probe
+    if streamed or data.placement == 'host':
+        updates_per_call(config, False, '')
+
+
+def updates_per_call(config, resident: bool, platform: str) -> int:
+    """Returns how many updates one call may do, `config.steps_per_call` or a choice.
+
+    A CPU gains nothing: starting a step costs little there, and XLA's loops are slower.
+
+    Raises:
+      UserError: several are asked for, and the images of a batch have to be sent.
+    """
+    wanted = config.steps_per_call
+    if wanted is None:
+        return AUTOMATIC if resident and platform != 'cpu' else 1
+    if wanted > 1 and not resident:
+        raise UserError(
+            f'config.steps_per_call={wanted} needs a training set that is whole on the devices, '
+            'and this one is streamed or on the host: leave config.steps_per_call out.'
+        )
+    return wanted
 
 
 def _memory(device) -> float:

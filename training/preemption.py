@@ -1,8 +1,8 @@
 """Notices that the scheduler or the user wants the run to stop, and leaves the loop in peace.
 
 SIGTERM, SIGUSR2 (SLURM's warning) and the first Ctrl-C set a flag; the loop asks for it after each
-step. With several processes the flag has to come up at the same step everywhere: there, JAX's own
-preemption service takes the SIGTERM, and the other two are passed on as one.
+call of the step. With several processes the flag has to come up at the same step everywhere: there,
+JAX's own preemption service takes the SIGTERM, and the other two are passed on as one.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ class Preemption:
     def __init__(self):
         self._asked: str | None = None
         self._earlier = {}
+        self._asked_times = 0
         self._several = jax.process_count() > 1
 
     def __enter__(self) -> 'Preemption':
@@ -56,10 +57,17 @@ class Preemption:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def reason(self, step: int) -> str | None:
-        """Returns the signal's name if the run shall stop after `step`, the same on all hosts."""
+    def reason(self) -> str | None:
+        """Returns the signal's name if the run shall stop now, the same on all hosts.
+
+        All of them have to ask equally often.
+        """
         if self._several:
             from jax.experimental import multihost_utils
 
-            return 'SIGTERM' if multihost_utils.reached_preemption_sync_point(step) else None
+            # JAX's service stops them at a number that it announces, which must not be skipped:
+            # the step would not do, because a call may take several.
+            self._asked_times += 1
+            stop = multihost_utils.reached_preemption_sync_point(self._asked_times)
+            return 'SIGTERM' if stop else None
         return self._asked

@@ -16,8 +16,10 @@ from configs import schema
 from errors import UserError
 from training import devices, experiment, hosts, linear_probe, records, transfer, workdir
 from training.checkpoints import Checkpoints
-from training.loop import Evaluator, Loop, Window
+from training.loop import Evaluator, Loop
+from training.meter import Window
 from training.preemption import EXIT_CODE, Preemption
+from training.profiling import Profile
 from training.progress import Progress, python_as_typed, summary
 from training.runner import Runner
 from training.state import TrainState, sha256
@@ -109,7 +111,9 @@ class _Run:
         with self.records, progress:
             if self.config.linear_probe:
                 splits = hosts.on_each(lambda: self._features(splits, state))
-            self.loop = Loop(exp, self.runner, *splits, self.records, progress, checkpoints, window)
+            profile = Profile(self.folder, self.config.profile.steps, progress.message)
+            reports = (self.records, progress, checkpoints)
+            self.loop = Loop(exp, self.runner, *splits, *reports, window, profile)
             placed = self.runner.replicate(state)
             if step:
                 self.loop.catch_up(placed, step)
@@ -233,6 +237,8 @@ class _Run:
     def _write_result(self, state, sums) -> None:
         exp, config = self.experiment, self.config
         means = self.spec.task.summarise(sums)
+        cost = self.runner.cost()
+        peak_memory, peak_memory_of = devices.peak_memory(self.runner.local)
         result = {
             'config': schema.plain(config),
             'seed': config.seed,
@@ -247,8 +253,14 @@ class _Run:
             'init_from_sha256': transfer.recorded_sha256(self.folder),
             'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
             'wall_seconds': self.records.wall_seconds,
-            # 0.0 where this part of a resumed run had no or one step left to do.
+            # 0.0 where this part of a resumed run had no or one call left to do.
             'examples_per_second': self.loop.examples_per_second,
+            # XLA's figures for one update, all devices together; null where it had none to do.
+            'step_flops': cost['flops'],
+            'step_bytes': cost['bytes'],
+            'model_flops_per_image': self.loop.model_flops_per_image,
+            'peak_memory_bytes': peak_memory,
+            'peak_memory_of': peak_memory_of,
             'device': devices.describe(self.devices),
             'devices': len(self.devices),
             'processes': jax.process_count(),

@@ -337,6 +337,41 @@ def compiled_step(data):
         RESULTS[f'compiled/{kind}/refused'] = np.array(refused)
 
 
+def several_updates(data):
+    """Three updates in one call, with dropout and unequal shards, and the same one by one."""
+    draw = np.random.default_rng(1)
+    batches = [
+        batch_of(mask) | {'index': draw.permutation(BATCH).astype(np.int32)}
+        for mask in (MASKS['masked'], MASKS['full'], MASKS['masked'][::-1].copy())
+    ]
+    hyper = hyper_of(LANES[1]) | {'dropout_rate': np.float32(0.4)}
+    for kind in KINDS:
+        runner = Runner(spec_of('fcn'), kind, jax.devices())
+        placed, shared = runner.replicate(data), runner.replicate(hyper)
+        now, found = runner.replicate(start_of('fcn', LANES[1])), []
+        for batch in batches:
+            now, metrics = runner.train(now, shared, runner.split(batch), placed)
+            found.append(runner.fetch(metrics))
+        stacked = jax.tree.map(lambda *x: np.stack(x), *found)
+        record(f'several/{kind}/one', outcome(runner.fetch(now), stacked))
+        first, many = runner.replicate(start_of('fcn', LANES[1])), runner.split_many(batches)
+        with jax.transfer_guard('disallow'):
+            after, metrics = runner.train_many(first, shared, many, placed)
+        record(f'several/{kind}/many', outcome(runner.fetch(after), runner.fetch(metrics)))
+        for name, program in (('one', runner.train), ('many', runner.train_many)):
+            RESULTS[f'several/{kind}/aliases/{name}'] = aliases(program.compiled)
+        RESULTS[f'several/{kind}/donated'] = np.array(
+            [leaf.is_deleted() for leaf in jax.tree.leaves(first)]
+        )
+        RESULTS[f'several/{kind}/leaves'] = np.array(len(jax.tree.leaves(after)))
+
+
+def aliases(compiled):
+    """How many outputs the compiled program writes into the memory of its inputs."""
+    header = compiled.as_text().partition('\n')[0]
+    return np.array(header.count('may-alias') + header.count('must-alias'))
+
+
 def main():
     assert jax.device_count() == max(DEVICES)
     # Noise, because digits have flat grounds: where max pooling has ties, rounding decides which
@@ -351,6 +386,7 @@ def main():
     evaluations()
     randomness()
     compiled_step(data)
+    several_updates(data)
     np.savez(sys.argv[1], **RESULTS)
 
 

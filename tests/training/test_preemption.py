@@ -124,16 +124,16 @@ def test_the_handlers_come_back():
     before = [signal.getsignal(number) for number in SIGNALS]
     with Preemption() as preemption:
         assert [signal.getsignal(number) for number in SIGNALS] != before
-        assert preemption.reason(1) is None
+        assert preemption.reason() is None
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert preemption.reason(2) == 'SIGUSR2'
+        assert preemption.reason() == 'SIGUSR2'
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_second_ctrl_c_means_now():
     with Preemption() as preemption:
         os.kill(os.getpid(), signal.SIGINT)
-        assert preemption.reason(1) == 'SIGINT'
+        assert preemption.reason() == 'SIGINT'
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -143,7 +143,7 @@ def test_outside_the_main_thread_the_handlers_stay():
 
     def body():
         with Preemption() as preemption:
-            found.append(preemption.reason(1))
+            found.append(preemption.reason())
 
     before = [signal.getsignal(number) for number in SIGNALS]
     thread = threading.Thread(target=body)

@@ -181,6 +181,25 @@ def test_augmented_images_do_not_depend_on_the_devices(results, kind, devices):
 
 
 @pytest.mark.parametrize('kind', child.KINDS)
+class TestSeveralUpdates:
+    """Three updates in one call, on eight devices."""
+
+    def test_equal_the_same_one_by_one(self, results, kind):
+        found, expected = (case(results, f'several/{kind}/{how}') for how in ('many', 'one'))
+        assert_same(found, expected)
+        # Each update's own metrics, in order.
+        assert found['metrics/count'].tolist() == [10, 16, 10]
+        assert len(set(found['metrics/learning_rate'].tolist())) == 3
+        assert found['step/number'] == child.LANES[1]['step'] + 3
+
+    def test_the_old_state_is_given_up_to_the_new(self, results, kind):
+        assert results[f'several/{kind}/donated'].all()
+        for how in ('one', 'many'):
+            # Every leaf of the new state lies where the old one lay.
+            assert results[f'several/{kind}/aliases/{how}'] == results[f'several/{kind}/leaves']
+
+
+@pytest.mark.parametrize('kind', child.KINDS)
 class TestCompiledStep:
     """Five steps with other hyperparameters each time, on eight devices."""
 

@@ -1,0 +1,118 @@
+"""A trace of some steps for TensorBoard's profile plugin: config.profile.steps."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+
+from errors import UserError
+from training import hosts, records
+
+
+def check(steps: tuple[int, ...]) -> None:
+    """Checks config.profile.steps.
+
+    Raises:
+      UserError: it is not () or (start, stop) with 0 <= start < stop.
+    """
+    if steps and not (len(steps) == 2 and 0 <= steps[0] < steps[1]):
+        raise UserError(
+            'config.profile.steps must be (start, stop) with 0 <= start < stop, to trace the '
+            f'updates start + 1 to stop, such as (20, 25); not {steps!r}.'
+        )
+
+
+def check_length(steps: tuple[int, ...], total: int) -> None:
+    """Checks that the steps to trace are part of the run.
+
+    Raises:
+      UserError: they lie beyond its end.
+    """
+    if steps and steps[1] > total:
+        raise UserError(
+            f'config.profile.steps={steps!r} lies beyond the end of the run, which has {total} '
+            'steps.'
+        )
+
+
+class Profile:
+    """Traces the updates start + 1 to stop; use as a context manager around the loop.
+
+    A run that starts in the middle of them traces the rest. Only process 0 writes a trace, of its
+    own devices.
+
+    Args:
+      workdir: the run's folder; the trace is put into its TensorBoard folder.
+      steps: (start, stop), or () for no trace.
+      say: prints a line for the user.
+    """
+
+    def __init__(self, workdir, steps: tuple[int, ...], say=print):
+        self._folder = Path(workdir) / records.TENSORBOARD_FOLDER
+        self._workdir, self._steps, self._say = workdir, steps, say
+        self._running, self._first = False, 0
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """The steps over which no call may reach."""
+        return self._steps
+
+    def starts(self, step: int) -> bool:
+        """Whether the trace is to start after `step` updates."""
+        return bool(self._steps) and not self._running and self._steps[0] <= step < self._steps[1]
+
+    def stops(self, step: int, reason: str | None) -> bool:
+        """Whether it is to stop after `step` updates, after which the run ends for a `reason`."""
+        return self._running and (step >= self._steps[1] or reason is not None)
+
+    def start(self, step: int) -> None:
+        """Starts the trace after `step` updates; nothing may be under way.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        self._first, self._running = step + 1, True
+        hosts.on_first(self._start)
+
+    def _start(self) -> None:
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # it would slow down what is measured
+        with records.naming_file(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        jax.profiler.start_trace(self._folder, profiler_options=options)
+
+    def stop(self, step: int) -> None:
+        """Stops it after `step` updates, which must be done, and writes it.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        self._running = False
+        hosts.on_first(lambda: self._stop(step))
+
+    def _stop(self, step: int) -> None:
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, RuntimeError) as error:
+            raise UserError(f'Cannot write the trace to {self._folder}: {error}') from error
+        self._say(
+            f'A trace of steps {self._first} to {step} is in {self._folder}/plugins/profile: '
+            f'tensorboard --logdir={self._workdir}, with tensorboard-plugin-profile installed, '
+            'shows it.'
+        )
+
+    def step(self, number: int):
+        """Returns a context manager that names what is done in it: update `number`."""
+        if not self._running:
+            return contextlib.nullcontext()
+        return jax.profiler.StepTraceAnnotation('train', step_num=number)
+
+    def __enter__(self) -> 'Profile':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        # Something failed in between; that counts.
+        if self._running and hosts.is_first():
+            with contextlib.suppress(Exception):
+                jax.profiler.stop_trace()
+        self._running = False
