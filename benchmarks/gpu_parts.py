@@ -52,7 +52,8 @@ _SMALL = {'width': 1 / 16, 'stem': 'cifar'}
 QUICK_NETWORKS = {
     'resnet50': Network('resnet18', (2,), 8, _SMALL),
     'vgg16': Network('vgg11', (2,), 16, {**_SMALL, 'dropout_rate': 0.5}),
-    'densenet121': Network('densenet121', (2,), 8, _SMALL),
+    # Not itself: its many layers take a CPU a minute to compile.
+    'densenet121': Network('deep_cnn', (2,), 8),
 }
 
 
@@ -87,7 +88,6 @@ def training(part: Part) -> None:
     """A network's training step in bfloat16, at several batch sizes."""
     network = (QUICK_NETWORKS if part.quick else NETWORKS)[part.name]
     setting = imagenet_like(network)
-    gpu_work.introduce(part, setting)
     ready: dict[int, dict[str, Any]] = {}
     state = [setting.state()]  # one for all sizes: each call takes it and gives the next
 
@@ -159,7 +159,6 @@ def lenet(part: Part) -> None:
     """Whole runs of LeNet on synthetic digits: one update a call, and several."""
     sizes = QUICK_DIGITS if part.quick else Digits()
     setting, test = lenet_setting(sizes)
-    gpu_work.introduce(part, setting)
     ready: dict[tuple[int, int], dict[str, Any]] = {}
 
     def attempt(key: tuple[int, int]) -> dict[str, Any]:
@@ -242,7 +241,6 @@ def population(part: Part) -> None:
     """Several networks trained at once by vmap, each with its own seed, rate and batches."""
     sizes = QUICK_DIGITS if part.quick else Digits()
     setting, _ = lenet_setting(sizes)
-    gpu_work.introduce(part, setting)
     one = accelerator.compile_ahead(
         setting.runner.train, setting.state(), setting.hyper,
         setting.runner.split(setting.batches(sizes.lane_batch, 1)[0]), setting.dataset,
@@ -315,6 +313,7 @@ def run(answers: channel.Channel, work: dict[str, Any]) -> None:
     left = work['seconds'] - (time.time() - work['started'])
     part = Part(work['name'], work['quick'], Budget(left), answers.say)
     try:
+        gpu_work.introduce(part)
         PARTS[part.name](part)
         answers.say(done=True)
     except UserError as error:

@@ -10,13 +10,11 @@ from benchmarks.tables import Table
 # MLPerf Training v4.0, ResNet, MXNet, divided by its accelerators; and what the H200's memory
 # allows at the traffic of that program's layers.
 RECORD, MEMORY_LIMIT = 7_960, 12_300
-TAIL = (
-    'TFLOP/s', 'GB/s', 'at best', 'limit', 'share', 'MFU', 'memory', 'compile',
-)  # fmt: skip
+TAIL = ('TFLOP/s', 'GB/s', 'at best', 'share', 'MFU', 'memory', 'compiled in')
 LEGEND = (
     'TFLOP/s and GB/s are achieved; "at best" is the images/s that the device\'s peaks allow '
-    '(roofline), "share" what of it is reached; MFU is model FLOPs utilisation; memory is the peak '
-    "measured, or with ~ XLA's plan."
+    '(roofline), with what sets that limit, and "share" what of it is reached; MFU is model FLOPs '
+    "utilisation; memory is the peak measured, or with ~ XLA's plan."
 )
 
 
@@ -37,7 +35,7 @@ def make(name: str, found: dict[str, Any], about: dict[str, Any]) -> Table:
     }.get(name, (_TRAINING, _training, f'{name}: training step, bfloat16, 224 px, SGD with '
                  'momentum, label smoothing 0.1.'))  # fmt: skip
     if about.get('quick'):
-        caption = f'{name}, at tiny sizes: its figures say nothing.'
+        caption = f'{name}, quick: a smaller network or less work, and figures that say nothing.'
     caption = ' '.join([caption, *_against_record(name, rows, about.get('device', ''))])
     texts = [[*leading(row, rows), *_tail(row)] for row in rows]
     return Table(caption, (*head, *TAIL), texts, found)
@@ -79,8 +77,7 @@ def _tail(row: dict[str, Any]) -> list[str]:
     return [
         f'{at.flops_per_second / 1e12:,.2f}',
         _or_dash(at.bytes_per_second, lambda x: f'{x / 1e9:,.0f}'),
-        _or_dash(at.bound, lambda x: f'{x:,.0f}'),
-        at.limit or '-',
+        _or_dash(at.bound, lambda x: f'{x:,.0f} ({at.limit})'),
         _or_dash(at.share, lambda x: f'{x:.1%}'),
         _or_dash(at.utilisation, lambda x: f'{x:.1%}'),
         gigabytes,

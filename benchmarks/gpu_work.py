@@ -246,15 +246,15 @@ def told(compiled) -> str:
     return f'{"from the cache" if compiled.cached else "compiled"} in {compiled.seconds:.0f} s'
 
 
-def introduce(part: Part, setting: Setting) -> None:
-    """Says what runs here.
+def introduce(part: Part) -> None:
+    """Says on what this runs.
 
     Raises:
       UserError: there is no accelerator, and it was not told to be quick.
     """
     import jax
 
-    device = setting.device
+    device = jax.devices()[0]
     if device.platform == 'cpu' and not part.quick:
         raise UserError(
             'There is no accelerator here, or JAX has not been installed for it (README.md, '

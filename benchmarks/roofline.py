@@ -114,10 +114,10 @@ def library_bytes(text: str) -> float:
 
 
 def _bytes_of(shape: str) -> float:
-    """Bytes of an array's or a tuple's type; u8 is scratch memory, all data being floats."""
+    """Bytes of an array's or a tuple's type; bytes are scratch memory, all data being floats."""
     total = 0
     for kind, sides in _ARRAY.findall(shape):
-        if kind == 'u8':
+        if kind in ('u8', 's8'):
             continue
         elements = 1
         for side in filter(None, sides.split(',')):

@@ -1,0 +1,83 @@
+"""What a network's arithmetic amounts to, and what devices could do: model FLOPs utilisation.
+
+Utilisation is the model's own FLOPs over what the devices could do at most (Chowdhery et al. 2022,
+"PaLM", appendix B): a multiply-add is two FLOPs, and the backward pass counts as two forward ones.
+What is computed again to save memory, and all that is neither convolution nor matrix product, does
+not count.
+"""
+
+from models.trace import trace
+from training.step import StepSpec
+
+# Dense peaks in TFLOP/s (no structured sparsity) of one device as JAX counts them, by the beginning
+# of its device_kind; the longest that fits counts. (bfloat16, float32), where float32 is what JAX
+# does by default: TF32 on tensor cores that have it, bfloat16 passes on a TPU. The V100 and the T4
+# have no tensor cores for bfloat16, and compute it as float32.
+#
+# GPUs: NVIDIA's data sheets of each (A100 2021, H100 2023, H200 2024, HGX B200 2025, L4 2023, T4
+# 2019, V100 2020), whose figures "with sparsity" are halved here. TPUs: cloud.google.com/tpu/docs,
+# "System architecture" of each version; a v2 or v3 chip is two devices, and those have half of it.
+PEAKS = {
+    'NVIDIA A100': (312, 156),
+    'NVIDIA H100': (989.4, 494.7),  # SXM: 'NVIDIA H100 80GB HBM3'
+    'NVIDIA H100 PCIe': (756, 378),
+    'NVIDIA H100 NVL': (835.5, 417.5),
+    'NVIDIA H200': (989.4, 494.7),
+    'NVIDIA H200 NVL': (835.5, 417.5),
+    'NVIDIA B200': (2250, 1125),
+    'NVIDIA L4': (121, 60),
+    'NVIDIA L40': (),  # other cards, which the line above would take for its own
+    'Tesla T4': (8.1, 8.1),
+    'Tesla V100-SXM2': (15.7, 15.7),
+    'Tesla V100-PCIE': (14, 14),
+    'TPU v2': (23, 23),
+    'TPU v3': (61.5, 61.5),
+    'TPU v4': (275, 275),
+    'TPU v4 lite': (),
+    'TPU v5 lite': (197, 197),  # v5e
+    'TPU v5e': (197, 197),
+    'TPU v5': (459, 459),  # v5p
+    'TPU v6 lite': (918, 918),  # v6e
+    'TPU v6e': (918, 918),
+}
+
+
+def peak(devices: list, dtype: str, tflops: float | None = None) -> float | None:
+    """Returns the FLOP/s that the devices could do together; None where nobody knows.
+
+    Args:
+      devices: all of them, of one kind.
+      dtype: 'bfloat16' or 'float32'.
+      tflops: of one device, in place of the table's.
+    """
+    if tflops is None:
+        kind = devices[0].device_kind
+        if 'MIG' in kind:  # a part of a card
+            return None
+        found = max((name for name in PEAKS if kind.startswith(name)), key=len, default=None)
+        if not PEAKS.get(found):
+            return None
+        tflops = PEAKS[found][('bfloat16', 'float32').index(dtype)]
+    return tflops * 1e12 * len(devices)
+
+
+def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int:
+    """Returns the FLOPs of one training image: 6 for each multiply-add of a layer that learns.
+
+    A frozen layer has no gradient of its weights (4), and none of its input either where nothing
+    before it learns (2).
+
+    Args:
+      spec: whose network it is.
+      image_shape: (height, width, channels).
+      probe: whether features are computed once, so that frozen layers cost nothing.
+    """
+    total, learns_below = 0, False
+    for layer in trace(spec.model, image_shape).layers:
+        if not layer.multiply_adds:
+            continue
+        learns = f'{layer.name}/kernel' not in spec.frozen
+        if learns or not probe:
+            total += layer.multiply_adds * (2 + 2 * learns + 2 * (learns or learns_below))
+        learns_below |= learns
+    return total
