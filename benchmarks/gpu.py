@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The parts in their order, and their shares of the time: what one leaves over, the others get.
 SHARES = {'resnet50': 40, 'lenet': 12, 'population': 18, 'vgg16': 12, 'densenet121': 18}
 ENDING = 10.0  # seconds kept back for starting and ending
+ABOUT = ('device', 'platform', 'versions', 'settings')  # what a part says of where it runs
 PATIENCE = 1.4  # times its share that a part may take before it is ended, if there is time
 
 
@@ -54,19 +55,21 @@ def main(argv: list[str]) -> int:
         raise UserError(f'{arguments.output} is there already: give --output another name.')
     budget = accelerator.Budget(60 * arguments.minutes - ENDING)
     names = [name for name in SHARES if name in arguments.only]
+    about = {'date': datetime.date.today().isoformat(), 'quick': arguments.quick}
     results: dict[str, Any] = {}
     for number, name in enumerate(names):
-        rest = sum(SHARES[later] for later in names[number:])
-        seconds = budget.left * SHARES[name] / rest
-        results[name] = _run_part(
-            name, arguments.quick, seconds, min(PATIENCE * seconds, budget.left)
-        )
-    about = _about(results, arguments)
-    tables = [gpu_tables.make(name, found, about) for name, found in results.items()]
-    gpu_tables.show(tables, about, arguments.markdown)
+        seconds = budget.left * SHARES[name] / sum(SHARES[later] for later in names[number:])
+        limit = min(PATIENCE * seconds, budget.left)
+        found = _run_part(name, arguments.quick, seconds, limit)
+        said = {key: found.pop(key) for key in ABOUT if key in found}
+        if said and not results:
+            about |= said
+            gpu_tables.introduce(about)
+        results[name] = found
+        gpu_tables.show(gpu_tables.make(name, found, about), arguments.markdown)
+        if arguments.output:  # after each part, so that what comes later takes nothing away
+            arguments.output.write_text(json.dumps({**about, 'parts': results}, indent=2) + '\n')
     if arguments.output:
-        everything = {**about, 'parts': results}
-        arguments.output.write_text(json.dumps(everything, indent=2) + '\n')
         _say(f'Written: {arguments.output}')
     empty = [name for name, found in results.items() if not found['rows']]
     if empty:
@@ -127,16 +130,6 @@ def _hear(
         say(f'{name}: {said["note"]}')
     else:
         found.update(said)
-
-
-def _about(results: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns what the figures depend on, as far as a part got to say it."""
-    about = {'date': datetime.date.today().isoformat(), 'quick': arguments.quick}
-    for found in results.values():
-        for name in ('device', 'platform', 'versions', 'settings'):
-            if name in found:
-                about[name] = found.pop(name)
-    return about
 
 
 def _say(sentence: str) -> None:

@@ -100,27 +100,30 @@ def _against_record(name: str, rows: Sequence[dict[str, Any]], device: str) -> l
     ]
 
 
-def show(tables: Sequence[Table], about: dict[str, Any], markdown: bool) -> None:
-    """Prints what was measured, and on what."""
-    print(f'{sentence(about)}\n\n{LEGEND}\n')
-    for table in tables:
-        if markdown:
-            print(table.markdown())
-        else:
-            _print(table)
-        for note in table.figures['notes']:
-            print(f'- {note}' if markdown else f'  {note}')
-        print()
+def introduce(about: dict[str, Any]) -> None:
+    """Prints on what is measured, and what the columns mean."""
+    print(f'{sentence(about)}\n\n{LEGEND}\n', flush=True)
 
 
 def sentence(about: dict[str, Any]) -> str:
     """Returns device, versions, settings and date in words."""
-    versions = about.get('versions', {})
-    settings = ' '.join(f'{name}={value}' for name, value in about.get('settings', {}).items())
+    versions = about['versions']
+    settings = ' '.join(f'{name}={value}' for name, value in about['settings'].items())
     return (
-        f'One {about.get("device", "device that did not answer")}; JAX {versions.get("jax", "?")}, '
-        f'Python {versions.get("python", "?")}; {settings or "no settings"}; {about["date"]}.'
+        f'One {about["device"]}; JAX {versions["jax"]}, Python {versions["python"]}; '
+        f'{settings}; {about["date"]}.'
     )
+
+
+def show(table: Table, markdown: bool) -> None:
+    """Prints a table, and the notes below it."""
+    if markdown:
+        print(table.markdown())
+    else:
+        _print(table)
+    for note in table.figures['notes']:
+        print(f'\n{note}')
+    print(flush=True)
 
 
 def _print(table: Table) -> None:
