@@ -12,7 +12,7 @@ import os
 import signal
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,10 @@ class Contestant:
         self._signal(signal.SIGSTOP)
         return Turn(answer['images'], answer['seconds'], cpu)
 
+    def resident(self) -> int:
+        """Returns the bytes of memory that its process takes."""
+        return psutil.Process(self._process.pid).memory_info().rss
+
     def close(self) -> None:
         """Ends it with all its processes."""
         with contextlib.suppress(ProcessLookupError):
@@ -162,17 +166,24 @@ class Score:
 
 
 @contextlib.contextmanager
-def started(entries: Sequence[Entry], scratch: Path, report) -> Iterator[dict[str, Contestant]]:
+def started(
+    entries: Sequence[Entry],
+    scratch: Path,
+    report: Callable[[str, str], None],
+    starting: Callable[[str], None] = lambda name: None,
+) -> Iterator[dict[str, Contestant]]:
     """Starts all that can be started, one after the other; they end with the context.
 
     Args:
       entries: in the order of their turns.
       scratch: folder for their logs.
       report: called with (name, reason) for each that is left out.
+      starting: called with the name of each before it is started, which may take a while.
     """
     with contextlib.ExitStack() as stack:
         running = {}
         for number, entry in enumerate(entries):
+            starting(entry.name)
             try:
                 contestant = Contestant(entry, scratch / f'contestant-{number}.log')
             except LeftOutError as error:
