@@ -50,11 +50,13 @@ class Turn:
       images: that it gave.
       seconds: from the first request to the last image.
       cpu_seconds: of all its processes and threads.
+      resident: bytes of memory that its first process had at the end.
     """
 
     images: int
     seconds: float
     cpu_seconds: float
+    resident: int = 0
 
 
 class Contestant:
@@ -103,11 +105,8 @@ class Contestant:
         answer = self._answer()
         cpu = self._cpu_seconds() - cpu
         self._signal(signal.SIGSTOP)
-        return Turn(answer['images'], answer['seconds'], cpu)
-
-    def resident(self) -> int:
-        """Returns the bytes of memory that its process takes."""
-        return psutil.Process(self._process.pid).memory_info().rss
+        resident = psutil.Process(self._process.pid).memory_info().rss
+        return Turn(answer['images'], answer['seconds'], cpu, resident)
 
     def close(self) -> None:
         """Ends it with all its processes."""
