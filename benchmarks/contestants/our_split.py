@@ -18,11 +18,13 @@ def make_split(work: dict[str, Any]):
 
     draw = np.random.default_rng(0)
     count, side = work['examples'], work['size']
-    images = np.frombuffer(draw.bytes(count * side * side * work['channels']), np.uint8)
-    labels = draw.integers(work['classes'], size=count).astype(np.int32)
+    images = data_sources.empty_images((count, side, side, work['channels']))
+    for start in range(0, count, 10_000):
+        part = images[start : start + 10_000]
+        part[...] = draw.integers(256, size=part.shape, dtype=np.uint8)
+    labels = draw.integers(work['classes'], size=count, dtype=np.int32)
     names = tuple(map(str, range(work['classes'])))
-    shape = count, side, side, work['channels']
-    return data_sources.ArraySource('random', 'train', images.reshape(shape), labels, names)
+    return data_sources.ArraySource('random', 'train', images, labels, names)
 
 
 def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
