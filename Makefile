@@ -1,11 +1,17 @@
 # make train   install into .venv, then train LeNet on the embedded digits
 # make test        install what the tests need, check the style, run the tests
 # make test-full   the same, and every model compiled and against PyTorch's: an hour or so
+# make bench       measure speed beside PyTorch's, which goes into .venv-torch; BENCH="--only=step"
 PYTHON ?= python3
 BIN := .venv/bin
 TEST_JOBS ?= 2
+BENCH ?=
+# Options of pip for PyTorch. What pip finds by itself may be a build for GPUs of several gigabytes;
+# the build for CPUs is far smaller, and is all that the benchmark uses. PyTorch's installation page
+# names its index: make bench TORCH_PIP="--index-url=..."
+TORCH_PIP ?=
 
-.PHONY: train test test-full lint clean
+.PHONY: train test test-full bench lint clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
@@ -15,6 +21,9 @@ test: .venv/installed-test lint
 
 test-full: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m ""
+
+bench: .venv/installed .venv-torch/installed
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -33,5 +42,11 @@ lint: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	@touch $@
 
+.venv-torch/installed: .venv/bin/python requirements-bench.txt
+	test -x .venv-torch/bin/python || $(BIN)/python -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_PIP) \
+	  -r requirements-bench.txt
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ import os
 import signal
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,13 @@ class Turn:
       images: that it gave.
       seconds: from the first request to the last image.
       cpu_seconds: of all its processes and threads.
+      resident: bytes of memory that its first process had at the end.
     """
 
     images: int
     seconds: float
     cpu_seconds: float
+    resident: int = 0
 
 
 class Contestant:
@@ -103,7 +105,8 @@ class Contestant:
         answer = self._answer()
         cpu = self._cpu_seconds() - cpu
         self._signal(signal.SIGSTOP)
-        return Turn(answer['images'], answer['seconds'], cpu)
+        resident = psutil.Process(self._process.pid).memory_info().rss
+        return Turn(answer['images'], answer['seconds'], cpu, resident)
 
     def close(self) -> None:
         """Ends it with all its processes."""
@@ -162,17 +165,24 @@ class Score:
 
 
 @contextlib.contextmanager
-def started(entries: Sequence[Entry], scratch: Path, report) -> Iterator[dict[str, Contestant]]:
+def started(
+    entries: Sequence[Entry],
+    scratch: Path,
+    report: Callable[[str, str], None],
+    starting: Callable[[str], None] = lambda name: None,
+) -> Iterator[dict[str, Contestant]]:
     """Starts all that can be started, one after the other; they end with the context.
 
     Args:
       entries: in the order of their turns.
       scratch: folder for their logs.
       report: called with (name, reason) for each that is left out.
+      starting: called with the name of each before it is started, which may take a while.
     """
     with contextlib.ExitStack() as stack:
         running = {}
         for number, entry in enumerate(entries):
+            starting(entry.name)
             try:
                 contestant = Contestant(entry, scratch / f'contestant-{number}.log')
             except LeftOutError as error:

@@ -1,13 +1,12 @@
 """Section `step`: one training step on the CPU beside PyTorch's, eager and compiled."""
 
-import collections
 import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import contest
-from benchmarks.tables import Table, Work
+from benchmarks.tables import Table, Work, side_by_side
 
 _CONTESTANTS = Path(__file__).parent / 'contestants'
 THREADS = 2
@@ -44,11 +43,16 @@ CASES = (
 
 
 def make_entries(case: Case, task: str, torch_python: Path | None) -> list[contest.Entry]:
-    """Returns what to start, ours first; `task` is 'train' or 'evaluate'."""
+    """Returns what to start, ours first.
+
+    `task` is 'train', by the step, or 'evaluate', by the pass over case.steps batches.
+    """
     work: dict[str, Any] = {**dataclasses.asdict(case), 'task': task, 'threads': THREADS}
     stem = ['--config.model.stem=cifar'] if case.small and case.channels == 3 else []
-    ours = [sys.executable, '-m', 'benchmarks.contestants.our_step']
-    entries = [contest.Entry('ours', ours, {**work, 'overrides': stem})]
+    module = {'train': 'our_step', 'evaluate': 'our_split'}[task]
+    ours = [sys.executable, '-m', f'benchmarks.contestants.{module}']
+    own = {**work, 'overrides': stem, 'examples': case.batch_size * case.steps}
+    entries = [contest.Entry('ours', ours, own)]
     if torch_python:
         child = [torch_python, _CONTESTANTS / 'torch_step.py']
         for name, compiled in (('PyTorch', False), ('torch.compile', True)):
@@ -58,17 +62,10 @@ def make_entries(case: Case, task: str, torch_python: Path | None) -> list[conte
 
 def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
     """Lets all play one case; returns their figures, ours first."""
-    turns: dict[str, list[contest.Turn]] = collections.defaultdict(list)
+    if work.quick:
+        case = dataclasses.replace(case, steps=1)
     entries = make_entries(case, task, work.torch_python)
-
-    def leave_out(name: str, reason: str) -> None:
-        work.say(f'{case.model}: {name} is left out: {reason}')
-
-    steps, rounds = (1, 1) if work.quick else (case.steps, work.rounds)
-    with contest.started(entries, work.scratch, leave_out) as contestants:
-        for name, turn in contest.play(contestants, rounds, steps, max(1, steps // 4)):
-            turns[name].append(turn)
-    return contest.score(turns)
+    return contest.score(side_by_side(entries, case.steps, work, case.model))
 
 
 def run(work: Work) -> Table:
@@ -91,7 +88,7 @@ def run(work: Work) -> Table:
             )
     head = ('network', 'who', 'ms a step', 'images/s', 'range', 'ours / it')
     caption = (
-        f'Training step: float32, Adam, {THREADS} threads each. Medians of {work.rounds} turns that '
-        'take turns in one run.'
+        f'Training step: float32, Adam, {THREADS} threads each. Medians of {work.rounds} turns in '
+        'alternation, in one run.'
     )
     return Table(caption, head, rows, figures)

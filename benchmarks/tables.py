@@ -1,9 +1,16 @@
 """What the sections of `python -m benchmarks.run` are given and give back."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich import markup
+from rich import table as rich_table
+
+from benchmarks import contest
+from errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +24,7 @@ class Work:
       rounds: turns of each contestant.
       quick: the smallest sizes that show that it works; its figures say nothing.
       say: called with a line for the user.
+      show: called with what is under way, which is seen until it is called again.
     """
 
     scratch: Path
@@ -25,6 +33,7 @@ class Work:
     rounds: int
     quick: bool
     say: Callable[[str], None]
+    show: Callable[[str], None] = lambda text: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,5 +55,57 @@ class Table:
     def markdown(self) -> str:
         """Returns caption and table as Markdown."""
         rule = ['---', *['---:'] * (len(self.head) - 1)]
-        lines = ['| ' + ' | '.join(row) + ' |' for row in (self.head, rule, *self.rows)]
+        lines = [_line(row) for row in (self.head, rule, *self.rows)]
         return '\n'.join([self.caption, '', *lines])
+
+    def rich(self) -> rich_table.Table:
+        """Returns the table for a terminal; the caption is not in it."""
+        table = rich_table.Table()
+        for number, name in enumerate(self.head):
+            table.add_column(
+                name, justify='right' if number else 'left', no_wrap=number < 2, overflow='fold'
+            )
+        for row in self.rows:
+            table.add_row(*map(markup.escape, row))
+        return table
+
+
+def _line(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def side_by_side(
+    entries: Sequence[contest.Entry], batches: int, work: Work, what: str
+) -> dict[str, list[contest.Turn]]:
+    """Lets contestants take turns, `work.rounds` each; returns their turns, ours first.
+
+    Args:
+      entries: what to start; the first is ours. Others that do not start are left out, which is
+        said.
+      batches: in a turn.
+      work: of the section.
+      what: they contend in, for the user.
+
+    Raises:
+      UserError: ours does not start, or one ends in its turn.
+    """
+    left_out: dict[str, str] = {}
+
+    def leave_out(name: str, reason: str) -> None:
+        left_out[name] = reason
+        if name != entries[0].name:
+            work.say(f'{what}: {name} is left out: {reason}')
+
+    def starting(name: str) -> None:
+        work.show(f'{what}: starting {name}')
+
+    turns: dict[str, list[contest.Turn]] = collections.defaultdict(list)
+    with contest.started(entries, work.scratch, leave_out, starting) as contestants:
+        if entries[0].name not in contestants:
+            raise UserError(f'{what}: ours does not run: {left_out[entries[0].name]}')
+        work.show(f'{what}: warming up')
+        warm_up = max(1, batches // 4)
+        for name, turn in contest.play(contestants, work.rounds, batches, warm_up):
+            turns[name].append(turn)
+            work.show(f'{what}: {name}, round {len(turns[name])} of {work.rounds}')
+    return turns

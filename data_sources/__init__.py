@@ -61,6 +61,18 @@ class ArraySource:
             )
 
 
+def empty_images(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a uint8 array of any content that starts at a multiple of 64 bytes.
+
+    XLA on a CPU takes such an array over as it is; of any other it makes a copy, and a set in
+    memory would be there twice.
+    """
+    size = int(np.prod(shape))
+    room = np.empty(size + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    return room[first : first + size].reshape(shape)
+
+
 def load(name: str, split: str, data_dir: str) -> ArraySource:
     """Reads one split of data set `name` into memory.
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_sources import ArraySource, png
+from data_sources import ArraySource, empty_images, png
 from errors import UserError, did_you_mean
 
 _COMMANDS = {  # data set -> the options that prepare_data needs for it
@@ -97,7 +97,7 @@ def _read_range(builder, name: str, split: str, stored: str, start: int, stop: i
     records = builder.as_data_source(
         stored, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
-    images = np.empty((stop - start, *shape), np.uint8)
+    images = empty_images((stop - start, *shape))
     labels = np.empty(stop - start, np.int32)
     for first in range(start, stop, _CHUNK):
         chunk = range(first, min(first + _CHUNK, stop))

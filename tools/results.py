@@ -18,7 +18,6 @@ import concurrent.futures
 import contextlib
 import json
 import math
-import re
 import shlex
 import signal
 import statistics
@@ -35,9 +34,10 @@ from rich import live as rich_live
 from rich import markup as rich_markup
 
 from errors import UserError
+from tools import readme as readme_file
 from tools.experiments import TABLES, Row, Table, find_table, run_folder
 from training.progress import format_seconds
-from training.records import naming_file, replace_file
+from training.records import naming_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TO_BE_CONTINUED = 75  # train.py was asked to stop, has saved, and wants to be started again
@@ -139,21 +139,10 @@ def _line(cells: Sequence[str]) -> str:
 
 def update_readme(readme: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> None:
     """Puts every table between its markers in the README."""
-    try:
-        text = readme.read_text()
-    except OSError as error:
-        raise UserError(f'Cannot read {readme}: {error.strerror}.') from error
-    for name in re.findall(r'<!-- results:(.*?) -->', text):
+    for name in readme_file.names(readme, 'results'):
         find_table(name, tables)
-    for table in tables:
-        begin, end = f'<!-- results:{table.name} -->', f'<!-- /results:{table.name} -->'
-        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise UserError(f'{readme} needs one line "{begin}" and after it one line "{end}".')
-        before, rest = text.split(begin)
-        _, after = rest.split(end)
-        text = f'{before}{begin}\n{markdown(table, workdir)}\n{end}{after}'
-    with naming_file(readme):
-        replace_file(readme, text.encode())
+    texts = {table.name: markdown(table, workdir) for table in tables}
+    readme_file.update(readme, 'results', texts)
 
 
 # --- running -----------------------------------------------------------------------------------

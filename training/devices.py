@@ -157,6 +157,11 @@ def describe(devices: list) -> str:
     device = devices[0]
     if device.platform != 'cpu':
         return device.device_kind
+    return describe_cpu()
+
+
+def describe_cpu() -> str:
+    """Returns the cores that this process may use, and their model; JAX need not have started."""
     model = ''
     try:
         text = Path('/proc/cpuinfo').read_text()

@@ -1,4 +1,4 @@
-"""Our training step or evaluation as a contestant: what train.py and evaluate.py run.
+"""Our training step as a contestant: what train.py runs.
 
 The data set is uint8 on the device; the step gathers the batch, normalises it and keeps the
 metrics, which the others are spared.
@@ -14,7 +14,8 @@ from configs import base, schema
 
 
 def make_runner(work: dict[str, Any]):
-    """Returns (runner, experiment, data set on the device) of a work; see benchmarks/steps.py."""
+    """Returns (runner, experiment, data set on the device) of a work; see benchmarks/step.py."""
+    channel.use_cores(work['threads'])
     from training import devices, experiment
     from training.runner import Runner
 
@@ -60,18 +61,6 @@ def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
         yield batch['index']
 
 
-def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Yields the indices of each batch after its evaluation."""
-    import jax
-
-    runner, found, dataset = make_runner(work)
-    variables = runner.replicate(found.initial_state(found.spec()).variables())
-    for number in range(2**31):
-        batch = _batch(found, number)
-        jax.block_until_ready(runner.evaluate(variables, runner.split(batch), dataset))
-        yield batch['index']
-
-
 def _batch(found, number: int) -> dict[str, np.ndarray]:
     """Batch `number`, one slice of the data set after the other."""
     size = found.config.batch_size
@@ -81,10 +70,9 @@ def _batch(found, number: int) -> dict[str, np.ndarray]:
 
 def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
     """Serves steps of the network that the work names."""
-    steps = {'train': training, 'evaluate': evaluation}[work['task']](work)
     import jax
 
-    answers.serve(steps, versions={'jax': jax.__version__})
+    answers.serve(training(work), versions={'jax': jax.__version__})
 
 
 if __name__ == '__main__':

@@ -32,6 +32,7 @@ def evaluation(network, images, labels):
 
 def compete(answers, work):
     """Serves steps of the network that the work names."""
+    channel.use_cores(work['threads'])
     import torch
     import torch_networks
 

@@ -52,6 +52,18 @@ def test_load_gives_back_what_was_written_in_order(tiny, monkeypatch):
     assert (train.images.dtype, train.labels.dtype) == (np.uint8, np.int32)
 
 
+def test_a_cpu_device_takes_the_images_over_without_a_copy(tiny):
+    """A set in memory would be there twice."""
+    import jax
+
+    cpu = jax.devices('cpu')[0]
+    held = [data_sources.load('tiny', split, str(tiny)).images for split in data_sources.SPLITS]
+    for images in (*held, *(data_sources.empty_images((n, 5, 3)) for n in range(1, 20))):
+        assert images.flags.c_contiguous
+        placed = jax.device_put(images, cpu)
+        assert placed.unsafe_buffer_pointer() == images.ctypes.data
+
+
 def test_stock_tfds_reads_it(tiny):
     builder = tfds.builder_from_directory(tiny / 'tiny' / '1.0.0')
     assert builder.info.features['label'].names == list(CLASSES)

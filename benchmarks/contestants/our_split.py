@@ -1,0 +1,78 @@
+"""A whole split by our own means as a contestant: train.py's batches of it, evaluate.py's pass.
+
+Beside what our_step.py does this holds what plans, places and collects: `Placement`, `Evaluator`.
+"""
+
+import collections
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contestants import channel, our_step
+
+
+def make_split(work: dict[str, Any]):
+    """Returns an ArraySource of random pixels, work['examples'] of them."""
+    import data_sources
+
+    draw = np.random.default_rng(0)
+    count, side = work['examples'], work['size']
+    images = data_sources.empty_images((count, side, side, work['channels']))
+    for start in range(0, count, 10_000):
+        part = images[start : start + 10_000]
+        part[...] = draw.integers(256, size=part.shape, dtype=np.uint8)
+    labels = draw.integers(work['classes'], size=count, dtype=np.int32)
+    names = tuple(map(str, range(work['classes'])))
+    return data_sources.ArraySource('random', 'train', images, labels, names)
+
+
+def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Yields the indices of each batch once it is under way, two steps ahead as the loop does."""
+    import jax
+
+    from training.experiment import hyperparameters
+    from training.loop import RUN_AHEAD
+    from training.placement import Placement
+
+    runner, found, _ = our_step.make_runner(work)
+    data = Placement(runner, make_split(work), found.config)
+    state = runner.replicate(found.initial_state(found.spec()))
+    hyper = runner.replicate(hyperparameters(found.config))
+    waiting = collections.deque()
+    for batch in data.train_batches(0):
+        state, metrics = runner.train(state, hyper, batch, data.dataset)
+        waiting.append(metrics)
+        if len(waiting) > RUN_AHEAD:
+            jax.block_until_ready(waiting.popleft())
+        yield np.empty(work['batch_size'])
+
+
+def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Yields as many batches as a pass holds, once the whole pass is done.
+
+    So a turn of that many batches is one pass, whatever was yielded before it.
+    """
+    from training.loop import Evaluator
+    from training.runner import Runner
+
+    runner, found, _ = our_step.make_runner(work)
+    found.config.eval_batch_size = work['batch_size']
+    runner = Runner(found.spec(), found.config.runner, runner.devices, detailed=True)
+    variables = runner.replicate(found.initial_state(found.spec()).variables())
+    evaluate = Evaluator(found, runner, make_split(work))
+    while True:
+        count = int(evaluate(variables)['count'])
+        yield from np.empty((count // work['batch_size'], work['batch_size']))
+
+
+def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
+    """Serves batches of the task that the work names."""
+    batches = {'train': training, 'evaluate': evaluation}[work['task']](work)
+    import jax
+
+    answers.serve(batches, versions={'jax': jax.__version__})
+
+
+if __name__ == '__main__':
+    channel.run(compete)

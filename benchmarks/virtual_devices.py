@@ -1,0 +1,58 @@
+"""Section `devices`: eight virtual devices on one CPU against one, for the same global batch.
+
+Not that anybody trains so: but what is lost here (the step's own cost on each device, dispatch,
+collectives) is lost on real devices, too.
+"""
+
+import dataclasses
+import sys
+
+from benchmarks import contest, step
+from benchmarks.tables import Table, Work, side_by_side
+
+DEVICES = 8
+CASES = (
+    dataclasses.replace(step.CASES[0], batch_size=128, steps=60),
+    dataclasses.replace(step.CASES[0], batch_size=1024, steps=10),
+    dataclasses.replace(step.CASES[1], batch_size=128, steps=20),
+)
+
+
+def make_entries(case: step.Case, devices: int) -> list[contest.Entry]:
+    """Returns what to start: one device first, then several by each runner."""
+    ours = [sys.executable, '-m', 'benchmarks.contestants.our_step']
+    work = {**dataclasses.asdict(case), 'threads': step.THREADS}
+    entries = [contest.Entry('1 device', ours, {**work, 'overrides': ['--config.devices=1']})]
+    for runner in ('pmap', 'shard_map'):
+        overrides = [f'--config.devices={devices}', f'--config.runner={runner}']
+        own = {**work, 'overrides': overrides}
+        entries.append(contest.Entry(f'{devices} devices, {runner}', ours, own))
+    return entries
+
+
+def run(work: Work) -> Table:
+    """Measures all cases."""
+    rows, figures, devices = [], {}, 2 if work.quick else DEVICES
+    for case in CASES[:1] if work.quick else CASES:
+        what = f'{case.model}, batch {case.batch_size}'
+        batches = 1 if work.quick else case.steps
+        scores = contest.score(side_by_side(make_entries(case, devices), batches, work, what))
+        figures[what] = [dataclasses.asdict(score) for score in scores]
+        for score in scores:
+            rows.append(
+                [
+                    what,
+                    score.name,
+                    f'{1000 * case.batch_size / score.rate:.1f}',
+                    f'{score.rate:,.0f}',
+                    f'{score.slowest:,.0f} to {score.fastest:,.0f}',
+                    '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %',
+                ]
+            )
+    head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
+    caption = (
+        f'{devices} virtual devices on {step.THREADS} CPU cores against one, the same global '
+        f'batch. Medians of {work.rounds} turns in alternation, in one run; "lost" is below zero '
+        'where several are the faster ones.'
+    )
+    return Table(caption, head, rows, figures)

@@ -1,0 +1,162 @@
+"""What the sections compare, and what they make of it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import contest, evaluation, growth, run, step, tables, virtual_devices
+from benchmarks.contestants import our_split, our_step
+from errors import UserError
+from tests.conftest import ROOT
+
+# As published: LeNet-5, ResNet-18 for CIFAR and ResNet-50; deep_cnn and VGG-11 for small images by
+# hand: 416 + 32 + 12,832 + 64 + 15,690, and 9,225,984 (convolutions, batch norm) + 2 x 262,656
+# + 5,130.
+PARAMETERS = {
+    'lenet': 61_706,
+    'deep_cnn': 29_034,
+    'resnet18': 11_173_962,
+    'vgg11_bn': 9_756_426,
+    'resnet50': 25_557_032,
+}
+# threads: more than there are cores, for this process must not be kept to some.
+WORK = {'model': 'lenet', 'size': 28, 'channels': 1, 'classes': 10, 'threads': 1024}
+
+
+def work_of(tmp_path, said=None, **changes):
+    say = (said if said is not None else []).append
+    return tables.Work(tmp_path, None, tmp_path, rounds=2, quick=True, say=say, **changes)
+
+
+def ours(case):
+    """The sizes of the parameters of our network of a case, sorted."""
+    import jax
+
+    entry = step.make_entries(case, 'train', None)[0]
+    _, found, _ = our_step.make_runner({**entry.work, 'threads': 1024, 'batch_size': 1})
+    params = found.abstract_state(found.spec()).params
+    return sorted(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize('case', step.CASES, ids=lambda case: case.model)
+def test_our_networks_are_those_that_are_declared(case):
+    assert sum(ours(case)) == PARAMETERS[case.model]
+
+
+def test_the_networks_of_pytorch_have_the_same_parameters():
+    python = run.TORCH_PYTHON
+    if not python.exists():
+        python = sys.executable
+        if not importlib.util.find_spec('torch'):
+            pytest.skip('needs PyTorch: `make bench` makes an environment with it')
+    code = (
+        'import json, sys, torch_networks\n'
+        'cases = json.loads(sys.argv[1])\n'
+        'networks = [torch_networks.create(*case) for case in cases]\n'
+        'print(json.dumps([sorted(p.numel() for p in n.parameters()) for n in networks]))'
+    )
+    cases = [(case.model, case.channels, case.classes, case.small) for case in step.CASES]
+    folder = ROOT / 'benchmarks' / 'contestants'
+    printed = subprocess.check_output([python, '-c', code, json.dumps(cases)], cwd=folder)
+    assert json.loads(printed) == [ours(case) for case in step.CASES]
+
+
+def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
+    from training import loop
+
+    passes, evaluate = [], loop.Evaluator.__call__
+
+    def counted(self, variables):
+        passes.append(evaluate(self, variables))
+        return passes[-1]
+
+    monkeypatch.setattr(loop.Evaluator, '__call__', counted)
+    batches = our_split.evaluation({**WORK, 'batch_size': 4, 'examples': 12})
+    assert {len(next(batches)) for _ in range(3)} == {4}
+    assert len(passes) == 1
+    for _ in range(3):
+        next(batches)
+    assert len(passes) == 2
+    assert passes[0]['count'] == 12
+    assert passes[0]['confusion'].sum() == 12  # as evaluate.py has it
+
+
+def test_evaluation_takes_the_cases_of_the_step():
+    assert [case.model for case in evaluation.cases()] == [case.model for case in step.CASES]
+    for case in evaluation.cases():
+        entry = step.make_entries(case, 'evaluate', None)[0]
+        assert entry.work['examples'] == case.steps * case.batch_size
+
+
+def test_training_on_a_split_goes_by_the_plan_of_train(monkeypatch):
+    import input_pipeline
+    from training.runner import Runner
+
+    seen, split = [], Runner.split
+    monkeypatch.setattr(Runner, 'split', lambda self, b: seen.append(b) or split(self, b))
+    batches = our_split.training({**WORK, 'batch_size': 4, 'examples': 10})
+    assert [len(next(batches)) for _ in range(5)] == [4] * 5
+    for number, batch in enumerate(seen):
+        example, epoch = input_pipeline.indices(0, 10, 4, number)
+        np.testing.assert_array_equal(batch['index'], example)
+        np.testing.assert_array_equal(batch['epoch'], epoch)
+
+
+def test_ours_must_run_and_others_may_be_left_out(tmp_path):
+    said, shown = [], []
+    script = (
+        'import channel\n'
+        'class Batch(list): shape, dtype = (3,), "uint8"\n'
+        'def compete(answers, work): answers.serve(iter(lambda: Batch([0] * 3), None))\n'
+        'channel.run(compete)'
+    )
+    (tmp_path / 'it.py').write_text(
+        f'import sys; sys.path.insert(0, {str(ROOT / "benchmarks" / "contestants")!r})\n{script}'
+    )
+    it = contest.Entry('ours', [sys.executable, tmp_path / 'it.py'], {})
+    absent = contest.Entry('theirs', ['/nowhere/python'], {})
+    work = work_of(tmp_path, said, show=shown.append)
+    turns = tables.side_by_side([it, absent], 2, work, 'test')
+    assert [[turn.images for turn in own] for own in turns.values()] == [[6, 6]]
+    assert said == ['test: theirs is left out: /nowhere/python cannot be started: No such file or '
+                    'directory.']  # fmt: skip
+    assert shown[0] == 'test: starting ours'
+    assert shown[-1] == 'test: ours, round 2 of 2'
+    with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
+        tables.side_by_side([absent, it], 2, work, 'test')
+
+
+def test_what_is_lost_by_devices(monkeypatch, tmp_path):
+    rates = {'1 device': 100.0, '8 devices, pmap': 80.0, '8 devices, shard_map': 125.0}
+    turns = {name: [contest.Turn(100, 100 / rate, 1.0)] for name, rate in rates.items()}
+    monkeypatch.setattr(virtual_devices, 'side_by_side', lambda *_: turns)
+    table = virtual_devices.run(work_of(tmp_path))
+    assert [row[-1] for row in table.rows] == ['-', '+20 %', '-25 %']
+
+
+def test_growth_is_found_and_swings_are_not():
+    assert growth.growth([10, 90, 100, 101, 99, 100, 100, 99, 101, 100]) == pytest.approx(0, abs=1)
+    assert growth.growth([10, 90, 100, 110, 120, 130, 140, 150, 160, 170]) == 40
+
+
+def test_growth_is_said(tmp_path):
+    def caption(cost, memory):
+        sizes = [growth.Size(count, 1e-5, 1e-7, count, 10**9 + count) for count in (1000, 10**6)]
+        points = enumerate(zip([None, *cost], memory, strict=True))
+        return growth.caption(sizes, [growth.Mark(n, *point) for n, point in points])
+
+    flat = caption([1.0, 2.0, 1.0, 1.0, 1.0, 1.0], [10**8] * 7)
+    assert 'costs 1.00 of one of 1,000, and memory beside the images is 1,000 to 1,000' in flat
+    assert 'later half costs 1.00 of the earlier (flat), and memory grew by 0.0 MB (flat)' in flat
+    risen = caption([1.0] * 3 + [1.2] * 3, [n * 10**8 for n in range(7)])
+    assert 'costs 1.20 of the earlier (NOT FLAT), and memory grew by 300.0 MB (GROWING)' in risen
+
+
+def test_a_run_that_fails_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(growth, 'CONFIG', 'configs/nowhere.py')
+    with pytest.raises(UserError, match=r'^train\.py failed: .*configs/nowhere\.py'):
+        growth.long_run(work_of(tmp_path))
