@@ -46,14 +46,15 @@ def decode_many(files: Sequence[bytes], shape: tuple[int, int, int]) -> np.ndarr
     """
     height, width, channels = shape
     images = np.empty((len(files), *shape), np.uint8)
-    rows = np.zeros((len(files), height, 1 + width * channels), np.uint8)
-    slow = []
+    header, size = _header(shape), height * (1 + width * channels)
+    unzipped, slow = [], []
     for index, file in enumerate(files):
-        pixels = _unzip(file, _header(shape))
-        if pixels is not None and len(pixels) == rows[index].size:
-            rows[index] = np.frombuffer(pixels, np.uint8).reshape(rows[index].shape)
-        else:
+        pixels = _unzip(file, header)
+        if pixels is None or len(pixels) != size:
             slow.append(index)
+            pixels = bytes(size)
+        unzipped.append(pixels)
+    rows = np.frombuffer(b''.join(unzipped), np.uint8).reshape(len(files), height, -1)
     _unfilter(rows, images)
     for index in slow:
         images[index] = _decode_one(files[index], shape)
@@ -92,6 +93,9 @@ def _unfilter(rows: np.ndarray, images: np.ndarray) -> None:
       images: uint8 [n, height, width, channels], written to.
     """
     n, height, width, channels = images.shape
+    if not rows[..., 0].any():  # what `encode` writes
+        images[...] = rows[..., 1:].reshape(images.shape)
+        return
     above = np.zeros((n, width, channels), np.uint8)
     for y in range(height):
         kinds = rows[:, y, 0]

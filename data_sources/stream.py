@@ -24,7 +24,7 @@ from data_sources.draws import Draws
 from data_sources.records import Record, RecordSource
 from errors import UserError
 
-_PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
+PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
 _NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # training/preemption.py
 _TRIES = 100  # records looked at in place of one that does not decode
 
@@ -173,7 +173,7 @@ def dataset(
       threads: in each process; 0: one per core, one in a worker.
       workers: processes; 0: threads of this one.
     """
-    parts = -(-plan.share // _PART)
+    parts = -(-plan.share // PART)
     load = _Load(source, plan, transform, skip, parts)
     threads = threads or (1 if workers else available_cores())
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)

@@ -101,7 +101,7 @@ def test_position_is_the_step(digit_set, expected, start):
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_large_batch_is_decoded_in_parts(digit_set, expected, monkeypatch, workers):
-    monkeypatch.setattr(stream, '_PART', 7)
+    monkeypatch.setattr(stream, 'PART', 7)
     settings_ = config(digit_set, batch_size=20, seed=3, workers=workers)
     assert_same(batches(settings_), expected)
 

@@ -77,8 +77,13 @@ class Checkpoints:
             multiprocessing_options=_alone(),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )  # fmt: skip
+        # The arrays are copies already. Orbax would copy them once more while training waits.
+        arrays = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+        registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
         # One file per array: OCDBT's database costs more than it saves for small models.
-        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=_alone())
+        handler = ocp.PyTreeCheckpointHandler(
+            use_ocdbt=False, multiprocessing_options=_alone(), type_handler_registry=registry
+        )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
 
     def _rank(self, metrics) -> float:
@@ -96,11 +101,11 @@ class Checkpoints:
         metrics: dict[str, float] | None = None,
         window: dict[str, float] | None = None,
     ) -> None:
-        """Starts to write a checkpoint; returns when the arrays are copied.
+        """Starts to write a checkpoint, from the arrays themselves: nothing is copied.
 
         Args:
           step: number of updates done.
-          state: host arrays; must not be written to until the save has finished.
+          state: host arrays; must not be written to until the save has finished (`wait`).
           metrics: validation metrics of this step, or None.
           window: sums of the training metrics since the last record; see `window`.
 
@@ -113,7 +118,7 @@ class Checkpoints:
         self._saving, self._window = step, window
         if metrics is not None:
             metrics = {name: float(value) for name, value in metrics.items()}
-        arrays = dict(named_leaves(state))
+        arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(state)}
         try:
             self._check_room(arrays)
             self._manager.save(step, args=ocp.args.PyTreeSave(arrays), metrics=metrics, force=True)

@@ -309,11 +309,14 @@ class Loop:
             self._record_validation(step, validation)
         if reason or self.due.saves(step):
             state = self.runner.fetch(state)
-            # The loss of this step is of the parameters before it.
-            for name, leaf in named_leaves(state):
-                self._check_finite(leaf, f'state ({name})', step)
+            self._check_state(state, step)
             window = dataclasses.asdict(self._window) if self._window.count else None
             self.checkpoints.save(step, state, validation, window)
+
+    def _check_state(self, state, step: int) -> None:
+        # The loss of this step is of the parameters before it.
+        for name, leaf in named_leaves(state):
+            self._check_finite(leaf, f'state ({name})', step)
 
     def _record_training(self, step: int) -> None:
         window, self._window = self._window, Window()

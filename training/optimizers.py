@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 # Each optimiser's options with their defaults: the ones that its paper or PyTorch uses.
@@ -102,7 +103,7 @@ def schedule(config, steps: int, steps_per_epoch: float) -> Callable[[jax.Array]
     """
     unit = steps_per_epoch if config.unit == 'epochs' else 1.0
     warmup = round(config.warmup * unit)
-    milestones = jnp.array([round(m * unit) for m in config.milestones], jnp.int32)
+    milestones = np.array([round(m * unit) for m in config.milestones], np.int32)
 
     def shape(step):
         step = jnp.asarray(step, jnp.int32)

@@ -171,7 +171,7 @@ def test_metrics_added_later_make_a_checkpoint_the_best(tmp_path):
     assert checkpoints.damage(tmp_path / 'checkpoints' / '1') is None
 
 
-def test_a_save_copies_before_it_returns_and_what_it_wrote_is_read_back(tmp_path):
+def test_what_a_save_wrote_is_read_back(tmp_path):
     template = state(0.0)
     with Checkpoints(tmp_path) as saved:
         assert saved.restore_latest(template) is None

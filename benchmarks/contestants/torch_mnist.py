@@ -1,0 +1,154 @@
+"""A whole training on images in memory, as a user of PyTorch writes it. PyTorch and Pillow only.
+
+The data set is torchvision.datasets.MNIST in short: idx files read into one tensor, each item made
+a Pillow image and sent through RandomAffine, ToTensor and Normalize. The recipe, in JSON, is the
+one argument.
+"""
+
+import json
+import math
+import random
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+
+def read_idx(path):
+    """Returns the uint8 array of an idx file."""
+    content = path.read_bytes()
+    dimensions = content[3]
+    shape = struct.unpack(f'>{dimensions}I', content[4 : 4 + 4 * dimensions])
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+class Digits(Dataset):
+    """Images and labels of idx files."""
+
+    def __init__(self, folder, split, transform):
+        self.images = torch.from_numpy(read_idx(folder / f'{split}-images').copy())
+        self.labels = torch.from_numpy(read_idx(folder / f'{split}-labels').astype(np.int64))
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        image, label = self.images[index], int(self.labels[index])
+        return self.transform(Image.fromarray(image.numpy())), label
+
+
+class RandomAffine:
+    """Shift up to `shift` pixels, rotation up to `rotate` degrees, size by up to 1 + `scale`."""
+
+    def __init__(self, shift, rotate, scale):
+        self.shift, self.rotate, self.scale = shift, rotate, scale
+
+    def __call__(self, image):
+        """Pillow image to Pillow image, bilinear, black around it."""
+        angle = math.radians(random.uniform(-self.rotate, self.rotate))
+        zoom = math.exp(random.uniform(-1, 1) * math.log1p(self.scale))
+        dx, dy = (random.uniform(-self.shift, self.shift) for _ in range(2))
+        centre_x, centre_y = image.width / 2, image.height / 2
+        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+        matrix = [cos, sin, 0.0, -sin, cos, 0.0]
+        matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
+        matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
+        return image.transform(
+            image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+        )
+
+
+class Compose:
+    """One transform after the other."""
+
+    def __init__(self, *transforms):
+        self.transforms = transforms
+
+    def __call__(self, image):
+        """What all of them make of an image."""
+        for transform in self.transforms:
+            image = transform(image)
+        return image
+
+
+class Normalize:
+    """ToTensor and Normalize: float32 [channels, height, width]."""
+
+    def __init__(self, mean, std):
+        self.mean = torch.tensor(mean)[:, None, None]
+        self.std = torch.tensor(std)[:, None, None]
+
+    def __call__(self, image):
+        """Pillow image to tensor."""
+        pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
+        pixels = pixels.permute(2, 0, 1).contiguous().float().div(255)
+        return pixels.sub_(self.mean).div_(self.std)
+
+
+def evaluate(network, loader):
+    """Returns the share of right answers."""
+    network.eval()
+    correct = 0
+    with torch.no_grad():
+        for images, labels in loader:
+            correct += (network(images).argmax(1) == labels).sum().item()
+    return correct / len(loader.dataset)
+
+
+def make_loaders(recipe):
+    """Returns the loaders of train, validation and test."""
+    normalize = Normalize(recipe['mean'], recipe['std'])
+    affine = RandomAffine(recipe['shift'], recipe['rotate'], recipe['scale'])
+    folder = Path(recipe['folder'])
+    train = Digits(folder, 'train', Compose(affine, normalize))
+    workers = {'num_workers': recipe['workers'], 'persistent_workers': recipe['workers'] > 0}
+    loaders = [DataLoader(train, recipe['batch_size'], shuffle=True, **workers)]
+    for split in ('validation', 'test'):
+        data = Digits(folder, split, normalize)
+        loaders.append(DataLoader(data, recipe['eval_batch_size'], **workers))
+    return loaders
+
+
+def train(recipe):
+    """Trains, says the accuracy of validation after each epoch, and tests once."""
+    import torch_networks
+
+    random.seed(recipe['seed'])
+    torch.manual_seed(recipe['seed'])
+    train_loader, validation_loader, test_loader = make_loaders(recipe)
+    network = torch_networks.create(recipe['model'], 1, recipe['classes'], True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe['learning_rate'])
+    steps = recipe['epochs'] * len(train_loader)
+    warmup = recipe['warmup'] * len(train_loader)
+
+    def rate(step):
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    loss_of, step = torch.nn.CrossEntropyLoss(), 0
+    for epoch in range(1, recipe['epochs'] + 1):
+        network.train()
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            loss = loss_of(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            step += 1
+            if step % 100 == 1:
+                print(f'step {step}/{steps}  loss {loss.item():.3f}', flush=True)
+        accuracy = evaluate(network, validation_loader)
+        print(f'epoch {epoch}: validation accuracy {accuracy:.2%}', flush=True)
+    print(f'test accuracy {evaluate(network, test_loader):.2%}', flush=True)
+    torch.save(network.state_dict(), Path(recipe['workdir']) / 'network.pt')
+
+
+if __name__ == '__main__':
+    train(json.loads(sys.argv[1]))
