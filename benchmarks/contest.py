@@ -12,6 +12,7 @@ import os
 import signal
 import statistics
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,37 @@ class Turn:
     resident: int = 0
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back: no process may start that nobody knows of.
+
+    By handlers, not by a mask, which the process would inherit. In the main thread only; others
+    are never interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    earlier = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 class Contestant:
     """A running contestant, stopped between its turns.
 
     Args:
       entry: what to start.
       log: file for what it prints.
+      register: called with `close` as soon as there is a process.
 
     Attributes:
       about: what it said of itself: 'shape' and 'dtype' of a batch, 'versions'.
@@ -73,11 +99,24 @@ class Contestant:
       LeftOutError: it did not start, lacks a package, or ended.
     """
 
-    def __init__(self, entry: Entry, log: Path):
-        self._entry, self._log = entry, log
-        command = [*map(str, entry.command), json.dumps(entry.work)]
+    def __init__(
+        self, entry: Entry, log: Path, register: Callable[[Callable], Any] = lambda close: None
+    ):
+        self._entry, self._log, self._process = entry, log, None
         try:
-            with log.open('wb') as errors:
+            with undisturbed():
+                self._start()
+                register(self.close)
+            self.about = self._answer()
+            self._signal(signal.SIGSTOP)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        command = [*map(str, self._entry.command), json.dumps(self._entry.work)]
+        try:
+            with self._log.open('wb') as errors:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
@@ -89,12 +128,6 @@ class Contestant:
                 )
         except OSError as error:
             raise LeftOutError(f'{command[0]} cannot be started: {error.strerror}.') from error
-        try:
-            self.about = self._answer()
-            self._signal(signal.SIGSTOP)
-        except BaseException:
-            self.close()
-            raise
 
     def go(self, batches: int) -> Turn:
         """Lets it give a number of batches."""
@@ -109,7 +142,9 @@ class Contestant:
         return Turn(answer['images'], answer['seconds'], cpu, resident)
 
     def close(self) -> None:
-        """Ends it with all its processes."""
+        """Ends it with all its processes; harmless when called twice."""
+        if self._process is None or self._process.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError):
             self._signal(signal.SIGKILL)
         self._process.wait()
@@ -184,12 +219,10 @@ def started(
         for number, entry in enumerate(entries):
             starting(entry.name)
             try:
-                contestant = Contestant(entry, scratch / f'contestant-{number}.log')
+                log = scratch / f'contestant-{number}.log'
+                running[entry.name] = Contestant(entry, log, stack.callback)
             except LeftOutError as error:
                 report(entry.name, str(error))
-                continue
-            stack.callback(contestant.close)
-            running[entry.name] = contestant
         yield running
 
 

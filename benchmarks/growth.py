@@ -27,7 +27,7 @@ from training import records
 
 CASE = dataclasses.replace(step.CASES[0], steps=200)
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-CONFIG = 'configs/digits_lenet.py'
+CONFIG, BATCH = 'configs/digits_lenet.py', 128
 STEPS, MARKS, LOG_EVERY = 10_000, 10, 20
 STEADY_SHARE, STEADY_BYTES = 0.05, 16e6  # what noise may make of a cost, of a memory
 
@@ -133,33 +133,33 @@ def long_run(work: Work) -> list[Mark]:
     found = []
     for before, mark in zip((None, *wanted), wanted, strict=False):
         if before != mark:  # the first mark may be the first of the others, too
-            cost = None if before is None else (clock[mark] - clock[before]) / (mark - before)
-            cost = None if cost is None else cost / _BATCH
+            cost = None
+            if before is not None:
+                cost = (clock[mark] - clock[before]) / ((mark - before) * BATCH)
             found.append(Mark(mark, cost, resident[mark]))
     return found
-
-
-_BATCH = 128  # of CONFIG
 
 
 @contextlib.contextmanager
 def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
     """A process that ends with the context."""
-    with log.open('wb') as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = None
     try:
+        with log.open('wb') as output, contest.undisturbed():
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _steps_done(process: subprocess.Popen, folder: Path) -> Iterator[int]:
