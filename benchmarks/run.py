@@ -58,6 +58,10 @@ class Section:
 SECTIONS = {
     'step': Section('step', 'one training step on the CPU', beside_torch=True),
     'evaluation': Section('evaluation', 'a pass of evaluation on the CPU', beside_torch=True),
+    'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
+    'start': Section('start', 'from the start of the process to the first step', True),
+    'checkpoint': Section('checkpoint', 'how long a save holds the training up'),
+    'memory': Section('memory', 'peak memory of a run against what tools.preflight estimates'),
     'growth': Section('growth', 'cost per image and memory as data sets and runs grow'),
     'devices': Section('virtual_devices', 'eight virtual devices on one CPU against one'),
 }
