@@ -9,6 +9,7 @@ import pytest
 
 import models
 from models.arithmetic import convolution_multiply_adds
+from models.lowering import NATIVE
 from models.trace import trace
 from training import flops, optimizers, state
 from training.runner import Runner
@@ -118,7 +119,8 @@ def counted(name, shape, size, **options):
 @pytest.mark.parametrize(
     ('name', 'shape', 'size', 'options'),
     [
-        ('lenet', (28, 28, 1), 16, {}),
+        # The wide patches of few channels meet zeros, which is no arithmetic of the model's.
+        ('lenet', (28, 28, 1), 16, {'lowering': NATIVE}),
         ('resnet18', (16, 16, 3), 8, {'stem': 'cifar', 'width': 0.25}),
     ],
 )
