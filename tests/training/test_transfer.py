@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,12 +134,9 @@ class TestStart:
 
 
 class TestRefusals:
-    def test_a_folder_that_is_neither(self, config, tmp_path, monkeypatch, capsys):
+    def test_a_folder_that_is_neither(self, config, tmp_path, capsys):
         argv = arguments(config, tmp_path / 'run', init_from=tmp_path)
-        monkeypatch.setattr(sys, 'argv', ['train.py', *argv])
-        with pytest.raises(SystemExit) as caught:
-            command.run(train.main)
-        assert caught.value.code == 2
+        assert command.call(train.main, argv) == 2
         said = capsys.readouterr().err
         assert said.startswith(
             f'error: config.init_from={tmp_path} is neither the workdir of a run'
