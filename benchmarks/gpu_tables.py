@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from rich import console
+
 from benchmarks import roofline
 from benchmarks.tables import Table
 
@@ -120,20 +122,9 @@ def show(table: Table, markdown: bool) -> None:
     if markdown:
         print(table.markdown())
     else:
-        _print(table)
+        print(f'{table.caption}\n')
+        # As wide as the table needs: a terminal can scroll, and a file need not.
+        console.Console(width=max(160, console.Console().width)).print(table.rich())
     for note in table.figures['notes']:
         print(f'\n{note}')
     print(flush=True)
-
-
-def _print(table: Table) -> None:
-    from rich import box, console
-    from rich import table as rich_table
-
-    shown = rich_table.Table(box=box.SIMPLE_HEAD, title=table.caption, title_justify='left')
-    for number, name in enumerate(table.head):
-        shown.add_column(name, justify='right' if number else 'left', no_wrap=True)
-    for row in table.rows:
-        shown.add_row(*row)
-    # As wide as the table needs: a terminal can scroll, and a file need not.
-    console.Console(width=max(160, console.Console().width)).print(shown)

@@ -109,14 +109,7 @@ class Setting:
         """Returns what does so many updates in a call, and what places a list of batches for it."""
         if several == 1:
             return self.runner.train, lambda batches: self.runner.split(batches[0])
-        if hasattr(self.runner, 'train_many'):
-            return self.runner.train_many, self.runner.split_many
-        import jax
-
-        def placed(batches):
-            return self.runner.replicate(jax.tree.map(lambda *x: np.stack(x), *batches))
-
-        return jax.jit(functools.partial(_scanned, self._step()), donate_argnums=0), placed
+        return self.runner.train_many, self.runner.split_many
 
     def lanes(self, lanes: int) -> tuple[Callable, Any, dict]:
         """Returns (function, state, hyper) of so many networks that train at once.

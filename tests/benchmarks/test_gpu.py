@@ -60,12 +60,8 @@ def tiny(sizes) -> gpu_parts.Network:
 @pytest.mark.slow
 def test_quick_runs_on_a_cpu(tmp_path):
     output = tmp_path / 'figures.json'
-    arguments = [
-        '--quick',
-        '--only=lenet,population,densenet121',
-        '--markdown',
-        f'--output={output}',
-    ]
+    # So many minutes, lest a slow machine leave something out.
+    arguments = ['--quick', '--only=lenet,population,densenet121', '--minutes=60', '--markdown']
     done = subprocess.run(
         [sys.executable, '-m', 'benchmarks.gpu', *arguments, f'--output={output}'],
         cwd=ROOT, capture_output=True, text=True, check=False,
