@@ -18,11 +18,9 @@ import psutil
 
 import input_pipeline
 from data_sources import SPLITS
-from models.trace import trace
-from training import devices, experiment, transfer
+from training import devices, experiment, flops, transfer
 from training.placement import Placement
 from training.runner import Runner
-from training.step import StepSpec
 
 FILES = 4096  # bytes of a disk that an array takes beside its numbers: the file that describes it
 UNDER_WAY = 3  # batches that the loop has sent and not waited for: training/loop.py:RUN_AHEAD
@@ -40,7 +38,7 @@ class Footprint:
       device_count: of this process.
       parameters: numbers, trained and frozen.
       state_bytes: parameters, statistics, the optimiser's state, averages.
-      model_flops: of one step: 6 for each multiply-add of a convolution or dense layer.
+      model_flops: of one step; see training/flops.py.
       compiled_flops: of one step, as XLA counts what it compiled; None where it does not.
       host: {part: bytes} of the host's memory while a checkpoint is written.
       compiling: bytes of the host's memory at most while the programs were compiled.
@@ -145,7 +143,7 @@ def of(config) -> Footprint:
         device_count=local,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=state_bytes,
-        model_flops=_model_flops(spec, found),
+        model_flops=config.batch_size * flops.per_image(spec, found.image_shape),
         compiled_flops=_flops(programs[0], local),
         host=host,
         compiling=_most_resident(),
@@ -219,13 +217,8 @@ def _needs(program) -> int:
 
 
 def _flops(program, devices: int) -> float | None:
-    flops = (program.cost_analysis() or {}).get('flops')
-    return None if flops is None else flops * devices
-
-
-def _model_flops(spec: StepSpec, found: experiment.Experiment) -> int:
-    multiply_adds = trace(spec.model, found.image_shape).multiply_adds
-    return 6 * multiply_adds * found.config.batch_size
+    count = (program.cost_analysis() or {}).get('flops')
+    return None if count is None else count * devices
 
 
 def _sent_ahead(config, used: _Used, devices: int) -> int:
