@@ -19,6 +19,7 @@ import data_sources
 from benchmarks import commands
 from benchmarks.tables import Table, Work
 from configs import schema
+from errors import UserError
 
 CONTESTANT = Path(__file__).parent / 'contestants' / 'torch_mnist.py'
 GOAL = 99.0  # % of the validation split
@@ -77,6 +78,19 @@ def torch_command(python: Path, recipe: dict[str, Any]) -> list[str]:
     return [str(python), str(CONTESTANT), json.dumps(recipe)]
 
 
+def torch_python(work: Work) -> Path | None:
+    """Returns the Python for PyTorch's script; None, which is said, if it lacks a package."""
+    if not work.torch_python:
+        return None
+    command = [work.torch_python, '-c', 'import numpy, PIL, torch']
+    try:
+        commands.watch(command)
+    except UserError as error:
+        work.say(f'PyTorch is left out: {error}')
+        return None
+    return work.torch_python
+
+
 def figures_of(output: commands.Output, goal: float) -> dict[str, Any]:
     """Returns the seconds to the goal (None if it was missed) and to the end, and accuracies."""
     validation = output.found(VALIDATION)
@@ -99,14 +113,14 @@ def run(work: Work) -> Table:
     overrides = [f'data.dir={work.data_dir}', *shorter]
     config = schema.from_arguments(name, [f'--config.{text}' for text in overrides])
     write_idx(work.scratch / 'idx', config)
-    numbers = itertools.count()
+    numbers, python = itertools.count(), torch_python(work)
     found: dict[str, list[dict[str, Any]]] = {}
 
     def play(who: str, file: str, seed: int) -> dict[str, Any]:
         workdir = work.scratch / f'run{next(numbers)}'
         if who == TORCH:
             recipe = torch_recipe(config, work.scratch / 'idx', seed, workdir)
-            command = torch_command(work.torch_python, recipe)
+            command = torch_command(python, recipe)
         else:
             # The recipe's first run of a round finds nothing compiled; the tuned one's always all.
             cache = work.scratch / ('cache' if who == TUNED else f'cache{seed}')
@@ -121,7 +135,7 @@ def run(work: Work) -> Table:
     order = [(COLD, name), (OURS, name), (TORCH, name), (TUNED, tuned)]
     for seed in range(1 if work.quick else min(work.rounds, ROUNDS)):
         for who, file in order:
-            if who != TORCH or work.torch_python:
+            if who != TORCH or python:
                 found.setdefault(who, []).append(play(who, file, seed))
     return _table(found, config, goal)
 

@@ -22,6 +22,7 @@ def run(work: Work) -> Table:
     job.write_idx(work.scratch / 'idx', config)
     rounds = 1 if work.quick else work.rounds
     first: dict[str, list[float]] = {}
+    python = job.torch_python(work)
 
     def start(who: str, command: list[str]) -> None:
         seconds = commands.watch(command, until=FIRST_STEP).seconds
@@ -33,10 +34,10 @@ def run(work: Work) -> Table:
         for turn, who in enumerate((COLD, WARM)):
             workdir = work.scratch / f'run{number}-{turn}'
             start(who, job.our_command(name, workdir, place, cache))
-        if work.torch_python:
+        if python:
             workdir = work.scratch / f'torch{number}'
             recipe = job.torch_recipe(config, work.scratch / 'idx', 0, workdir)
-            start('PyTorch', job.torch_command(work.torch_python, recipe))
+            start('PyTorch', job.torch_command(python, recipe))
     whole = _whole_runs(work, rounds)
     return _table(first, whole, config)
 
