@@ -1,15 +1,16 @@
 """Runs whole commands and notes when each line of their output came, from the start on."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.contest import ROOT
+from benchmarks import contest
 from errors import UserError
 
 
@@ -31,6 +32,34 @@ class Output:
         return [(at, float(match[1])) for at, match in matches if match]
 
 
+@contextlib.contextmanager
+def child(command: Sequence[str | Path], **options) -> Iterator[subprocess.Popen]:
+    """A command at the project's root, with its own children ended when the context is.
+
+    Args:
+      command: program and arguments.
+      options: of Popen; it reads nothing, and its errors go where its output goes.
+    """
+    process = None
+    try:
+        with contest.undisturbed():
+            process = subprocess.Popen(
+                [*map(str, command)],
+                cwd=contest.ROOT,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **options,
+            )
+        yield process
+    finally:
+        if process is not None:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def watch(
     command: Sequence[str | Path],
     environment: Mapping[str, str] | None = None,
@@ -48,31 +77,18 @@ def watch(
     """
     lines, stopped = [], False
     start = time.perf_counter()
-    child = subprocess.Popen(
-        [*map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors='replace',
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})},
-        start_new_session=True,
-    )
-    try:
-        for line in child.stdout:
+    options = {'stdout': subprocess.PIPE, 'text': True, 'errors': 'replace'}
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1', **(environment or {})}
+    with child(command, env=environment, **options) as process, process.stdout:
+        for line in process.stdout:
             lines.append((time.perf_counter() - start, line.rstrip('\n')))
             stopped = until is not None and re.search(until, line) is not None
             if stopped:
                 break
         else:
-            child.wait()
+            process.wait()
         seconds = lines[-1][0] if stopped else time.perf_counter() - start
-    finally:
-        if child.returncode is None:
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-    if child.returncode and not stopped:
+    if process.returncode and not stopped:
         last = next((text for _, text in reversed(lines) if text.strip()), 'no message')
         raise UserError(f'{" ".join(map(str, command[:3]))} ... failed: {last:.300}')
     return Output(tuple(lines), seconds)

@@ -33,10 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accelerator, gpu_tables
+from benchmarks.contest import ROOT
+from benchmarks.output import reserved
 from errors import UserError, did_you_mean
 from training import command
 
-ROOT = Path(__file__).resolve().parent.parent
 # The parts in their order, and their shares of the time: what one leaves over, the later ones get.
 # XLA compiles DenseNet-121 four times as long as ResNet-50.
 SHARES = {'resnet50': 36, 'lenet': 10, 'population': 14, 'vgg16': 10, 'densenet121': 30}
@@ -52,8 +53,16 @@ def main(argv: list[str]) -> int:
       UserError: no accelerator, no such part, or an output file that is there already.
     """
     arguments = _make_parser().parse_args(argv)
-    if arguments.output and arguments.output.exists():
-        raise UserError(f'{arguments.output} is there already: give --output another name.')
+    with reserved(arguments.output) as output:
+        results = _run_parts(arguments, output)
+    empty = [name for name, found in results.items() if not found['rows']]
+    if empty:
+        _say(f'Nothing was measured for {", ".join(empty)}.')
+    return 1 if empty else 0
+
+
+def _run_parts(arguments: argparse.Namespace, output: Path | None) -> dict[str, Any]:
+    """Runs the parts one after the other; returns what each said."""
     budget = accelerator.Budget(60 * arguments.minutes - ENDING)
     names = [name for name in SHARES if name in arguments.only]
     about = {'date': datetime.date.today().isoformat(), 'quick': arguments.quick}
@@ -68,14 +77,11 @@ def main(argv: list[str]) -> int:
             gpu_tables.introduce(about)
         results[name] = found
         gpu_tables.show(gpu_tables.make(name, found, about), arguments.markdown)
-        if arguments.output:  # after each part, so that what comes later takes nothing away
-            arguments.output.write_text(json.dumps({**about, 'parts': results}, indent=2) + '\n')
-    if arguments.output:
-        _say(f'Written: {arguments.output}')
-    empty = [name for name, found in results.items() if not found['rows']]
-    if empty:
-        _say(f'Nothing was measured for {", ".join(empty)}.')
-    return 1 if empty else 0
+        if output:  # after each part, so that what comes later takes nothing away
+            output.write_text(json.dumps({**about, 'parts': results}, indent=2) + '\n')
+    if output:
+        _say(f'Written: {output}')
+    return results
 
 
 def _run_part(name: str, quick: bool, seconds: float, limit: float) -> dict[str, Any]:

@@ -4,10 +4,7 @@ First our training step over sets of 1,000 to 1,000,000 images that live on the 
 then one run of train.py of 10,000 steps, with all that surrounds the step.
 """
 
-import contextlib
 import dataclasses
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,8 +16,8 @@ from typing import Any
 import psutil
 
 import input_pipeline
-from benchmarks import contest, step
-from benchmarks.contest import ROOT
+from benchmarks import commands, contest, step
+from benchmarks.reader import growth
 from benchmarks.tables import Table, Work, side_by_side
 from errors import UserError
 from training import records
@@ -120,7 +117,7 @@ def long_run(work: Work) -> list[Mark]:
     command = [sys.executable, 'train.py', f'--config={CONFIG}', f'--workdir={folder}']
     command += [f'--config.{name}={value}' for name, value in options.items()]
     resident = {}
-    with _child(command, log) as process:
+    with log.open('wb') as output, commands.child(command, stdout=output) as process:
         for step_done in _steps_done(process, folder):
             for mark in wanted:
                 if mark <= step_done and mark not in resident:
@@ -138,28 +135,6 @@ def long_run(work: Work) -> list[Mark]:
                 cost = (clock[mark] - clock[before]) / ((mark - before) * BATCH)
             found.append(Mark(mark, cost, resident[mark]))
     return found
-
-
-@contextlib.contextmanager
-def _child(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process that ends with the context."""
-    process = None
-    try:
-        with log.open('wb') as output, contest.undisturbed():
-            process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        yield process
-    finally:
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _steps_done(process: subprocess.Popen, folder: Path) -> Iterator[int]:
@@ -225,16 +200,6 @@ def caption(by_size: Sequence[Size], marks: Sequence[Mark]) -> str:
         f'({"flat" if abs(cost - 1) <= STEADY_SHARE else "NOT FLAT"}), and memory grew by '
         f'{grown / 1e6:.1f} MB ({"flat" if grown < STEADY_BYTES else "GROWING"}).'
     )
-
-
-def growth(memory: Sequence[int]) -> float:
-    """Returns by how many bytes memory grew after the first two marks, where buffers fill up.
-
-    The difference of the medians of the last and the first half: single points swing.
-    """
-    settled = memory[2:] if len(memory) > 3 else memory
-    half = max(len(settled) // 2, 1)
-    return statistics.median(settled[-half:]) - statistics.median(settled[:half])
 
 
 def _later_to_earlier(costs: Sequence[float]) -> float:

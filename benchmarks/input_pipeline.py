@@ -36,6 +36,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from benchmarks import contest, pictures
+from benchmarks import output as output_file
 from errors import UserError
 from training import command
 
@@ -238,18 +239,15 @@ def check_memory(
 def main(argv: list[str]) -> None:
     """Runs the contest or a check; prints a table and writes --output."""
     arguments = _make_parser().parse_args(argv)
-    if arguments.output and not arguments.output.parent.is_dir():
-        raise UserError(f'--output={arguments.output} is in a folder that does not exist.')
-    if arguments.output and arguments.output.exists():
-        raise UserError(f'--output={arguments.output} is there already: choose another name.')
     console = rich_console.Console()
-    with tempfile.TemporaryDirectory() as scratch:
-        result = arguments.run(arguments, Path(scratch), console)
-    options = {name: value for name, value in vars(arguments).items() if name != 'run'}
-    text = {'options': options, 'machine': _machine(), **result}
-    if arguments.output:
-        arguments.output.write_text(json.dumps(text, indent=2, default=str) + '\n')
-        console.print(f'Written: {arguments.output}', markup=False)
+    with output_file.reserved(arguments.output) as output:
+        with tempfile.TemporaryDirectory() as scratch:
+            result = arguments.run(arguments, Path(scratch), console)
+        options = {name: value for name, value in vars(arguments).items() if name != 'run'}
+        text = {'options': options, 'machine': _machine(), **result}
+        if output:
+            output.write_text(json.dumps(text, indent=2, default=str) + '\n')
+            console.print(f'Written: {output}', markup=False)
 
 
 def _machine() -> dict[str, Any]:
@@ -262,12 +260,6 @@ def _machine() -> dict[str, Any]:
         'cores': psutil.cpu_count(),
         'load_average': psutil.getloadavg(),
     }
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
-    return int(text)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -289,13 +281,13 @@ def _make_parser() -> argparse.ArgumentParser:
         ('warm_up', 8, 'batches before the first turn'),
     ):
         group.add_argument(
-            f'--{name}', type=_positive, default=default, help=f'{what} (default {default})'
+            f'--{name}', type=command.positive, default=default, help=f'{what} (default {default})'
         )
     group = parser.add_argument_group('rows')
     group.add_argument('--tensorflow_python', type=Path, help='a Python that has TensorFlow')
     group.add_argument('--torch_python', type=Path, help='a Python with PyTorch and torchvision')
     group.add_argument(
-        '--shorter_side', type=_positive, help='add ours on pictures re-encoded at that size'
+        '--shorter_side', type=command.positive, help='add ours on pictures re-encoded at that size'
     )
     group = parser.add_argument_group('checks, in place of the contest')
     either = group.add_mutually_exclusive_group()
@@ -309,7 +301,7 @@ def _make_parser() -> argparse.ArgumentParser:
         )
     for name, default in (('memory_batches', 1000), ('memory_indices', 10**7)):
         group.add_argument(
-            f'--{name}', type=_positive, default=default, help=f'(default {default:,})'
+            f'--{name}', type=command.positive, default=default, help=f'(default {default:,})'
         )
     return parser
 

@@ -162,8 +162,8 @@ def _table(found: dict[str, list[dict[str, Any]]], config, goal: float) -> Table
         f'validation accuracy is {goal:g} %, and to the end. Medians of {len(found[OURS])} seeds. '
         f'PyTorch: idx files, Pillow transforms, DataLoader with {WORKERS} workers.'
     )
-    head = ('who', f's to {goal:g} %', 'range', 'ours / it')
-    head += ('s to the end', 'range', 'ours / it', 'test %')
+    head = ('who', f's to {goal:g} %', 'range', 'our time / its')
+    head += ('s to the end', 'range', 'our time / its', 'test %')
     return Table(caption, head, rows, found)
 
 

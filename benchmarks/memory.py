@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.contest import ROOT
 from benchmarks.tables import Table, Work
 from errors import UserError
+from training import devices
 
 STEPS = 6
 CASES = (
@@ -55,7 +56,7 @@ def peak_of(command: list[str], log: Path) -> Peak:
     output = log.read_text(errors='replace')
     if child.returncode:
         raise UserError(f'{" ".join(command[:4])} ... failed: {output[-300:]}')
-    return Peak(output, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024))
+    return Peak(output, devices.most_resident(usage))
 
 
 def estimate(given: list[str], folder: Path) -> dict[str, Any]:

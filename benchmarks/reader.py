@@ -154,12 +154,12 @@ def resident(progress: Iterator[int], count: int, points: int = 10) -> list[tupl
     return found
 
 
-def growth(megabytes: Sequence[float]) -> float:
-    """Returns by how much memory grew, in megabytes, over what lies after the first two points.
+def growth(memory: Sequence[float]) -> float:
+    """Returns by how much memory grew, in its own unit, over what lies after the first two points.
 
     The difference of the medians of the last and the first half: single points swing by the batches
     that happen to be waiting. The first two are left out, since queues and the allocator fill up.
     """
-    settled = np.asarray(megabytes[2:])
-    half = len(settled) // 2
+    settled = np.asarray(memory[2:] if len(memory) > 3 else memory)
+    half = max(len(settled) // 2, 1)
     return float(np.median(settled[-half:]) - np.median(settled[:half]))

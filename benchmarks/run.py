@@ -25,6 +25,7 @@ from rich import markup
 
 from benchmarks import machine
 from benchmarks.contest import ROOT
+from benchmarks.output import reserved
 from benchmarks.tables import Table, Work
 from errors import UserError, did_you_mean
 from tools import readme as readme_file
@@ -177,7 +178,7 @@ def main(argv: list[str]) -> None:
     where = machine.look(torch_python)
     options = {'only': names, 'rounds': rounds, 'quick': arguments.quick}
     screen = Screen()
-    with _reserved(arguments.output) as output:
+    with reserved(arguments.output) as output:
         if torch_python is None and any(SECTIONS[name].beside_torch for name in names):
             screen.say("PyTorch's rows are left out: `make bench` makes the environment for them.")
         report = Report(where, arguments.markdown, readme, output, options)
@@ -213,36 +214,11 @@ def _find_torch(given: Path | None) -> Path | None:
     return TORCH_PYTHON if TORCH_PYTHON.exists() else None
 
 
-@contextlib.contextmanager
-def _reserved(output: Path | None) -> Iterator[Path | None]:
-    """Creates the file, which must not be there; it goes again if nothing is written into it."""
-    if output is None:
-        yield None
-        return
-    try:
-        output.open('x').close()
-    except FileExistsError as error:
-        raise UserError(f'--output={output} is there already: choose another name.') from error
-    except OSError as error:
-        raise UserError(f'--output={output} cannot be written: {error.strerror}.') from error
-    try:
-        yield output
-    finally:
-        if not output.stat().st_size:
-            output.unlink()
-
-
 class _Parser(argparse.ArgumentParser):
     """Refuses in one sentence, as all commands do."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; see `{self.prog} --help`.')
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
-    return int(text)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -255,7 +231,12 @@ def _make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--list', action='store_true', help='print the sections that there are')
     add('--only', metavar='NAME[,NAME]', help='measure these sections [all]')
-    add('--rounds', type=_positive, default=ROUNDS, help=f'turns of each contestant [{ROUNDS}]')
+    add(
+        '--rounds',
+        type=command.positive,
+        default=ROUNDS,
+        help=f'turns of each contestant [{ROUNDS}]',
+    )
     add('--quick', action='store_true', help='smallest sizes, to see that it works')
     add('--markdown', action='store_true', help='print Markdown')
     add('--update_readme', action='store_true', help='write the tables into --readme')

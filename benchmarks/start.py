@@ -64,7 +64,7 @@ def _table(first: dict[str, list[float]], whole: list[float], config) -> Table:
     caption = (
         f'From the start of the process, imports and data included. Medians of {len(whole)} starts.'
     )
-    head = ('what', 'who', 'seconds', 'range', 'ours / it')
+    head = ('what', 'who', 'seconds', 'range', 'our time / its')
     return Table(caption, head, rows, {'first_step': first, 'whole_run': whole})
 
 

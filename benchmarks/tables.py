@@ -11,6 +11,7 @@ from rich import table as rich_table
 
 from benchmarks import contest
 from errors import UserError
+from tools.readme import table_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Table:
     def markdown(self) -> str:
         """Returns caption and table as Markdown."""
         rule = ['---', *['---:'] * (len(self.head) - 1)]
-        lines = [_line(row) for row in (self.head, rule, *self.rows)]
+        lines = [table_line(row) for row in (self.head, rule, *self.rows)]
         return '\n'.join([self.caption, '', *lines])
 
     def rich(self) -> rich_table.Table:
@@ -68,10 +69,6 @@ class Table:
         for row in self.rows:
             table.add_row(*map(markup.escape, row))
         return table
-
-
-def _line(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
 def side_by_side(

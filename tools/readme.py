@@ -1,8 +1,10 @@
-"""Writes generated text between a pair of markers in README.md, and touches nothing else of it.
+"""Generated text in README.md: rows of tables, and what stands between a pair of markers.
 
 <!-- KIND:NAME -->
 ...
 <!-- /KIND:NAME -->
+
+Nothing else of the file is touched.
 """
 
 import re
@@ -11,6 +13,11 @@ from pathlib import Path
 
 from errors import UserError
 from training.records import naming_file, replace_file
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """Returns a row of a table in Markdown."""
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
 def names(readme: Path, kind: str) -> list[str]:

@@ -86,8 +86,13 @@ HEAD = ('Model', 'Test accuracy', 'Seeds', 'Steps', 'Time per run', 'Hardware', 
 
 def markdown(table: Table, workdir: Path) -> str:
     """Returns a table as Markdown, with its caption above and its command below."""
-    lines = [table.caption, '', _line(HEAD), _line(['---'] * len(HEAD))]
-    lines += [_line(cells(table, row, workdir)) for row in table.rows]
+    lines = [
+        table.caption,
+        '',
+        readme_file.table_line(HEAD),
+        readme_file.table_line(['---'] * len(HEAD)),
+    ]
+    lines += [readme_file.table_line(cells(table, row, workdir)) for row in table.rows]
     return '\n'.join([*lines, '', f'Reproduce: `{table.command}`'])
 
 
@@ -131,10 +136,6 @@ def _hardware(result: dict[str, Any]) -> str:
 
 def _each(texts: Iterator[str]) -> str:
     return ', '.join(dict.fromkeys(texts))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
 def update_readme(readme: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> None:

@@ -30,6 +30,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     return arguments, overrides
 
 
+def positive(text: str) -> int:
+    """Parses a whole number above 0, as the type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
+    return int(text)
+
+
 def has_accelerator() -> bool:
     """Whether the system shows a GPU or TPU; asks no library, which would start it."""
     return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))

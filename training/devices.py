@@ -148,8 +148,12 @@ def peak_memory(devices: list) -> tuple[int, str]:
     found = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
     if found:
         return max(found), 'device'
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == 'darwin' else 1024), 'host'
+    return most_resident(resource.getrusage(resource.RUSAGE_SELF)), 'host'
+
+
+def most_resident(usage: resource.struct_rusage) -> int:
+    """Returns the bytes of resident memory at most; the system counts in a unit of its own."""
+    return usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 def describe(devices: list) -> str:

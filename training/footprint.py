@@ -19,11 +19,12 @@ import psutil
 import input_pipeline
 from data_sources import SPLITS
 from training import devices, experiment, flops, transfer
+from training.loop import RUN_AHEAD
 from training.placement import Placement
 from training.runner import Runner
 
 FILES = 4096  # bytes of a disk that an array takes beside its numbers: the file that describes it
-UNDER_WAY = 3  # batches that the loop has sent and not waited for: training/loop.py:RUN_AHEAD
+UNDER_WAY = RUN_AHEAD + 1  # batches that the loop has sent and not waited for
 _WORKER = 'import psutil, data_sources.stream; print(psutil.Process().memory_info().rss)'
 
 
@@ -146,7 +147,7 @@ def of(config) -> Footprint:
         model_flops=config.batch_size * flops.per_image(spec, found.image_shape),
         compiled_flops=_flops(programs[0], local),
         host=host,
-        compiling=_most_resident(),
+        compiling=devices.most_resident(resource.getrusage(resource.RUSAGE_SELF)),
         device=device,
         device_limit=(runner.local[0].memory_stats() or {}).get('bytes_limit'),
         checkpoint_bytes=state_bytes + FILES * len(jax.tree.leaves(state)),
@@ -164,11 +165,6 @@ def _import_what_comes_later() -> None:
 
 def _resident() -> int:
     return psutil.Process().memory_info().rss
-
-
-def _most_resident() -> int:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == 'darwin' else 1024 * most
 
 
 def _bytes(tree: Any) -> int:

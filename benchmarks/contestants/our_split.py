@@ -3,7 +3,6 @@
 Beside what our_step.py does this holds what plans, places and collects: `Placement`, `Evaluator`.
 """
 
-import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,24 +27,12 @@ def make_split(work: dict[str, Any]):
 
 
 def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Yields the indices of each batch once it is under way, two steps ahead as the loop does."""
-    import jax
-
-    from training.experiment import hyperparameters
-    from training.loop import RUN_AHEAD
+    """Returns the updates on the split's batches."""
     from training.placement import Placement
 
-    runner, found, _ = our_step.make_runner(work)
+    runner, found = our_step.make_runner(work)
     data = Placement(runner, make_split(work), found.config)
-    state = runner.replicate(found.initial_state(found.spec()))
-    hyper = runner.replicate(hyperparameters(found.config))
-    waiting = collections.deque()
-    for batch in data.train_batches(0):
-        state, metrics = runner.train(state, hyper, batch, data.dataset)
-        waiting.append(metrics)
-        if len(waiting) > RUN_AHEAD:
-            jax.block_until_ready(waiting.popleft())
-        yield np.empty(work['batch_size'])
+    return our_step.updates(runner, found, data.train_batches(0), data.dataset)
 
 
 def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
@@ -54,11 +41,9 @@ def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
     So a turn of that many batches is one pass, whatever was yielded before it.
     """
     from training.loop import Evaluator
-    from training.runner import Runner
 
-    runner, found, _ = our_step.make_runner(work)
+    runner, found = our_step.make_runner(work, detailed=True)
     found.config.eval_batch_size = work['batch_size']
-    runner = Runner(found.spec(), found.config.runner, runner.devices, detailed=True)
     variables = runner.replicate(found.initial_state(found.spec()).variables())
     evaluate = Evaluator(found, runner, make_split(work))
     while True:

@@ -4,7 +4,9 @@ The data set is uint8 on the device; the step gathers the batch, normalises it a
 metrics, which the others are spared.
 """
 
-from collections.abc import Iterator
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from benchmarks.contestants import channel
 from configs import base, schema
 
 
-def make_runner(work: dict[str, Any]):
-    """Returns (runner, experiment, data set on the device) of a work; see benchmarks/step.py."""
+def make_runner(work: dict[str, Any], detailed: bool = False):
+    """Returns (runner, experiment) of a work; see benchmarks/step.py and training/runner.py."""
     channel.use_cores(work['threads'])
     from training import devices, experiment
     from training.runner import Runner
@@ -28,43 +30,52 @@ def make_runner(work: dict[str, Any]):
     shape = work['size'], work['size'], work['channels']
     names = tuple(map(str, range(work['classes'])))
     found = experiment.Experiment(config, shape, names, 8 * work['batch_size'])
-    runner = Runner(found.spec(), config.runner, all_devices)
-    draw = np.random.default_rng(0)
-    dataset = runner.replicate(
-        {
-            'image': draw.integers(256, size=(found.train_examples, *shape)).astype(np.uint8),
-            'label': draw.integers(work['classes'], size=found.train_examples).astype(np.int32),
-        }
-    )
-    return runner, found, dataset
+    return Runner(found.spec(), config.runner, all_devices, detailed), found
 
 
-def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Yields the indices of each batch after the update two before it, as the loop waits."""
-    import collections
+def make_dataset(found) -> dict[str, np.ndarray]:
+    """Returns random images and labels for an experiment, on the host."""
+    count, draw = found.train_examples, np.random.default_rng(0)
+    return {
+        'image': draw.integers(256, size=(count, *found.image_shape)).astype(np.uint8),
+        'label': draw.integers(len(found.class_names), size=count).astype(np.int32),
+    }
 
+
+def updates(runner, found, batches: Iterable[Any], dataset) -> Iterator[np.ndarray]:
+    """Yields an array as long as the batch, after the update two before its own, as the loop waits.
+
+    Args:
+      batches: on the devices.
+      dataset: on the devices.
+    """
     import jax
 
     from training.experiment import hyperparameters
     from training.loop import RUN_AHEAD
 
-    runner, found, dataset = make_runner(work)
     waiting = collections.deque()
     state = runner.replicate(found.initial_state(found.spec()))
     hyper = runner.replicate(hyperparameters(found.config))
-    for number in range(2**31):
-        batch = _batch(found, number)
-        state, metrics = runner.train(state, hyper, runner.split(batch), dataset)
+    for batch in batches:
+        state, metrics = runner.train(state, hyper, batch, dataset)
         waiting.append(metrics)
         if len(waiting) > RUN_AHEAD:
             jax.block_until_ready(waiting.popleft())
-        yield batch['index']
+        yield np.empty(found.config.batch_size)
+
+
+def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
+    """Returns the updates on a small resident data set."""
+    runner, found = make_runner(work)
+    batches = (runner.split(_batch(found, number)) for number in itertools.count())
+    return updates(runner, found, batches, runner.replicate(make_dataset(found)))
 
 
 def _batch(found, number: int) -> dict[str, np.ndarray]:
     """Batch `number`, one slice of the data set after the other."""
     size = found.config.batch_size
-    index = np.arange(size, dtype=np.int32) + number * size % found.train_examples
+    index = np.arange(size, dtype=np.int32) + np.int32(number * size % found.train_examples)
     return {'index': index, 'epoch': np.zeros_like(index), 'mask': np.ones(size, np.float32)}
 
 

@@ -122,6 +122,12 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert output.read_text() == 'mine'
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
+    output = tmp_path / 'nowhere' / 'mine.json'
+    assert command.call(gpu.main, ['--quick', f'--output={output}']) == 2
+    assert 'in a folder that does not exist' in capsys.readouterr().err
+
+
 def test_a_part_whose_time_is_up_is_ended(capsys):
     found = gpu._run_part('lenet', quick=True, seconds=60.0, limit=0.3)
     assert found['rows'] == []

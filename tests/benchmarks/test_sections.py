@@ -37,7 +37,7 @@ def ours(case):
     import jax
 
     entry = step.make_entries(case, 'train', None)[0]
-    _, found, _ = our_step.make_runner({**entry.work, 'threads': 1024, 'batch_size': 1})
+    _, found = our_step.make_runner({**entry.work, 'threads': 1024, 'batch_size': 1})
     params = found.abstract_state(found.spec()).params
     return sorted(leaf.size for leaf in jax.tree.leaves(params))
 
