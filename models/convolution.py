@@ -14,6 +14,8 @@ from jax import lax
 
 from models.reduction import varying_as
 
+# From so many positions on, a few examples are work enough for one convolution.
+LARGE_MAP = 1000
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -88,8 +90,9 @@ def _forward(x, kernel, stride, padding):
 def _backward(stride, padding, saved, gradient):
     x, kernel = saved
     by_input = jax.linear_transpose(lambda x: native(x, kernel, stride, padding), x)
-    parts = []
-    for part, its_gradient in zip(*map(_parts, (x, gradient)), strict=True):
+    size, parts = _part(*gradient.shape[:3]), []
+    for start in range(0, x.shape[0], size):
+        part, its_gradient = x[start : start + size], gradient[start : start + size]
         by_kernel = jax.linear_transpose(
             lambda kernel, part=part: native(part, kernel, stride, padding), kernel
         )
@@ -97,10 +100,10 @@ def _backward(stride, padding, saved, gradient):
     return by_input(gradient)[0], functools.reduce(jnp.add, parts)
 
 
-def _parts(x: jax.Array) -> list[jax.Array]:
-    """Eight parts of the batch at most, of 16 examples at least."""
-    size = max(16, -(-x.shape[0] // 8))
-    return [x[start : start + size] for start in range(0, x.shape[0], size)]
+def _part(batch: int, height: int, width: int) -> int:
+    """How many examples a part holds. More parts take longer to compile."""
+    fewest, most_parts = (4, 32) if height * width >= LARGE_MAP else (16, 8)
+    return max(fewest, -(-batch // most_parts))
 
 
 _by_parts.defvjp(_forward, _backward)

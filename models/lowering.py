@@ -58,8 +58,8 @@ AUTO = Lowering()
 # Asks no device what it is, and lets itself be differentiated forward, too.
 NATIVE = Lowering('native', 'pairs', 'native')
 # A vector register of AVX-512 holds 16 numbers: with fewer, XLA's convolution leaves it half empty,
-# and a matrix product wants two of them full.
-FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 32
+# and a matrix product wants four of them full.
+FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
 # From here on a sum as a matrix product saves more than it costs to write down what is summed.
 MANY_CHANNELS = 64
 

@@ -88,13 +88,12 @@ def masked_moments(
     """
     if mask is None:
         mask = jnp.ones(x.shape[0], x.dtype)
-    weights = jnp.broadcast_to(mask.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 2)), x.shape[:-1])
 
     def total(values):
-        values = reduction.weighted_sum(values, weights, products)
+        values = reduction.masked_sum(values, mask, products)
         return lax.psum(values, axis_name) if axis_name else values
 
-    count = weights.sum()
+    count = mask.astype(x.dtype).sum() * math.prod(x.shape[1:-1])
     count = lax.psum(count, axis_name) if axis_name else count
     divisor = jnp.maximum(count, 1)
     mean = total(x) / divisor

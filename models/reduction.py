@@ -1,10 +1,12 @@
 """Sums over all axes but the last, as norm layers need them, and how gradients are summed.
 
-XLA's CPU backend takes ten times as long over the sum of what it has just computed, such as
-`jnp.square(x).sum((0, 1, 2))`, as over a matrix product of it with ones.
+XLA's CPU backend takes three times as long over the sum of a product, such as
+`jnp.square(x).sum((0, 1, 2))`, as over the sum of a choice, `jnp.where(mask, jnp.square(x), 0)`. A
+matrix product with ones is faster still where channels are many.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +18,23 @@ _ROWS = 8
 _LONGEST = 1024
 
 
-def weighted_sum(values: jax.Array, weights: jax.Array, products: bool) -> jax.Array:
-    """Returns the sum of weights [...] times values [..., c] over all axes but the last: [c].
+def masked_sum(values: jax.Array, mask: jax.Array, products: bool) -> jax.Array:
+    """Returns the sum of values [b, ..., c] of the examples where mask [b] is not 0: [c].
 
     Args:
-      weights: constants, without a gradient.
       products: by matrix products, in place of XLA's reduction; reverse mode alone.
     """
-    if products and weights.size >= _ROWS:
-        return _weighted_sum(values, weights)
-    return (lax.stop_gradient(weights)[..., None] * values).sum(tuple(range(weights.ndim)))
+    shape = values.shape[:-1]
+    if products and math.prod(shape) >= _ROWS:
+        weights = (mask != 0).astype(values.dtype)
+        return _weighted_sum(values, jnp.broadcast_to(_beside(weights, len(shape)), shape))
+    kept = jnp.where(_beside(mask != 0, values.ndim), values, 0)
+    return kept.sum(tuple(range(len(shape))))
+
+
+def _beside(vector: jax.Array, ndim: int) -> jax.Array:
+    """[b] -> [b, 1, ...] of so many axes."""
+    return vector.reshape(-1, *[1] * (ndim - 1))
 
 
 @jax.custom_vjp
@@ -64,7 +73,7 @@ def _spread_forward(vector, shape):
 
 
 def _spread_backward(shape, _, gradient):
-    return (weighted_sum(gradient, jnp.ones(shape[:-1], gradient.dtype), products=True),)
+    return (masked_sum(gradient, jnp.ones(shape[0], gradient.dtype), products=True),)
 
 
 _spread.defvjp(_spread_forward, _spread_backward)

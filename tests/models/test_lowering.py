@@ -168,7 +168,16 @@ def test_norms_of_many_channels_sum_by_products_on_a_cpu(monkeypatch):
     assert not Lowering().sums_by_products(64)
 
 
-def test_a_sum_of_many_is_rounded_little():
+@pytest.mark.parametrize('products', [False, True])
+def test_a_sum_of_many_is_rounded_little(products):
     values = draw(100, 60, 60, 2, seed=0) ** 2
-    found = reduction.weighted_sum(jnp.asarray(values), jnp.ones(values.shape[:-1]), products=True)
+    found = reduction.masked_sum(jnp.asarray(values), jnp.ones(100), products)
     np.testing.assert_allclose(found, values.astype(np.float64).sum((0, 1, 2)), rtol=5e-6)
+
+
+@pytest.mark.parametrize('products', [False, True])
+def test_padding_is_not_summed(products):
+    values, mask = draw(6, 4, 4, 3, seed=1), np.array([1, 0, 1, 1, 0, 1], np.float32)
+    found = reduction.masked_sum(jnp.asarray(values), jnp.asarray(mask), products)
+    expected = values[mask > 0].astype(np.float64).sum((0, 1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
