@@ -41,6 +41,7 @@ FIELDS = (
     # --- model; None leaves an option at the model's own default -----------------------------
     Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
     Field('model.dropout_rate', None, 'Probability of dropping a unit.', float, low=0, below=1),
+    Field('model.initialization', None, 'First kernels: he (normal) or uniform (PyTorch\'s).', str),
     Field('model.activation', None, 'Nonlinearity: relu or tanh.', str),
     Field('model.pooling', None, 'Pooling: max or average.', str),
     Field('model.normalization', None, 'Normalisation layers: batch, group or none.', str),

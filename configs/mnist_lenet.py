@@ -13,6 +13,7 @@ def get_config():
     """Returns the experiment's configuration."""
     config = base.get_config()
     config.model.name = 'lenet'
+    config.model.initialization = 'uniform'
     config.data.name = 'mnist'
     config.batch_size = 128
     config.epochs = 8.0

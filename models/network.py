@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,8 @@ class Network(nn.Module):
     `param_dtype`, in which it keeps its parameters; `dropout_rate`, in [0, 1), which may be a
     traced scalar; `axis_name`, the mapped axis over which batch norm's statistics are synchronised,
     None for not; `frozen`, globs over parameter paths: batch norm keeps its statistics there;
-    `lowering`, by which of several equal forms its layers are computed.
+    `lowering`, by which of several equal forms its layers are computed; `initialization` of the
+    kernels, by layers.INITIALIZATIONS.
     """
 
     num_classes: int
@@ -30,6 +31,7 @@ class Network(nn.Module):
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
     lowering: Lowering = AUTO
+    initialization: Literal['he', 'uniform'] = 'he'
 
     def factory(self) -> LayerFactory:
         """Returns the maker of this network's layers."""
@@ -40,6 +42,7 @@ class Network(nn.Module):
             self.axis_name,
             self.frozen,
             self.lowering,
+            self.initialization,
         )
 
     def stages(

@@ -197,6 +197,19 @@ def test_weights_start_he_normal_and_biases_at_zero():
     np.testing.assert_allclose(layers.he_normal(key, shape, jnp.float32), expected, rtol=1e-6)
 
 
+def test_uniform_weights_fill_the_range_that_pytorch_takes():
+    factory = layers.LayerFactory(jnp.float32, jnp.float32, initialization='uniform')
+    for layer, x, fan_in in [
+        (factory.conv(256, 3), jnp.ones((1, 4, 4, 32)), 288),
+        (factory.dense(512), jnp.ones((1, 200)), 200),
+    ]:
+        kernel = layer.init(jax.random.key(0), x)['params']['kernel']
+        bound = fan_in**-0.5
+        assert 0.99 * bound < float(jnp.abs(kernel).max()) <= bound
+        assert float(kernel.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert abs(float(kernel.mean())) < 0.02 * bound
+
+
 def slow_batch_norm(x, scale, bias, mean, var):
     return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
 
