@@ -114,7 +114,11 @@ def test_recomputing_for_memory_changes_nothing():
     ('name', 'options', 'message'),
     [
         ('lenett', {}, 'no model "lenett".* Did you mean "lenet"'),
-        ('lenet', {'poling': 'max'}, 'takes activation, dropout_rate, initialization, pooling.* mean "pooling"'),
+        (
+            'lenet',
+            {'poling': 'max'},
+            'takes activation, dropout_rate, initialization, pooling.* mean "pooling"',
+        ),
         ('lenet', {'pooling': 'foo'}, 'pooling is "foo", and should be one of max, average'),
         ('lenet', {'dropout_rate': 1.0}, 'at least 0 and below 1'),
         ('lenet', {'dropout_rate': float('nan')}, 'at least 0 and below 1'),
