@@ -13,7 +13,7 @@ permutation in constant memory, and an example may come `data.repeats` times in 
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -111,14 +111,20 @@ def few_per_class(
     return dataclasses.replace(source, images=source.images[chosen], labels=source.labels[chosen])
 
 
-def indices(seed: int, size: int, batch_size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (example, epoch) of training batch `step`, each int32 [batch_size]."""
+def indices(
+    seed: int, size: int, batch_size: int, step: int, order: Callable | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (example, epoch) of training batch `step`, each int32 [batch_size].
+
+    `order` may be a memory of `permutation` of the caller's own.
+    """
+    order = order or permutation
     position = np.arange(step * batch_size, (step + 1) * batch_size)
     epoch, place = position // size, position % size
     example = np.empty(batch_size, np.int32)
     for number in range(epoch[0], epoch[-1] + 1):
         here = epoch == number
-        example[here] = permutation(seed, number, size)[place[here]]
+        example[here] = order(seed, number, size)[place[here]]
     return example, epoch.astype(np.int32)
 
 

@@ -36,9 +36,9 @@ class Case:
 CASES = (
     Case('lenet', 28, 1, 10, 128, 100),
     Case('deep_cnn', 28, 1, 10, 128, 40),
-    Case('resnet18', 32, 3, 10, 128, 1),
-    Case('vgg11_bn', 32, 3, 10, 128, 1),
-    Case('resnet50', 224, 3, 1000, 8, 1, small=False),
+    Case('resnet18', 32, 3, 10, 128, 3),
+    Case('vgg11_bn', 32, 3, 10, 128, 3),
+    Case('resnet50', 224, 3, 1000, 8, 3, small=False),
 )
 
 

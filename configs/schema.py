@@ -140,7 +140,7 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
                 'assign its fields one by one.'
             )
         with checked.ignore_type():
-            _assign(checked, name, field.check(flat[name]))
+            assign(checked, name, field.check(flat[name]))
     return checked
 
 
@@ -155,7 +155,8 @@ def unknown(name: str, known: Any) -> str:
     return f'config.{name} is not a field of the configuration.{hint}'
 
 
-def _assign(config: ConfigDict, name: str, value: Any) -> None:
+def assign(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets a field by its dotted name; the caller allows another type."""
     *sections, leaf = name.split('.')
     for section in sections:
         config = config[section]
@@ -175,21 +176,30 @@ def load(path: str) -> ConfigDict:
         raise UserError(f'There is no config file {path}.{hint}')
     if file.suffix == '.json':
         return _load_json(file)
-    spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    return call(path, 'get_config')
+
+
+def call(path: str, function: str) -> Any:
+    """Returns what a function without arguments in a .py file returns.
+
+    Raises:
+      UserError: no such file or function, or it does not run; names the line.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f'There is no file {path}.')
+    spec = importlib.util.spec_from_file_location(f'{function}_{file.stem}', file)
     if spec is None:
-        raise UserError(f'{path} is neither a .py file with get_config() nor a .json file.')
+        raise UserError(f'{path} is neither a .py file with {function}() nor a .json file.')
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        get_config = module.get_config
-    except AttributeError as error:
-        if not hasattr(module, 'get_config'):
-            raise UserError(f'{path} has no function get_config().') from error
-        raise UserError(_where(path, error)) from error
     except Exception as error:
         raise UserError(_where(path, error)) from error
+    if not hasattr(module, function):
+        raise UserError(f'{path} has no function {function}().')
     try:
-        return get_config()
+        return getattr(module, function)()
     except Exception as error:
         raise UserError(_where(path, error)) from error
 
@@ -207,7 +217,7 @@ def _load_json(file: Path) -> ConfigDict:
         if name not in known:
             raise UserError(f'{file}: {unknown(name, known)}')
         with config.ignore_type():
-            _assign(config, name, tuple(value) if isinstance(value, list) else value)
+            assign(config, name, tuple(value) if isinstance(value, list) else value)
     return config
 
 
@@ -235,7 +245,7 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
         if not equals:
             raise UserError(f'--config.{name} needs a value: --config.{name}=VALUE.')
         with config.ignore_type():
-            _assign(config, name, known[name].check(_parse(text, known[name])))
+            assign(config, name, known[name].check(_parse(text, known[name])))
 
 
 def _parse(text: str, field: Field) -> Any:

@@ -201,14 +201,15 @@ class Experiment:
 
     def initial_state(self, spec: StepSpec) -> state.TrainState:
         """Returns the state before the first update, as host arrays."""
-        make = jax.jit(lambda seed: self._create(spec, seed))
+        make = jax.jit(lambda seed: self.create_state(spec, seed))
         return jax.tree.map(np.asarray, make(np.uint32(self.config.seed)))
 
     def abstract_state(self, spec: StepSpec) -> state.TrainState:
         """Returns the shapes and types of the state; nothing is computed."""
-        return jax.eval_shape(lambda seed: self._create(spec, seed), np.uint32(0))
+        return jax.eval_shape(lambda seed: self.create_state(spec, seed), np.uint32(0))
 
-    def _create(self, spec, seed):
+    def create_state(self, spec: StepSpec, seed) -> state.TrainState:
+        """Returns the state before the first update of a seed, uint32; a function to be jitted."""
         hyper = hyperparameters(self.config)
         optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
         return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)

@@ -1,0 +1,115 @@
+"""Looks for good hyperparameters: python sweep.py --config=... --sweep=... --workdir=runs/sweep."""
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from errors import UserError
+from training import command
+
+ENGINES = ('vmap', 'local')
+EPILOG = """\
+examples:
+  python sweep.py --config=configs/digits_lenet.py --sweep=configs/sweeps/lenet.py --workdir=runs/sweep
+  ... --sampler=random --pruner=none --trials=200
+  ... --engine=local --jobs=2                            one process for each trial
+  python train.py --config=runs/sweep/best_config.json --workdir=runs/best
+
+The same command goes on with a sweep that was stopped. Fields of the configuration can be set by
+--config.NAME=VALUE, as for train.py.
+
+exit codes: 0 done, 2 a mistake in the command or its input, 75 stopped by SIGTERM, SIGUSR2 or Ctrl-C
+(start again to go on).
+"""  # noqa: E501
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line's parser."""
+    parser = argparse.ArgumentParser(
+        description='Trains a configuration many times, with other values each time, and says '
+        'which are best on the validation split. The test split is not read.',
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add('--config', metavar='FILE', required=True, help='a file of configs/, or a config.json')
+    add('--sweep', metavar='FILE', required=True, help='a file with get_sweep(): configs/sweeps/')
+    add('--workdir', metavar='DIR', required=True, help='folder of the sweep')
+    add(
+        '--engine',
+        choices=ENGINES,
+        default='vmap',
+        help='vmap: trials side by side in one program; local: a process for each [vmap]',
+    )
+    add('--trials', type=command.positive, help="how many [the sweep file's]")
+    add('--sampler', choices=('tpe', 'random', 'grid', 'cmaes'), default='tpe', help='[tpe]')
+    add('--pruner', choices=('asha', 'median', 'none'), default='asha', help='[asha]')
+    add('--storage', metavar='URL', help='a data base for the trials [a journal in the workdir]')
+    add('--lanes', type=command.positive, help='vmap: trials at once [by memory and device]')
+    add('--jobs', type=command.positive, default=1, help='local: processes at once [1]')
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    arguments, overrides = command.parse(parser(), argv)
+    from configs import schema
+    from sweeps import space
+
+    config = schema.from_arguments(arguments.config, overrides)
+    sweep = space.load(arguments.sweep)
+    from training import experiment
+
+    experiment.check(config)
+    return run(config, sweep, arguments)
+
+
+def run(config, sweep, arguments) -> int:
+    """Runs a checked sweep; returns the exit code."""
+    from sweeps import engine, report, study
+    from training import workdir
+    from training.preemption import EXIT_CODE, Preemption
+
+    folder = Path(arguments.workdir)
+    workdir.check_writable(folder)
+    with contextlib.ExitStack() as held:
+        held.enter_context(workdir.lock(folder))
+        study.check_settings(folder, sweep, config)
+        trials = study.Study(
+            sweep,
+            folder,
+            arguments.trials or sweep.trials,
+            arguments.sampler,
+            arguments.pruner,
+            study.storage_of(folder, arguments.storage),
+        )
+        held.callback(trials.close)
+        stop = held.enter_context(Preemption())
+        work = engine.Work(config, sweep, trials, folder, stop, _say, vars(arguments))
+        _engine(arguments.engine)(work)
+        report.write(work)
+        if (reason := stop.reason()) is not None:
+            _say(f'{reason}: stopped; the same command goes on')
+            return EXIT_CODE
+    if not any(trial.value is not None for trial in trials.finished()):
+        raise UserError(f'Not one trial went to its end; {folder / "trials.csv"} says why.')
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # a log is read while the sweep runs
+
+
+def _engine(name: str):
+    if name == 'vmap':
+        from sweeps import vmap_engine
+
+        return vmap_engine.run
+    from sweeps import local_engine
+
+    return local_engine.run
+
+
+if __name__ == '__main__':
+    command.run(main)

@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: what sweep.py is made of. See "A sweep" in ARCHITECTURE.md."""

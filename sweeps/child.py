@@ -1,0 +1,114 @@
+"""One trial as a process of its own: train.py in a folder below the sweep's, watched.
+
+A trial whose process was killed goes on from its last checkpoint, as every run does.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from configs import schema
+from errors import UserError
+from sweeps import space
+from sweeps.engine import Work
+from sweeps.study import OpenTrial
+from training import records
+from training.preemption import EXIT_CODE
+
+ROOT = Path(__file__).resolve().parent.parent
+PAUSE = 0.2  # seconds between two looks at the records
+
+
+def run(
+    work: Work, trial: OpenTrial, environment: dict[str, str], cores: set[int] | None = None
+) -> str | None:
+    """Runs a trial to its end; returns how it ended, or None if the sweep was told to stop.
+
+    Args:
+      work: the sweep.
+      trial: of its study.
+      environment: what the process's has besides this one's.
+      cores: those of the CPU that it may use; None is all.
+    """
+    started = time.monotonic()
+    try:
+        config = space.configuration(work.config, trial.parameters)
+    except UserError as error:
+        trial.fail(str(error))
+        return f'cannot be: {error}'
+    folder = work.folder / 'trials' / f'{trial.number:04d}'
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.with_suffix('.json')
+    records.write_json_atomically(file, schema.plain(config))
+    command = [sys.executable, 'train.py', f'--config={file}', f'--workdir={folder}']
+    with folder.with_suffix('.log').open('ab') as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        with _ended(process):
+            if cores:
+                os.sched_setaffinity(process.pid, cores)  # JAX counts them when it starts
+            how = _watch(work, trial, process, folder)
+    if how is None:
+        return None
+    trial.note(seconds=round(time.monotonic() - started, 3))
+    if how == 'pruned':
+        trial.prune()
+        return 'stopped early'
+    if how == 'done':
+        return f'{trial.complete():.4f}'
+    trial.fail(how)
+    return how
+
+
+def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
+    """Reports evaluations as they come: 'done', 'pruned', None (told to stop), or what is wrong."""
+    metric, seen, prune = work.sweep.objective.metric, 0, False
+    while True:
+        code = process.poll()
+        for step, value in _evaluations(folder, metric)[seen:]:
+            prune = trial.report(value, step)
+            seen += 1
+        if code is not None:
+            break
+        if prune:
+            return 'pruned'
+        if work.stop.reason() is not None:
+            return None
+        time.sleep(PAUSE)
+    if code == 0 and seen:
+        return 'done'
+    if code == EXIT_CODE:
+        return None
+    text = folder.with_suffix('.log').read_text(errors='replace').strip()
+    return f'exit code {code}: {text[-300:]}'
+
+
+def _evaluations(folder: Path, metric: str) -> list[tuple[int, float]]:
+    """The evaluations on record so far: (step, value)."""
+    try:
+        found = records.read_metrics(folder)
+    except (FileNotFoundError, UserError):
+        return []
+    return [(r['step'], r[metric]) for r in found if metric in r]
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen):
+    """Lets the process save and end; kills it where it does not."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

@@ -1,0 +1,147 @@
+"""What a sweep leaves behind: trials.csv, best_config.json, pictures, TensorBoard, a table."""
+
+import contextlib
+import csv
+import io
+import math
+import shutil
+import warnings
+
+from optuna.trial import FrozenTrial, TrialState
+from rich import console as rich_console
+from rich import table as rich_table
+
+from configs import schema
+from sweeps import space
+from sweeps.engine import Work
+from training import records
+
+TRIALS, BEST, PICTURES, TENSORBOARD = 'trials.csv', 'best_config.json', 'pictures', 'tensorboard'
+STATES = {
+    TrialState.COMPLETE: 'complete',
+    TrialState.PRUNED: 'pruned',
+    TrialState.FAIL: 'failed',
+    TrialState.RUNNING: 'running',
+    TrialState.WAITING: 'waiting',
+}
+ROWS = 10  # of the table that is printed
+LEGEND = 12  # trials from which on a legend would fill the picture
+
+
+def write(work: Work) -> None:
+    """Writes everything anew from the study, and prints the best trials.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    trials = work.study.optuna.get_trials(deepcopy=False)
+    _write_csv(work, trials)
+    best = work.study.best()
+    if best is None:
+        return
+    config = space.configuration(work.config, best.params)
+    records.write_json_atomically(work.folder / BEST, schema.plain(config))
+    _draw(work)
+    _write_tensorboard(work, trials)
+    _print_table(work, trials)
+    counts = [sum(t.state == state for t in trials) for state in STATES]
+    told = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
+    work.say(f'{len(trials)} trials: {told}')
+    work.say(
+        f'\nWritten to {work.folder}: {TRIALS}, {BEST}, {PICTURES}/*.png, {TENSORBOARD}/\n'
+        f'Next:\n  python train.py --config={work.folder / BEST} --workdir={work.folder / "best"}'
+    )
+
+
+def _write_csv(work: Work, trials: list[FrozenTrial]) -> None:
+    names = list(work.sweep.space)
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator='\n')
+    out.writerow(['trial', 'state', work.sweep.objective.metric, 'steps', 'seconds', *names, 'why'])
+    for trial in trials:
+        about = trial.user_attrs
+        out.writerow(
+            [
+                trial.number,
+                STATES[trial.state],
+                '' if trial.value is None else repr(trial.value),
+                about.get('steps', 0),
+                about.get('seconds', ''),
+                *(trial.params.get(name, '') for name in names),
+                about.get('reason', ''),
+            ]
+        )
+    with records.naming_file(work.folder / TRIALS):
+        records.replace_file(work.folder / TRIALS, text.getvalue().encode())
+
+
+def _draw(work: Work) -> None:
+    """Draws Optuna's own plots, those that these trials allow."""
+    import matplotlib
+
+    matplotlib.use('Agg')  # pyplot, which Optuna draws with, would ask for a display
+    import matplotlib.pyplot as plt
+    import optuna.visualization.matplotlib as plots
+
+    folder = work.folder / PICTURES
+    folder.mkdir(exist_ok=True)
+    metric = work.sweep.objective.metric
+    for name, plot in (
+        ('history', plots.plot_optimization_history),
+        ('intermediate_values', plots.plot_intermediate_values),
+        ('parallel_coordinates', plots.plot_parallel_coordinate),
+        ('importances', plots.plot_param_importances),
+        ('slices', plots.plot_slice),
+    ):
+        named = {} if name == 'intermediate_values' else {'target_name': metric}
+        if name not in ('history', 'intermediate_values'):
+            named['params'] = list(work.sweep.space)
+        # Importances need several trials, and values that differ.
+        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
+            warnings.simplefilter('ignore')
+            axes = plot(work.study.optuna, **named)
+            first = axes.flat[0] if hasattr(axes, 'flat') else axes
+            figure = first.figure
+            if name == 'intermediate_values':
+                first.set(title='Evaluations', xlabel='evaluation', ylabel=metric)
+                if len(work.study.optuna.get_trials(deepcopy=False)) > LEGEND:
+                    first.legend().remove()
+            wide = 3.2 * len(work.sweep.space) if name == 'slices' else 10
+            figure.set_size_inches(max(wide, 10), 5)
+            picture = io.BytesIO()
+            figure.savefig(picture, format='png', dpi=110, bbox_inches='tight')
+            with records.naming_file(folder / f'{name}.png'):
+                records.replace_file(folder / f'{name}.png', picture.getvalue())
+        plt.close('all')
+
+
+def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
+    from tensorboardX import SummaryWriter
+
+    folder = work.folder / TENSORBOARD
+    shutil.rmtree(folder, ignore_errors=True)  # it is this sweep's own, and written anew as a whole
+    metric = work.sweep.objective.metric
+    with SummaryWriter(str(folder)) as writer:
+        for trial in trials:
+            if trial.value is None or not math.isfinite(trial.value):
+                continue
+            values = {k: v if isinstance(v, bool | int | float) else str(v)
+                      for k, v in trial.params.items()}  # fmt: skip
+            step = trial.user_attrs.get('steps', 0)
+            name = f'trial{trial.number:04d}'
+            writer.add_hparams(values, {metric: trial.value}, name=name, global_step=step)
+
+
+def _print_table(work: Work, trials: list[FrozenTrial]) -> None:
+    objective = work.sweep.objective
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    sign = -1 if objective.direction == 'maximize' else 1
+    done.sort(key=lambda trial: (sign * trial.value, trial.number))
+    table = rich_table.Table(title=f'best of {len(done)} trials that went to their end')
+    for name in ('trial', objective.metric, *work.sweep.space):
+        table.add_column(name, justify='right', overflow='fold')
+    for trial in done[:ROWS]:
+        values = [trial.params.get(name, '') for name in work.sweep.space]
+        shown = [f'{v:.4g}' if isinstance(v, float) else str(v) for v in values]
+        table.add_row(str(trial.number), f'{trial.value:.4f}', *shown)
+    rich_console.Console().print(table)

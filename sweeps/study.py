@@ -1,0 +1,322 @@
+"""The study of a sweep: its trials and their figures, kept by Optuna; asked, told, gone on with.
+
+A trial is drawn from the sweep's seed and its number alone where the sampler looks at no others
+(grid, random). A trial that was running when its process died keeps its number and its values and
+starts again: it is neither lost nor counted twice.
+"""
+
+import itertools
+import json
+import os
+import random
+import socket
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from configs import base, schema
+from errors import UserError
+from sweeps.space import Sweep
+
+SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
+PRUNERS = ('asha', 'median', 'none')
+SETTINGS = 'sweep.json'
+NAME = 'sweep'
+# A process says every BEAT seconds that it is alive, and counts as dead after SILENCE.
+BEAT, SILENCE = 5.0, 60.0
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def storage_of(folder: Path, url: str | None):
+    """Returns Optuna's storage: a journal file in the folder, or the data base of a URL.
+
+    Raises:
+      UserError: the data base does not answer, or its driver is not installed.
+    """
+    if url is None:
+        backend = optuna.storages.journal.JournalFileBackend(str(folder / 'study.journal'))
+        return optuna.storages.JournalStorage(backend)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except Exception as error:
+        text = ' '.join(str(error).split())
+        raise UserError(f'--storage={url} cannot be opened: {text}') from error
+
+
+def make_sampler(name: str, sweep: Sweep, seed: int):
+    """Returns one of Optuna's samplers."""
+    if name in ('random', 'grid'):  # the points of a grid are there already
+        return optuna.samplers.RandomSampler(seed)
+    if name == 'cmaes':
+        return optuna.samplers.CmaEsSampler(seed=seed)
+    # Trials that still run count as bad ones, so that those beside them look elsewhere.
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def make_pruner(name: str, sweep: Sweep):
+    """Returns one of Optuna's pruners; a trial's steps are the numbers of its evaluations."""
+    if name == 'asha':
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=sweep.first_rung, reduction_factor=sweep.reduction
+        )
+    if name == 'median':
+        return optuna.pruners.MedianPruner(n_warmup_steps=sweep.first_rung)
+    return optuna.pruners.NopPruner()
+
+
+class OpenTrial:
+    """A trial that this process runs.
+
+    Attributes:
+      number: from 0.
+      parameters: {dotted field: value}.
+    """
+
+    def __init__(self, study: 'Study', trial: optuna.Trial, parameters: dict, known: set[int]):
+        self._study, self._trial, self._known = study, trial, known
+        self.number, self.parameters = trial.number, parameters
+        self._values: list[float] = []
+
+    def report(self, value: float, step: int) -> bool:
+        """Notes the objective's metric after `step` updates; returns whether to stop the trial."""
+        self._values.append(value)
+        return self._study.note(self._trial, len(self._values), value, step, self._known)
+
+    def note(self, **about) -> None:
+        """Keeps what else is to be known of the trial, such as seconds=...; before it ends."""
+        for name, value in about.items():
+            self._trial.set_user_attr(name, value)
+
+    def complete(self) -> float:
+        """Ends the trial; returns its figure."""
+        value = self._study.sweep.objective.value(self._values)
+        self._study.tell(self.number, TrialState.COMPLETE, value)
+        return value
+
+    def prune(self) -> None:
+        """Ends the trial early."""
+        self._study.tell(self.number, TrialState.PRUNED)
+
+    def fail(self, reason: str) -> None:
+        """Ends the trial without a figure."""
+        self._trial.set_user_attr('reason', reason)
+        self._study.tell(self.number, TrialState.FAIL)
+
+
+class Study:
+    """A sweep's trials.
+
+    Args:
+      sweep: what is looked for.
+      folder: where the sweep lives.
+      trials: how many there are to be; a grid may have fewer.
+      sampler, pruner: names.
+      storage: of `storage_of`.
+      alone: this process has the sweep for itself (it holds the folder's lock).
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        folder: Path,
+        trials: int,
+        sampler: str,
+        pruner: str,
+        storage,
+        alone=True,
+    ):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.sweep, self.folder, self.trials = sweep, folder, trials
+        self._sampler, self._lock = sampler, threading.RLock()
+        self.optuna = optuna.create_study(
+            study_name=NAME,
+            storage=storage,
+            direction=sweep.objective.direction,
+            pruner=make_pruner(pruner, sweep),
+            load_if_exists=True,
+        )
+        self._owner = Owner(folder, alone)
+        if sampler == 'grid':
+            self._lay_grid()
+
+    def close(self) -> None:
+        """Gives up what this process runs; another may take it."""
+        self._owner.close()
+
+    def ask(self) -> OpenTrial | None:
+        """Returns the next trial: one whose process died, or a new one; None when all are there."""
+        with self._lock:
+            trial, known = self._orphan() or self._new() or (None, set())
+            if trial is None:
+                return None
+            self._owner.claim(trial)
+            parameters = {name: v.suggest(trial, name) for name, v in self.sweep.space.items()}
+            return OpenTrial(self, trial, parameters, known)
+
+    def _lay_grid(self) -> None:
+        """Lets the trials to come be the points of the grid, in an order drawn from the seed.
+
+        Optuna's own GridSampler is not made for being asked and told.
+        """
+        values = (v.grid() for v in self.sweep.space.values())
+        points = list(itertools.product(*values))
+        random.Random(self.sweep.seed).shuffle(points)
+        self.trials = min(self.trials, len(points))
+        for number in range(len(self.optuna.get_trials(deepcopy=False)), self.trials):
+            if self._owner.first(f'point.{number}'):
+                point = dict(zip(self.sweep.space, points[number], strict=True))
+                self.optuna.enqueue_trial(point)
+
+    def _new(self) -> tuple[optuna.Trial, set[int]] | None:
+        known = self.optuna.get_trials(deepcopy=False)
+        count = sum(trial.state != TrialState.WAITING for trial in known)
+        if count >= self.trials:
+            return None
+        seed = self.sweep.seed + count + self._owner.salt
+        self.optuna.sampler = make_sampler(self._sampler, self.sweep, seed)
+        return self.optuna.ask(), set()
+
+    def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
+        for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._owner.takes(frozen):
+                # Its values are in the storage: a trial of the same identity finds them there.
+                trial = optuna.Trial(self.optuna, frozen._trial_id)
+                return trial, set(frozen.intermediate_values)
+        return None
+
+    def note(self, trial: optuna.Trial, number: int, value: float, step: int, known: set) -> bool:
+        """Reports evaluation `number`, from 1; returns whether the trial should be stopped."""
+        with self._lock:
+            if number not in known:
+                trial.report(value, number)
+            trial.set_user_attr('steps', step)
+            return trial.should_prune()
+
+    def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        """Ends a trial."""
+        with self._lock:
+            self.optuna.tell(number, value, state)
+
+    def finished(self) -> list[optuna.trial.FrozenTrial]:
+        """Returns the trials that have ended, by number."""
+        return self.optuna.get_trials(deepcopy=False, states=FINISHED)
+
+    def best(self) -> optuna.trial.FrozenTrial | None:
+        """Returns the best trial that went to its end; the first of several; None without one."""
+        done = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        sign = -1 if self.sweep.objective.direction == 'maximize' else 1
+        return min(done, key=lambda trial: (sign * trial.value, trial.number), default=None)
+
+
+class Owner:
+    """Which process runs a trial, and whether that process lives.
+
+    A process that has the sweep for itself may take every trial that another left running. Where
+    several machines share it, each process has a file in the sweep's folder, which it touches as
+    long as it lives, and its trials bear the file's name.
+    """
+
+    def __init__(self, folder: Path, alone: bool):
+        self._folder, self._alone = folder / 'workers', alone
+        self.name = f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}'
+        # Two processes that ask at the same moment must not draw the same.
+        self.salt = 0 if alone else zlib.crc32(self.name.encode())
+        self._ended = threading.Event()
+        if not alone:
+            self._folder.mkdir(exist_ok=True)
+            (self._folder / self.name).touch()
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            (self._folder / self.name).touch()
+
+    def close(self) -> None:
+        """Says that this process runs nothing any more."""
+        self._ended.set()
+        if not self._alone:
+            (self._folder / self.name).unlink(missing_ok=True)
+
+    def claim(self, trial: optuna.Trial) -> None:
+        """Puts this process's name on a trial."""
+        trial.set_user_attr('owner', self.name)
+
+    def takes(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether a running trial's process is dead; one process alone gets that answer."""
+        owner = trial.user_attrs.get('owner', '')
+        if self._alone:
+            return owner != self.name
+        age = time.time() - trial.datetime_start.timestamp()
+        if self._lives(owner) or (not owner and age < SILENCE):
+            return False
+        mark = self._folder / f'taken.{trial.number}.{owner}'
+        try:
+            with mark.open('x') as file:
+                file.write(self.name)
+            return True
+        except FileExistsError:
+            if not self._lives(mark.read_text()):  # who took it died before saying so
+                mark.unlink(missing_ok=True)
+            return False
+
+    def first(self, name: str) -> bool:
+        """Whether this process is the first of all to ask so."""
+        if self._alone:
+            return True
+        try:
+            (self._folder / name).touch(exist_ok=False)
+            return True
+        except FileExistsError:
+            return False
+
+    def _lives(self, owner: str) -> bool:
+        try:
+            return bool(owner) and time.time() - (self._folder / owner).stat().st_mtime < SILENCE
+        except FileNotFoundError:
+            return False
+
+
+def check_settings(folder: Path, sweep: Sweep, config) -> None:
+    """Stores what the sweep is in its folder; refuses another sweep there.
+
+    Raises:
+      UserError: the folder holds a sweep of another space, objective or configuration.
+    """
+    own = describe(sweep, config)
+    file = folder / SETTINGS
+    if not file.exists():
+        from training import records
+
+        records.write_json_atomically(file, own)
+        return
+    stored = json.loads(file.read_text())
+    for part in ('space', 'objective', 'seed', 'config'):
+        if stored[part] != own[part]:
+            what = part
+            if part == 'config':
+                pairs = schema.differences(stored[part], own[part], base.FIELDS, base.EXPERIMENT)
+                if not pairs:
+                    continue
+                what = ', '.join(f'config.{k} ({a!r}, now {b!r})' for k, (a, b) in pairs.items())
+            raise UserError(
+                f'{folder} holds a sweep that differs in {what}. Choose another --workdir.'
+            )
+
+
+def describe(sweep: Sweep, config) -> dict[str, Any]:
+    """Returns a sweep and its configuration as JSON."""
+    values = {
+        name: {'kind': type(v).__name__.lower(), **{k: schema.plain(x) for k, x in vars(v).items()}}
+        for name, v in sweep.space.items()
+    }
+    return {
+        'space': values,
+        'objective': vars(sweep.objective).copy(),
+        'seed': sweep.seed,
+        'config': schema.plain(config),
+    }

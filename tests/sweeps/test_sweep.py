@@ -1,0 +1,259 @@
+"""sweep.py as its users call it: what it leaves behind, and that a kill loses nothing."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sweep
+import train
+from tests.conftest import ROOT
+from tests.support import LONG, write_config
+from training import command
+
+FIELDS = {
+    'model__name': 'lenet',
+    'batch_size': 64,
+    'steps': 12,
+    'eval_every': 0.2,
+    'optimizer__name': 'adam',
+}
+SPACE = """
+from sweeps.space import Categorical, Float, Int, Objective, Sweep
+
+def get_sweep():
+    return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},
+                 Objective(of='best'), trials=6)
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path: Path):
+    """Makes sweep.py's arguments; `more` are other dimensions of the space."""
+
+    def make(*options: str, more: str = '', workdir: str = 'sweep', **fields) -> list[str]:
+        file = tmp_path / 'space.py'
+        file.write_text(SPACE % more)
+        config = write_config(tmp_path, **{**FIELDS, **fields})
+        return [
+            f'--config={config}',
+            f'--sweep={file}',
+            f'--workdir={tmp_path / workdir}',
+            *options,
+        ]
+
+    return make
+
+
+def trials_of(workdir: Path) -> list[dict[str, str]]:
+    with (workdir / 'trials.csv').open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_path, capsys):
+    assert sweep.main(arguments('--pruner=none')) == 0
+    folder = tmp_path / 'sweep'
+    rows = trials_of(folder)
+    assert [row['trial'] for row in rows] == [str(n) for n in range(6)]
+    assert {row['state'] for row in rows} == {'complete'}
+    assert {row['steps'] for row in rows} == {'12'}
+    best = max(rows, key=lambda row: float(row['validation/accuracy']))
+    config = json.loads((folder / 'best_config.json').read_text())
+    assert config['optimizer']['learning_rate'] == float(best['optimizer.learning_rate'])
+    assert config['seed'] == int(best['seed'])
+    names = ('history', 'intermediate_values', 'parallel_coordinates', 'importances', 'slices')
+    for name in names:
+        assert (folder / 'pictures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+    assert list((folder / 'tensorboard').rglob('events.*'))
+    output = capsys.readouterr().out
+    assert 'best of 6 trials' in output
+    assert '6 trials: 6 complete' in output
+    assert '6 under way; trial' in output
+
+    # The best trial again, alone, by the command that the sweep names.
+    workdir = tmp_path / 'best'
+    again = [f'--config={folder / "best_config.json"}', f'--workdir={workdir}']
+    assert train.main(again) == 0
+    lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+    found = max(r['validation/accuracy'] for r in lines if 'validation/accuracy' in r)
+    assert found == pytest.approx(float(best['validation/accuracy']), abs=0.02)
+
+    # A finished sweep has nothing left to do, and may get more trials.
+    before = (folder / 'trials.csv').read_bytes()
+    assert sweep.main(arguments('--pruner=none')) == 0
+    assert (folder / 'trials.csv').read_bytes() == before
+    assert sweep.main(arguments('--pruner=none', '--trials=8')) == 0
+    assert trials_of(folder)[:6] == rows
+    assert len(trials_of(folder)) == 8
+
+
+def test_the_test_split_is_not_read(arguments, monkeypatch):
+    import input_pipeline
+
+    opened, open_split = [], input_pipeline.open_split
+    monkeypatch.setattr(
+        input_pipeline,
+        'open_split',
+        lambda config, split: opened.append(split) or open_split(config, split),
+    )
+    assert sweep.main(arguments('--trials=2')) == 0
+    assert set(opened) == {'train', 'validation'}
+
+
+def test_choices_that_compile_to_other_programs_make_several_populations(
+    arguments, tmp_path, capsys
+):
+    more = ", 'model.activation': Categorical(('relu', 'tanh'))"
+    assert sweep.main(arguments('--sampler=random', '--pruner=none', more=more)) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    assert len(rows) == 6
+    assert {row['model.activation'] for row in rows} == {'relu', 'tanh'}
+    assert {row['state'] for row in rows} == {'complete'}
+    assert capsys.readouterr().out.count('lanes of lenet') == 2
+
+
+def test_asha_stops_trials_and_their_lanes_take_others(arguments, tmp_path):
+    assert sweep.main(arguments('--trials=12', '--lanes=4', '--sampler=random')) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    assert len(rows) == 12
+    stopped = [row for row in rows if row['state'] == 'pruned']
+    assert stopped
+    assert all(int(row['steps']) < 12 for row in stopped)
+    assert any(row['state'] == 'complete' for row in rows)
+
+
+def test_a_trial_that_cannot_be_or_diverges_is_recorded_as_failed(arguments, tmp_path):
+    more = ", 'optimizer.beta1': Categorical((None, 0.5))"
+    more += ", 'optimizer.name': Categorical(('adam', 'sgd'))"
+    assert sweep.main(arguments('--sampler=random', '--trials=10', '--pruner=none', more=more)) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    failed = [row for row in rows if row['state'] == 'failed']
+    assert failed
+    for row in failed:
+        assert (row['optimizer.name'], row['optimizer.beta1']) == ('sgd', '0.5')
+        assert 'means nothing to sgd' in row['why']
+    assert sum(row['state'] == 'complete' for row in rows) == 10 - len(failed)
+
+
+def test_a_grid_has_all_its_points_once(arguments, tmp_path):
+    file = tmp_path / 'space.py'
+    options = arguments('--sampler=grid', '--pruner=none', '--trials=100')
+    file.write_text(
+        SPACE.replace('1e-1, log=True', '1e-1, log=True, points=3').replace(
+            'Int(0, 9)', 'Int(0, 1)'
+        )
+        % ''
+    )
+    assert sweep.main(options) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    points = {(row['optimizer.learning_rate'], row['seed']) for row in rows}
+    assert len(rows) == len(points) == 6
+
+
+def test_the_local_engine_runs_train_py(arguments, tmp_path):
+    options = arguments('--engine=local', '--jobs=2', '--trials=3', '--pruner=none')
+    assert sweep.main(options) == 0
+    folder = tmp_path / 'sweep'
+    rows = trials_of(folder)
+    assert {row['state'] for row in rows} == {'complete'}
+    for row in rows:
+        lines = (folder / 'trials' / f'{int(row["trial"]):04d}' / 'metrics.jsonl').read_text()
+        values = [r['validation/accuracy'] for r in map(json.loads, lines.splitlines())
+                  if 'validation/accuracy' in r]  # fmt: skip
+        assert float(row['validation/accuracy']) == max(values)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--config.data.placement=host'], 'cannot do config.data.placement=host'),
+        (['--storage=nosuch://x'], '--storage=nosuch://x cannot be opened'),
+        (['--config.model.name=lenett'], 'Did you mean "lenet"'),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, options, message, capsys):
+    assert command.call(sweep.main, arguments(*options)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert 'Traceback' not in error
+
+
+def test_another_sweep_in_the_same_folder_is_refused(arguments, capsys):
+    assert sweep.main(arguments('--trials=1')) == 0
+    assert command.call(sweep.main, arguments('--trials=1', batch_size=32)) == 2
+    assert 'differs in config.batch_size (64, now 32)' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_loses_and_doubles_nothing(arguments, tmp_path):
+    """By SIGKILL at ten random moments; what it had finished stays as it was."""
+    options = arguments('--pruner=none', '--lanes=2', '--trials=14', '--sampler=random')
+    draw, seen, kills = random.Random(0), {}, 0
+    while kills < 10:
+        process = start(options, tmp_path)
+        wait_for_first_word(process, tmp_path)
+        time.sleep(draw.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        kills += 1
+        seen = check_kept(tmp_path / 'sweep', seen)
+    process = start(options, tmp_path)
+    assert process.wait(LONG) == 0, (tmp_path / 'log').read_text()
+    rows = trials_of(tmp_path / 'sweep')
+    assert [int(row['trial']) for row in rows] == list(range(14))
+    assert {row['state'] for row in rows} == {'complete'}
+    check_kept(tmp_path / 'sweep', seen)
+    # Random draws are a function of the trial's number: as if nothing had happened.
+    assert sweep.main(arguments('--pruner=none', '--lanes=2', '--trials=14', '--sampler=random',
+                                workdir='undisturbed')) == 0  # fmt: skip
+    keys = ('trial', 'state', 'optimizer.learning_rate', 'seed', 'steps')
+    undisturbed = trials_of(tmp_path / 'undisturbed')
+    assert [[row[k] for k in keys] for row in rows] == [
+        [row[k] for k in keys] for row in undisturbed
+    ]
+
+
+@pytest.mark.slow
+def test_a_polite_stop_saves_and_the_same_command_goes_on(arguments, tmp_path):
+    options = arguments('--pruner=none', '--lanes=2', '--trials=6', steps=200)
+    process = start(options, tmp_path)
+    wait_for_first_word(process, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LONG) == 75, (tmp_path / 'log').read_text()
+    assert 'the same command goes on' in (tmp_path / 'log').read_text()
+
+
+def start(options: list[str], folder: Path) -> subprocess.Popen:
+    with (folder / 'log').open('wb') as log:
+        return subprocess.Popen(
+            [sys.executable, 'sweep.py', *options], cwd=ROOT, stdout=log, stderr=log
+        )
+
+
+def wait_for_first_word(process: subprocess.Popen, folder: Path) -> None:
+    """Until a population is under way, or all is over."""
+    end = time.monotonic() + LONG
+    while 'lanes of' not in (folder / 'log').read_text() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def check_kept(folder: Path, seen: dict) -> dict:
+    """Finished trials, which have to contain those seen before, unchanged."""
+    import optuna
+    from optuna.trial import TrialState
+
+    from sweeps import study
+
+    found = optuna.load_study(study_name=study.NAME, storage=study.storage_of(folder, None))
+    done = {t.number: (t.params, t.value) for t in found.trials if t.state == TrialState.COMPLETE}
+    assert all(done[number] == kept for number, kept in seen.items())
+    return done
