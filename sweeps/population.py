@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
@@ -41,6 +42,7 @@ LANES = 'lanes'
 # caches hold the activations of one, and XLA's CPU backend has no fast convolution for several.
 WIDTH = {'cpu': 1}
 WIDTH_ELSEWHERE = 64
+SHARE = 0.8  # of a device's memory that a step may take
 
 
 def alike(config) -> str:
@@ -113,8 +115,34 @@ class Population:
         self._create = jax.jit(lambda seed: self.experiment.create_state(self._spec, seed))
         self._insert = jax.jit(_inserted, donate_argnums=0)
         width = WIDTH.get(devices[0].platform, WIDTH_ELSEWHERE)
-        self._width = min(width, -(-size // len(devices))) * len(devices)
+        self._width = self._fitting(min(width, -(-size // len(devices))) * len(devices))
         self._make_lanes(-(-size // self._width))
+
+    def _fitting(self, width: int) -> int:
+        """The width, halved until a step fits, where the devices say what they have."""
+        limit, devices = memory_limit(self._mesh.devices[0]), len(self._mesh.devices)
+        while limit is not None and width > devices and self._step_bytes(width) > SHARE * limit:
+            width = max(width // 2 // devices, 1) * devices
+        return width
+
+    def _step_bytes(self, width: int) -> int:
+        """What a step of `width` lanes takes of each device; compiles it."""
+        config = self.experiment.config
+        split = NamedSharding(self._mesh, PartitionSpec(LANES))
+
+        def stacked(tree):
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((width, *np.shape(x)), x.dtype, sharding=split), tree
+            )
+
+        row = np.zeros(config.batch_size, np.int32)
+        batch = {'index': row, 'epoch': row, 'mask': row.astype(np.float32)}
+        state = self.experiment.abstract_state(self._spec)
+        arguments = (state, hyperparameters(config), batch, np.zeros((), bool))
+        state, hyper, batch, flag = map(stacked, arguments)
+        compiled = self._train.lower(state, hyper, batch, self._dataset, flag, flag).compile()
+        found = compiled.memory_analysis()
+        return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
     def _make_lanes(self, blocks: int) -> None:
         """Makes all lanes, idle: in blocks of `width`, each a stack of states."""
@@ -252,6 +280,23 @@ class Population:
 
     def _everywhere(self, tree):
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+
+def memory_limit(device) -> int | None:
+    """Returns the bytes that a device has, None where it does not say (a CPU)."""
+    return (device.memory_stats() or {}).get('bytes_limit')
+
+
+def most_lanes(config, train_split, device) -> int:
+    """Returns how many lanes' states half of the memory holds, of the device or else of the host.
+
+    Three times each: a new state is there before the old one goes, and one is on its way in.
+    """
+    experiment = from_split(config, train_split)
+    leaves = jax.tree.leaves(experiment.abstract_state(experiment.spec()))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    memory = memory_limit(device) or psutil.virtual_memory().available
+    return max(1, int(memory / 2 / (3 * each)))
 
 
 def _train(spec, state, hyper, batch, dataset, active, finite):

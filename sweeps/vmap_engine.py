@@ -77,8 +77,13 @@ class _Engine:
     def _populate(self, kind: str) -> None:
         """Runs one population until no trial of its kind is left."""
         trial, config = self._waiting[kind].popleft()
-        size = self._size()
-        lanes = Population(config, *self._open(config), size, self._devices)
+        splits = self._open(config)
+        try:
+            lanes = Population(config, *splits, self._size(config, splits[0]), self._devices)
+        except UserError as error:
+            trial.fail(str(error))
+            self._work.ended(trial, f'cannot be: {error}', 0)
+            return
         self._work.say(
             f'{len(lanes.lanes)} lanes of {config.model.name} on {config.data.name}: '
             f'{lanes.experiment.steps:,} steps, {lanes.evaluations} evaluations each'
@@ -95,13 +100,14 @@ class _Engine:
             for place, means in found.items():
                 self._judge(lanes, place, means)
 
-    def _size(self) -> int:
+    def _size(self, config, train_split) -> int:
         given = self._work.options.get('lanes')
         if given:
             return given
         left = self._study.trials - len(self._study.finished())
-        most = MOST.get(jax.default_backend(), MOST_ELSEWHERE) * len(self._devices)
-        return max(1, min(left, most))
+        most = MOST.get(jax.default_backend(), MOST_ELSEWHERE)
+        fit = population.most_lanes(config, train_split, self._devices[0])
+        return max(1, min(left, min(most, fit) * len(self._devices)))
 
     def _open(self, config) -> tuple:
         where = config.data.name, config.data.dir, config.data.train_per_class, config.seed

@@ -1,5 +1,6 @@
 """Lanes of a population are the runs that train.py makes, and do not disturb each other."""
 
+import functools
 import json
 
 import jax
@@ -53,17 +54,23 @@ def populated(config, splits, lanes, size=None, devices=None) -> Population:
     return made
 
 
-def steps_alone(config, splits, state, first: int, count: int):
-    """The updates `first` .. of train.py's own step."""
-    experiment = from_split(config, splits[0])
-    runner = Runner(experiment.spec(), 'pmap', jax.devices()[:1])
-    dataset = runner.replicate(splits[0].arrays)
+@functools.cache
+def runner_alone(values: str) -> Runner:
+    """train.py's own runner of a lane; to be compiled once."""
+    config = space.configuration(base.get_config(), FIELDS | json.loads(values))
+    experiment = from_split(config, input_pipeline.open_split(config, 'train'))
+    return Runner(experiment.spec(), 'pmap', jax.devices()[:1])
+
+
+def step_alone(values: dict, config, split, state):
+    """The state after train.py's next update."""
+    runner = runner_alone(json.dumps(values))
+    dataset = runner.replicate(split.arrays)
     hyper = runner.replicate(hyperparameters(config))
-    state = runner.replicate(state)
-    plan = input_pipeline.train_batches(config, splits[0].size, first)
-    for _ in range(count):
-        state, _ = runner.train(state, hyper, runner.split(next(plan)), dataset)
-    return runner.fetch(state)
+    batch = next(input_pipeline.train_batches(config, split.size, int(state.step)))
+    return runner.fetch(
+        runner.train(runner.replicate(state), hyper, runner.split(batch), dataset)[0]
+    )
 
 
 def assert_near(found, expected, relative):
@@ -90,7 +97,7 @@ def test_a_lane_takes_the_steps_of_the_run_alone(config, splits, monkeypatch, wi
             lane.target = at + 1
         lanes.advance()
         for place, lane in enumerate(lanes.lanes):
-            alone = steps_alone(lane.config, splits, before[place], at, 1)
+            alone = step_alone(LANES[place], lane.config, splits[0], before[place])
             assert alone.step == lanes.state(place).step == at + 1
             assert_near(lanes.state(place).params, alone.params, 1e-5)
             assert_near(lanes.state(place).ema, alone.ema, 1e-5)
@@ -141,6 +148,20 @@ def test_lanes_side_by_side_are_lanes_that_take_turns(config, splits, monkeypatc
     found, expected = beside.advance(), turns.advance()
     assert sorted(found) == [0, 1, 2]
     for place in found:
+        assert found[place]['loss'] == pytest.approx(expected[place]['loss'], rel=1e-3)
+
+
+def test_a_block_is_as_wide_as_the_memory_allows(config, splits, monkeypatch):
+    monkeypatch.setattr(population, 'WIDTH', {'cpu': 4})
+    whole = populated(config, splits, LANES)
+    need = whole._step_bytes(4)
+    assert whole._step_bytes(2) < need
+    monkeypatch.setattr(population, 'memory_limit', lambda device: int(0.9 * need))
+    assert population.most_lanes(config, splits[0], jax.devices()[0]) < 40
+    halved = populated(config, splits, LANES)
+    assert (whole._width, halved._width, len(halved.lanes)) == (4, 2, 4)
+    found, expected = halved.advance(), whole.advance()
+    for place in expected:
         assert found[place]['loss'] == pytest.approx(expected[place]['loss'], rel=1e-3)
 
 

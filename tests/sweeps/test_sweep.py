@@ -141,6 +141,16 @@ def test_a_trial_that_cannot_be_or_diverges_is_recorded_as_failed(arguments, tmp
     assert sum(row['state'] == 'complete' for row in rows) == 10 - len(failed)
 
 
+def test_a_length_that_cannot_be_fails_its_trial_alone(arguments, tmp_path):
+    more = ", 'schedule.warmup': Categorical((0.0, 100.0))"
+    assert sweep.main(arguments('--sampler=random', '--pruner=none', more=more)) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    assert {row['state'] for row in rows if row['schedule.warmup'] == '0.0'} == {'complete'}
+    failed = [row for row in rows if row['schedule.warmup'] == '100.0']
+    assert failed
+    assert all('lies beyond the end of the run' in row['why'] for row in failed)
+
+
 def test_a_grid_has_all_its_points_once(arguments, tmp_path):
     file = tmp_path / 'space.py'
     options = arguments('--sampler=grid', '--pruner=none', '--trials=100')
