@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """Returns the command line's parser."""
     parser = argparse.ArgumentParser(
         description='Trains a configuration many times, with other values each time, and says '
-        'which are best on the validation split. The test split is not read.',
+        'which are best on the validation split. The test split decides nothing.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -71,11 +71,12 @@ def run(config, sweep, arguments) -> int:
     from training import workdir
     from training.preemption import EXIT_CODE, Preemption
 
-    folder = Path(arguments.workdir)
+    folder = Path(arguments.workdir).resolve()
     workdir.check_writable(folder)
     with contextlib.ExitStack() as held:
         held.enter_context(workdir.lock(folder))
-        study.check_settings(folder, sweep, config)
+        about = study.describe(sweep, config, arguments.sampler, arguments.storage)
+        study.check_settings(folder, about)
         trials = study.Study(
             sweep,
             folder,
@@ -83,17 +84,25 @@ def run(config, sweep, arguments) -> int:
             arguments.sampler,
             arguments.pruner,
             study.storage_of(folder, arguments.storage),
+            about,
+            alone=arguments.storage is None,
         )
         held.callback(trials.close)
+        if arguments.engine == 'local':  # the devices are for the trials' processes
+            import jax
+
+            jax.config.update('jax_platforms', 'cpu')
         stop = held.enter_context(Preemption())
         work = engine.Work(config, sweep, trials, folder, stop, _say, vars(arguments))
         _engine(arguments.engine)(work)
         report.write(work)
-        if (reason := stop.reason()) is not None:
-            _say(f'{reason}: stopped; the same command goes on')
+        left = trials.trials - len(trials.finished())
+        if left > 0:
+            reason = stop.reason() or 'Other processes run them, or died a moment ago'
+            _say(f'{reason}: {left} trials have not ended; the same command goes on')
             return EXIT_CODE
-    if not any(trial.value is not None for trial in trials.finished()):
-        raise UserError(f'Not one trial went to its end; {folder / "trials.csv"} says why.')
+    if trials.best() is None:
+        raise UserError(f'Not one trial went to its end; {folder / report.TRIALS} says why.')
     return 0
 
 

@@ -65,6 +65,7 @@ SECTIONS = {
     'memory': Section('memory', 'peak memory of a run against what tools.preflight estimates'),
     'growth': Section('growth', 'cost per image and memory as data sets and runs grow'),
     'devices': Section('virtual_devices', 'eight virtual devices on one CPU against one'),
+    'sweep': Section('sweep_engines', 'trials in one program against a process for each'),
 }
 
 

@@ -16,7 +16,7 @@ from errors import UserError
 from sweeps import space
 from sweeps.engine import Work
 from sweeps.study import OpenTrial
-from training import records
+from training import records, workdir
 from training.preemption import EXIT_CODE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,10 +44,12 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix('.json')
     records.write_json_atomically(file, schema.plain(config))
-    command = [sys.executable, 'train.py', f'--config={file}', f'--workdir={folder}']
+    if not _wait_until_free(work, folder):
+        return None
+    command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
     with folder.with_suffix('.log').open('ab') as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
+            command, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, **environment},
         )  # fmt: skip
         with _ended(process):
@@ -66,25 +68,40 @@ def run(
     return how
 
 
+def _wait_until_free(work: Work, folder: Path) -> bool:
+    """Waits for a process that outlived an earlier sweep; whether the folder is free."""
+    told = False
+    while not work.stopping():
+        try:
+            workdir.lock(folder).close()
+            return True
+        except UserError:
+            if not told:
+                work.say(f'{folder}: waiting for the process that still trains there')
+            told = True
+            time.sleep(PAUSE)
+    return False
+
+
 def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
     """Reports evaluations as they come: 'done', 'pruned', None (told to stop), or what is wrong."""
     metric, seen, prune = work.sweep.objective.metric, 0, False
     while True:
         code = process.poll()
         for step, value in _evaluations(folder, metric)[seen:]:
-            prune = trial.report(value, step)
+            prune = trial.report(value, step) or prune
             seen += 1
         if code is not None:
             break
         if prune:
             return 'pruned'
-        if work.stop.reason() is not None:
+        if work.stopping():
             return None
         time.sleep(PAUSE)
     if code == 0 and seen:
         return 'done'
-    if code == EXIT_CODE:
-        return None
+    if code == EXIT_CODE or code < 0:
+        return None  # stopped from outside; it can go on
     text = folder.with_suffix('.log').read_text(errors='replace').strip()
     return f'exit code {code}: {text[-300:]}'
 

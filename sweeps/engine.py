@@ -1,6 +1,7 @@
 """What engines have in common: the sweep as they see it, and what a user is told meanwhile."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ class Work:
 
     def __post_init__(self):
         self._told = 0.0
+        self.broken = threading.Event()
+
+    def stopping(self) -> bool:
+        """Whether to end now: the user or the scheduler wants it, or an engine's part failed."""
+        return self.broken.is_set() or self.stop.reason() is not None
 
     def ended(self, trial: OpenTrial, how: str, running: int) -> None:
         """Says that a trial ended; not every one of many, but every one that is the best yet."""

@@ -1,10 +1,14 @@
 """Engine `local`: a process of train.py for each trial, some at a time on this machine."""
 
+import math
 import os
 import threading
 
 from sweeps import child
 from sweeps.engine import Work
+from sweeps.study import OpenTrial
+
+STARTS = 3  # of a trial whose process is ended from outside, in one sweep
 
 
 def run(work: Work) -> None:
@@ -13,17 +17,15 @@ def run(work: Work) -> None:
 
     def loop(place: int) -> None:
         try:
-            while work.stop.reason() is None and not errors:
-                trial = work.study.ask()
-                if trial is None:
-                    return
+            while not work.stopping() and (trial := work.study.ask()) is not None:
                 running.append(trial.number)
-                how = child.run(work, trial, *pinned(place, work.options['jobs']))
+                how = _run(work, trial, place)
                 running.remove(trial.number)
                 if how is not None:
                     work.ended(trial, how, len(running))
         except BaseException as error:
             errors.append(error)
+            work.broken.set()
 
     threads = [threading.Thread(target=loop, args=(i,)) for i in range(work.options['jobs'])]
     for thread in threads:
@@ -34,11 +36,24 @@ def run(work: Work) -> None:
         raise errors[0]
 
 
+def _run(work: Work, trial: OpenTrial, place: int) -> str | None:
+    """Runs a trial; returns how it ended, None if the sweep is to end."""
+    for _ in range(STARTS):
+        how = child.run(work, trial, *pinned(place, work.options['jobs']))
+        if how is not None or work.stopping():
+            return how
+    trial.fail(f'its process was ended from outside {STARTS} times')
+    return 'its process was ended from outside'
+
+
 def pinned(place: int, jobs: int) -> tuple[dict[str, str], set[int] | None]:
     """Returns (environment, cores) of the process in a place: a GPU, or a share of the cores."""
     gpus = _gpus()
     if gpus:
-        return {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}, None
+        own = {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}
+        if jobs > len(gpus):  # JAX takes most of a GPU's memory unless told otherwise
+            own['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / math.ceil(jobs / len(gpus)):.2f}'
+        return own, None
     if not hasattr(os, 'sched_getaffinity'):
         return {}, None
     cores = sorted(os.sched_getaffinity(0))

@@ -162,21 +162,6 @@ class Population:
         """How many evaluations a whole run has."""
         return sum(self._due.evaluates(n) for n in range(1, self.experiment.steps + 1))
 
-    def _resize(self, size: int) -> None:
-        """Makes all lanes anew, idle."""
-        size = -(-size // len(self._mesh.devices)) * len(self._mesh.devices)
-        first = jax.tree.map(np.asarray, self._create(np.uint32(0)))
-        stacked = jax.tree.map(lambda x: np.broadcast_to(x, (size, *x.shape)), first)
-        self._state = self._split(stacked)
-        self._hyper = {
-            name: np.full(size, value)
-            for name, value in hyperparameters(self.experiment.config).items()
-        }
-        self.lanes = [None] * size
-        self._orders = [
-            functools.lru_cache(2)(input_pipeline.permutation.__wrapped__) for _ in range(size)
-        ]
-
     def start(self, place: int, config, tag: Any) -> None:
         """Starts a run in an idle lane; the configuration has to be alike (see `alike`)."""
         state = jax.tree.map(np.asarray, self._create(np.uint32(config.seed)))

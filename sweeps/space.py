@@ -26,6 +26,11 @@ class Float:
         """Asks an Optuna trial for the value."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
+    @property
+    def size(self) -> int:
+        """How many points its grid has."""
+        return self.points
+
     def grid(self) -> list[float]:
         """Returns the values of a grid."""
         low, high = (math.log(v) if self.log else v for v in (self.low, self.high))
@@ -52,6 +57,11 @@ class Int:
         """Asks an Optuna trial for the value."""
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
+    @property
+    def size(self) -> int:
+        """How many points its grid has."""
+        return (self.high - self.low) // self.step + 1
+
     def grid(self) -> list[int]:
         """Returns the values of a grid: all of them."""
         return list(range(self.low, self.high + 1, self.step))
@@ -70,6 +80,11 @@ class Categorical:
     def suggest(self, trial, name: str) -> Any:
         """Asks an Optuna trial for the value."""
         return trial.suggest_categorical(name, list(self.choices))
+
+    @property
+    def size(self) -> int:
+        """How many points its grid has."""
+        return len(self.choices)
 
     def grid(self) -> list:
         """Returns the values of a grid: all of them."""
@@ -149,6 +164,8 @@ def check(sweep: Sweep) -> None:
     """
     if not isinstance(sweep, Sweep):
         raise UserError(f'get_sweep() must return a sweeps.space.Sweep, not {sweep!r}.')
+    if not isinstance(sweep.space, dict) or not isinstance(sweep.objective, Objective):
+        raise UserError('space must be a dict of fields, and objective an Objective.')
     if not sweep.space:
         raise UserError('the space is empty: name at least one field to vary.')
     for name, values in sweep.space.items():
@@ -183,16 +200,22 @@ def _check_values(name: str, values: Any) -> None:
         raise UserError(f'config.{name} has no choices.')
     for value in ends:
         FIELDS[name].check(value)
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise UserError(
+                f'config.{name}: a choice is a number, a text, a truth value or None, not '
+                f'{value!r}.'
+            )
     if isinstance(values, Categorical):
         return
+    whole = (values.low, values.high, values.step) if isinstance(values, Int) else (values.points,)
+    if not all(isinstance(number, int) for number in whole) or whole[-1] < 1:
+        raise UserError(f'config.{name}: {values} needs whole numbers, and a step of at least 1.')
     if not values.low < values.high:
         raise UserError(f'config.{name}: low={values.low} must be below high={values.high}.')
     if values.log and values.low <= 0:
         raise UserError(f'config.{name}: log needs a low above 0, not {values.low}.')
     if isinstance(values, Int) and values.log and values.step != 1:
         raise UserError(f'config.{name}: log and step cannot both be given.')
-    if isinstance(values, Float) and values.points < 1:
-        raise UserError(f'config.{name}: points must be at least 1, not {values.points}.')
 
 
 def configuration(config, parameters: dict[str, Any]):

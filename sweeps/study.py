@@ -7,6 +7,7 @@ starts again: it is neither lost nor counted twice.
 
 import itertools
 import json
+import math
 import os
 import random
 import socket
@@ -27,6 +28,7 @@ SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
 PRUNERS = ('asha', 'median', 'none')
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
+MOST_POINTS = 1_000_000  # of a grid
 # A process says every BEAT seconds that it is alive, and counts as dead after SILENCE.
 BEAT, SILENCE = 5.0, 60.0
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -39,6 +41,8 @@ def storage_of(folder: Path, url: str | None):
       UserError: the data base does not answer, or its driver is not installed.
     """
     if url is None:
+        # The folder is this process's alone, so that a lock in it is that of a dead one.
+        (folder / 'study.journal.lock').unlink(missing_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / 'study.journal'))
         return optuna.storages.JournalStorage(backend)
     try:
@@ -53,7 +57,7 @@ def make_sampler(name: str, sweep: Sweep, seed: int):
     if name in ('random', 'grid'):  # the points of a grid are there already
         return optuna.samplers.RandomSampler(seed)
     if name == 'cmaes':
-        return optuna.samplers.CmaEsSampler(seed=seed)
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     # Trials that still run count as bad ones, so that those beside them look elsewhere.
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
@@ -117,7 +121,11 @@ class Study:
       trials: how many there are to be; a grid may have fewer.
       sampler, pruner: names.
       storage: of `storage_of`.
-      alone: this process has the sweep for itself (it holds the folder's lock).
+      about: what the sweep is; see `describe`.
+      alone: this process has the trials for itself (it holds the lock of the folder they are in).
+
+    Raises:
+      UserError: the storage holds the trials of another sweep.
     """
 
     def __init__(
@@ -128,7 +136,8 @@ class Study:
         sampler: str,
         pruner: str,
         storage,
-        alone=True,
+        about: dict[str, Any],
+        alone: bool = True,
     ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self.folder, self.trials = sweep, folder, trials
@@ -140,6 +149,13 @@ class Study:
             pruner=make_pruner(pruner, sweep),
             load_if_exists=True,
         )
+        stored = self.optuna.user_attrs.get('sweep')
+        if stored not in (None, about):
+            raise UserError(
+                'The --storage holds the trials of another sweep: give this one another data base.'
+            )
+        if stored is None:
+            self.optuna.set_user_attr('sweep', about)
         self._owner = Owner(folder, alone)
         if sampler == 'grid':
             self._lay_grid()
@@ -155,16 +171,29 @@ class Study:
             if trial is None:
                 return None
             self._owner.claim(trial)
-            parameters = {name: v.suggest(trial, name) for name, v in self.sweep.space.items()}
+            parameters = {}
+            for name, values in self.sweep.space.items():
+                # One that died between two of these draws goes on with the same draws.
+                self._seed_sampler(trial.number, name)
+                parameters[name] = values.suggest(trial, name)
             return OpenTrial(self, trial, parameters, known)
+
+    def _seed_sampler(self, *draw: Any) -> None:
+        text = f'{self.sweep.seed} {draw}'
+        self.optuna.sampler = make_sampler(self._sampler, self.sweep, zlib.crc32(text.encode()))
 
     def _lay_grid(self) -> None:
         """Lets the trials to come be the points of the grid, in an order drawn from the seed.
 
         Optuna's own GridSampler is not made for being asked and told.
         """
-        values = (v.grid() for v in self.sweep.space.values())
-        points = list(itertools.product(*values))
+        values = [v.size for v in self.sweep.space.values()]
+        if math.prod(values) > MOST_POINTS:
+            raise UserError(
+                f'the grid has more than {MOST_POINTS:,} points: choose another --sampler, or '
+                'fewer points.'
+            )
+        points = list(itertools.product(*(v.grid() for v in self.sweep.space.values())))
         random.Random(self.sweep.seed).shuffle(points)
         self.trials = min(self.trials, len(points))
         for number in range(len(self.optuna.get_trials(deepcopy=False)), self.trials):
@@ -177,8 +206,7 @@ class Study:
         count = sum(trial.state != TrialState.WAITING for trial in known)
         if count >= self.trials:
             return None
-        seed = self.sweep.seed + count + self._owner.salt
-        self.optuna.sampler = make_sampler(self._sampler, self.sweep, seed)
+        self._seed_sampler(count, self._owner.salt)
         return self.optuna.ask(), set()
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
@@ -194,8 +222,14 @@ class Study:
         with self._lock:
             if number not in known:
                 trial.report(value, number)
+            if number < max(known, default=0):
+                return False  # a trial that starts again; what comes later is judged
             trial.set_user_attr('steps', step)
-            return trial.should_prune()
+            if 'hopeless' in trial.user_attrs or trial.should_prune():
+                # Optuna says so once, and this process may die before it has ended the trial.
+                trial.set_user_attr('hopeless', True)
+                return True
+            return False
 
     def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         """Ends a trial."""
@@ -281,21 +315,22 @@ class Owner:
             return False
 
 
-def check_settings(folder: Path, sweep: Sweep, config) -> None:
-    """Stores what the sweep is in its folder; refuses another sweep there.
+def check_settings(folder: Path, own: dict[str, Any]) -> None:
+    """Stores what the sweep is (see `describe`) in its folder; refuses another sweep there.
 
     Raises:
-      UserError: the folder holds a sweep of another space, objective or configuration.
+      UserError: the folder holds another sweep, or a run of train.py.
     """
-    own = describe(sweep, config)
     file = folder / SETTINGS
     if not file.exists():
+        if (folder / 'config.json').exists():
+            raise UserError(f'{folder} holds a run of train.py. Choose another --workdir.')
         from training import records
 
         records.write_json_atomically(file, own)
         return
     stored = json.loads(file.read_text())
-    for part in ('space', 'objective', 'seed', 'config'):
+    for part in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):
         if stored[part] != own[part]:
             what = part
             if part == 'config':
@@ -308,8 +343,8 @@ def check_settings(folder: Path, sweep: Sweep, config) -> None:
             )
 
 
-def describe(sweep: Sweep, config) -> dict[str, Any]:
-    """Returns a sweep and its configuration as JSON."""
+def describe(sweep: Sweep, config, sampler: str, url: str | None) -> dict[str, Any]:
+    """Returns what has to stay the same when a sweep goes on, as JSON."""
     values = {
         name: {'kind': type(v).__name__.lower(), **{k: schema.plain(x) for k, x in vars(v).items()}}
         for name, v in sweep.space.items()
@@ -318,5 +353,7 @@ def describe(sweep: Sweep, config) -> dict[str, Any]:
         'space': values,
         'objective': vars(sweep.objective).copy(),
         'seed': sweep.seed,
+        'grid': sampler == 'grid',  # its trials are laid out beforehand
+        'storage': url,
         'config': schema.plain(config),
     }

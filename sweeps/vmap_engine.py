@@ -15,7 +15,7 @@ from sweeps import population, space
 from sweeps.engine import Work
 from sweeps.population import Population
 from sweeps.study import OpenTrial
-from training import devices
+from training import devices, experiment
 
 MOST = {'cpu': 16}  # lanes, where the command line does not say
 MOST_ELSEWHERE = 256
@@ -27,7 +27,7 @@ def run(work: Work) -> None:
     """Runs trials until all have ended, or the sweep is told to stop.
 
     Raises:
-      UserError: the configuration needs another engine, or a lane's memory is not there.
+      UserError: the configuration needs another engine, or its data are not there.
     """
     population.check(work.config)
     _Engine(work).run()
@@ -41,6 +41,7 @@ class _Engine:
         self._splits = {}
 
     def run(self) -> None:
+        self._open(self._work.config)  # what is wrong with the data is wrong with all trials
         while self._work.stop.reason() is None:
             kind = max(self._waiting, key=lambda key: len(self._waiting[key]), default=None)
             if kind is None or not self._waiting[kind]:
@@ -57,6 +58,7 @@ class _Engine:
             try:
                 config = space.configuration(self._work.config, trial.parameters)
                 population.check(config)
+                experiment.check_devices(config, 1)
                 return trial, config
             except UserError as error:
                 trial.fail(str(error))
@@ -77,8 +79,8 @@ class _Engine:
     def _populate(self, kind: str) -> None:
         """Runs one population until no trial of its kind is left."""
         trial, config = self._waiting[kind].popleft()
-        splits = self._open(config)
         try:
+            splits = self._open(config)
             lanes = Population(config, *splits, self._size(config, splits[0]), self._devices)
         except UserError as error:
             trial.fail(str(error))

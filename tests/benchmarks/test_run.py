@@ -87,7 +87,7 @@ def test_the_step_beside_pytorch(torch_python, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_other_sections_run(torch_python, tmp_path, capsys):
     output = tmp_path / 'result.json'
-    names = ('evaluation', 'growth', 'devices')
+    names = ('evaluation', 'growth', 'devices', 'sweep')
     options = [f'--only={",".join(names)}', '--quick', '--markdown', f'--output={output}']
     assert call(*options, f'--torch_python={torch_python}') == 0
     printed = capsys.readouterr().out

@@ -118,17 +118,31 @@ def test_choices_that_compile_to_other_programs_make_several_populations(
     assert capsys.readouterr().out.count('lanes of lenet') == 2
 
 
-def test_asha_stops_trials_and_their_lanes_take_others(arguments, tmp_path):
+def test_asha_stops_trials_and_their_lanes_take_others(arguments, tmp_path, capsys):
     assert sweep.main(arguments('--trials=12', '--lanes=4', '--sampler=random')) == 0
     rows = trials_of(tmp_path / 'sweep')
     assert len(rows) == 12
     stopped = [row for row in rows if row['state'] == 'pruned']
     assert stopped
     assert all(int(row['steps']) < 12 for row in stopped)
+    assert capsys.readouterr().out.count('4 lanes of lenet') == 1
     assert any(row['state'] == 'complete' for row in rows)
 
 
-def test_a_trial_that_cannot_be_or_diverges_is_recorded_as_failed(arguments, tmp_path):
+def test_a_trial_that_diverges_is_recorded_as_failed(arguments, tmp_path):
+    options = arguments('--sampler=random', '--pruner=none')
+    rates = SPACE.replace('Float(1e-4, 1e-1, log=True)', 'Categorical((1e-3, 1e30))')
+    (tmp_path / 'space.py').write_text(rates % '')
+    assert sweep.main(options) == 0
+    rows = trials_of(tmp_path / 'sweep')
+    wild = [row for row in rows if row['optimizer.learning_rate'] == '1e+30']
+    assert wild
+    assert {row['state'] for row in wild} == {'failed'}
+    assert all('not finite by step' in row['why'] for row in wild)
+    assert {row['state'] for row in rows if row not in wild} == {'complete'}
+
+
+def test_a_trial_that_cannot_be_is_recorded_as_failed(arguments, tmp_path):
     more = ", 'optimizer.beta1': Categorical((None, 0.5))"
     more += ", 'optimizer.name': Categorical(('adam', 'sgd'))"
     assert sweep.main(arguments('--sampler=random', '--trials=10', '--pruner=none', more=more)) == 0
@@ -215,6 +229,7 @@ def test_a_sweep_that_is_killed_loses_and_doubles_nothing(arguments, tmp_path):
             break
         kills += 1
         seen = check_kept(tmp_path / 'sweep', seen)
+    assert kills > 3  # on a quick machine the trials end before the tenth
     process = start(options, tmp_path)
     assert process.wait(LONG) == 0, (tmp_path / 'log').read_text()
     rows = trials_of(tmp_path / 'sweep')
@@ -233,18 +248,61 @@ def test_a_sweep_that_is_killed_loses_and_doubles_nothing(arguments, tmp_path):
 
 @pytest.mark.slow
 def test_a_polite_stop_saves_and_the_same_command_goes_on(arguments, tmp_path):
-    options = arguments('--pruner=none', '--lanes=2', '--trials=6', steps=200)
+    options = arguments('--pruner=none', '--lanes=2', '--trials=6', steps=80)
     process = start(options, tmp_path)
     wait_for_first_word(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(LONG) == 75, (tmp_path / 'log').read_text()
     assert 'the same command goes on' in (tmp_path / 'log').read_text()
+    rows = trials_of(tmp_path / 'sweep')
+    assert any(row['state'] == 'running' for row in rows)
+    assert start(options, tmp_path).wait(LONG) == 0, (tmp_path / 'log').read_text()
+    again = trials_of(tmp_path / 'sweep')
+    assert len(again) == 6
+    assert {row['state'] for row in again} == {'complete'}
+    values = [row['optimizer.learning_rate'] for row in again]
+    assert values[: len(rows)] == [row['optimizer.learning_rate'] for row in rows]
 
 
-def start(options: list[str], folder: Path) -> subprocess.Popen:
+@pytest.mark.slow
+def test_a_local_sweep_that_is_killed_goes_on_with_its_trials(arguments, tmp_path):
+    """The trainings outlive it: the next sweep waits for them, and takes what they found."""
+    options = arguments('--engine=local', '--jobs=2', '--pruner=none', '--trials=3', steps=60)
+    options[2] = '--workdir=' + str((tmp_path / 'sweep').relative_to(tmp_path))
+    process = start(options, tmp_path, cwd=tmp_path)
+    end = time.monotonic() + LONG
+    while not list((tmp_path / 'sweep' / 'trials').glob('*/metrics.jsonl')):
+        assert time.monotonic() < end
+        assert process.poll() is None, (tmp_path / 'log').read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start(options, tmp_path, cwd=tmp_path).wait(LONG) == 0, (tmp_path / 'log').read_text()
+    rows = trials_of(tmp_path / 'sweep')
+    assert [row['state'] for row in rows] == ['complete'] * 3
+
+
+def test_two_sweeps_do_not_share_a_data_base(arguments, tmp_path, capsys):
+    url = f'--storage=sqlite:///{tmp_path / "trials.db"}'
+    assert sweep.main(arguments(url, '--trials=2', '--pruner=median')) == 0
+    assert len(trials_of(tmp_path / 'sweep')) == 2
+    other = arguments(url, '--trials=2', batch_size=32, workdir='other')
+    assert command.call(sweep.main, other) == 2
+    assert 'holds the trials of another sweep' in capsys.readouterr().err
+
+
+def test_a_training_run_is_not_taken_for_a_sweep(arguments, tmp_path, capsys):
+    (tmp_path / 'sweep').mkdir()
+    (tmp_path / 'sweep' / 'config.json').write_text('{}')
+    assert command.call(sweep.main, arguments()) == 2
+    assert 'holds a run of train.py' in capsys.readouterr().err
+    assert (tmp_path / 'sweep' / 'config.json').read_text() == '{}'
+
+
+def start(options: list[str], folder: Path, cwd: Path = ROOT) -> subprocess.Popen:
     with (folder / 'log').open('wb') as log:
         return subprocess.Popen(
-            [sys.executable, 'sweep.py', *options], cwd=ROOT, stdout=log, stderr=log
+            [sys.executable, ROOT / 'sweep.py', *options], cwd=cwd, stdout=log, stderr=log
         )
 
 
