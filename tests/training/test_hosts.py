@@ -31,6 +31,15 @@ from tests.support import (
 STEPS = 40
 
 
+@pytest.fixture(scope='module', autouse=True)
+def threads():
+    """As many for a process of one device as for one of two: XLA's matrix products split their sums
+    by the number of threads, and are rounded accordingly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PJRT_NPROC', '4')
+        yield
+
+
 @pytest.fixture(scope='module')
 def config(tmp_path_factory) -> Path:
     """Dropout draws by device, batch norm sums over them, so both notice how they are counted."""
