@@ -24,7 +24,7 @@ from configs import schema
 from errors import UserError
 from training import augment_config
 from training.experiment import Experiment, from_split, hyperparameters
-from training.loop import RUN_AHEAD, Schedule
+from training.loop import RUN_AHEAD, Schedule, add
 from training.step import eval_step, train_step
 
 # Fields that enter the step as numbers; all others are compiled in, or change data or lengths.
@@ -250,8 +250,7 @@ class Population:
         size = self.experiment.config.eval_batch_size
         for batch in input_pipeline.EvalPlan(self._validation_size, size, 1):
             sums = self._evaluate(variables, self._everywhere(batch), self._validation)
-            for name, value in sums.items():
-                total[name] = total.get(name, 0) + np.asarray(value, np.float64)
+            add(total, jax.tree.map(np.asarray, sums))
         found = {}
         for inside, lane in enumerate(self.lanes[own]):
             if lane:

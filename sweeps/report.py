@@ -43,7 +43,7 @@ def write(work: Work) -> None:
     records.write_json_atomically(work.folder / BEST, schema.plain(config))
     _draw(work)
     _write_tensorboard(work, trials)
-    _print_table(work, trials)
+    _print_table(work)
     counts = [sum(t.state == state for t in trials) for state in STATES]
     told = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
     work.say(f'{len(trials)} trials: {told}')
@@ -132,13 +132,10 @@ def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
             writer.add_hparams(values, {metric: trial.value}, name=name, global_step=step)
 
 
-def _print_table(work: Work, trials: list[FrozenTrial]) -> None:
-    objective = work.sweep.objective
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    sign = -1 if objective.direction == 'maximize' else 1
-    done.sort(key=lambda trial: (sign * trial.value, trial.number))
+def _print_table(work: Work) -> None:
+    done = work.study.ranked()
     table = rich_table.Table(title=f'best of {len(done)} trials that went to their end')
-    for name in ('trial', objective.metric, *work.sweep.space):
+    for name in ('trial', work.sweep.objective.metric, *work.sweep.space):
         table.add_column(name, justify='right', overflow='fold')
     for trial in done[:ROWS]:
         values = [trial.params.get(name, '') for name in work.sweep.space]

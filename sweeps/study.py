@@ -24,8 +24,6 @@ from configs import base, schema
 from errors import UserError
 from sweeps.space import Sweep
 
-SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
-PRUNERS = ('asha', 'median', 'none')
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
 MOST_POINTS = 1_000_000  # of a grid
@@ -240,11 +238,15 @@ class Study:
         """Returns the trials that have ended, by number."""
         return self.optuna.get_trials(deepcopy=False, states=FINISHED)
 
-    def best(self) -> optuna.trial.FrozenTrial | None:
-        """Returns the best trial that went to its end; the first of several; None without one."""
+    def ranked(self) -> list[optuna.trial.FrozenTrial]:
+        """Returns the trials that went to their end, the best first, equal ones by number."""
         done = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = -1 if self.sweep.objective.direction == 'maximize' else 1
-        return min(done, key=lambda trial: (sign * trial.value, trial.number), default=None)
+        return sorted(done, key=lambda trial: (sign * trial.value, trial.number))
+
+    def best(self) -> optuna.trial.FrozenTrial | None:
+        """Returns the best trial that went to its end; None without one."""
+        return next(iter(self.ranked()), None)
 
 
 class Owner:

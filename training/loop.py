@@ -101,9 +101,9 @@ class Evaluator:
         for batch in self._data.eval_batches():
             waiting.append(self._runner.evaluate(variables, batch, self._data.dataset))
             if len(waiting) > RUN_AHEAD:
-                _add(total, self._runner.fetch(waiting.popleft()))
+                add(total, self._runner.fetch(waiting.popleft()))
         for sums in waiting:
-            _add(total, self._runner.fetch(sums))
+            add(total, self._runner.fetch(sums))
         if not total['count']:
             raise UserError(
                 'Not one record that was to be evaluated decodes: prepare the set again.'
@@ -111,7 +111,7 @@ class Evaluator:
         return total
 
 
-def _add(total: dict, sums: dict) -> None:
+def add(total: dict, sums: dict) -> None:
     """Adds on the host, in float64 and int64: a million examples lose nothing."""
     for name, value in sums.items():
         wide = np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64
