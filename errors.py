@@ -1,4 +1,4 @@
-"""The one exception that the commands turn into a plain sentence and exit code 2."""
+"""The exceptions that the commands turn into a plain sentence and an exit code."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,14 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake of the user's: what is wrong, where, and what to do, in one or two sentences."""
+
+    exit_code = 2
+
+
+class PeerError(UserError):
+    """Another process of the run did not come, or is gone; a new start may do better."""
+
+    exit_code = 69  # sysexits.h: EX_UNAVAILABLE
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

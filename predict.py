@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
             print(json.dumps({'image': str(path), 'top': rows}))
         else:
             print(f'{path}: ' + '  '.join(f'{name} {p:.1%}' for name, p in top))
-    return command.USER_MISTAKE if unreadable else 0
+    return UserError.exit_code if unreadable else 0
 
 
 if __name__ == '__main__':

@@ -138,6 +138,8 @@ FIELDS = (
           'products.', choices=('auto', 'native', 'products'), scope=RUN),
     Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
           scope=RUN),
+    Field('distributed_timeout', 600.0, 'Seconds that a process waits for another before the run '
+          'ends and says which.', above=0, scope=RUN),
     Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',
           low=0, scope=RUN),
     Field('steps_per_call', None, 'Updates per compiled call, for a training set on the devices; 1 '

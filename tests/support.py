@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,45 @@ def run_child(argv: list[str], log: Path, script: str | None = None) -> Child:
     with Child(argv, log, script) as child:
         child.wait()
     return child
+
+
+class Several:
+    """The processes of one run, one device each; ended when the context is left.
+
+    Args:
+      config, workdir: of the run.
+      logs: their outputs are in files of this name and their numbers.
+      scripts: of each process; None runs train.py, and `ABSENT` nothing. Their number counts.
+      fields: of the configuration.
+    """
+
+    ABSENT = 'absent'
+
+    def __init__(self, config, workdir: Path, logs: Path, scripts=(None, None), **fields):
+        address = f'127.0.0.1:{free_port()},{len(scripts)}'
+        self.children = [
+            Child(
+                arguments(config, workdir, devices=1, distributed=f'{address},{i}', **fields),
+                logs.with_name(f'{logs.name}{i}'),
+                script,
+            )
+            for i, script in enumerate(scripts)
+            if script != self.ABSENT
+        ]
+
+    def __enter__(self) -> list[Child]:
+        with ExitStack() as stack:
+            for child in self.children:
+                stack.enter_context(child)
+            self._stack = stack.pop_all()
+        return self.children
+
+    def __exit__(self, *exc_info):
+        self._stack.close()
+
+
+def outputs(children: list[Child]) -> str:
+    return '\n'.join(child.output for child in children)
 
 
 def finished(config: Path, folder: Path, **fields) -> Path:

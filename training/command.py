@@ -1,4 +1,4 @@
-"""What the commands share: a user's mistake is one sentence on standard error and exit code 2."""
+"""What the commands share: a user's mistake is one sentence on standard error and an exit code."""
 
 import argparse
 import os
@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from errors import UserError, did_you_mean
-
-USER_MISTAKE = 2
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -76,12 +74,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 
 def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
-    """Returns what main(argv) does, 0 for nothing; 2 after a UserError, which it prints."""
+    """Returns what main(argv) does, 0 for nothing; after a UserError, which it prints, its code."""
     try:
         return main(argv) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
-        return USER_MISTAKE
+        return error.exit_code
     except BrokenPipeError:
         return 0  # the reader of our output (head, less) has gone
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Starts JAX: virtual CPU devices, several hosts, the compilation cache. Comes first."""
 
 import contextlib
+import math
 import os
 import re
 import resource
@@ -41,7 +42,7 @@ def start(config) -> list:
         # Only the CPU's client heeds this, and only before it has started.
         _try_update('jax_num_cpu_devices', config.devices)
     _enable_cache(config.compilation_cache)
-    _connect(config.distributed)
+    _connect(config.distributed, config.distributed_timeout)
     return choose(jax.devices(), config.devices)
 
 
@@ -88,26 +89,49 @@ def _enable_cache(setting: str) -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-def _connect(setting: str) -> None:
+def _connect(setting: str, timeout: float) -> None:
     """Joins the other processes, if there are any."""
     import jax
 
     if setting == 'off' or (setting == 'auto' and not several_processes(os.environ)):
         return
-    arguments = parse_address(setting) if setting != 'auto' else {}
+    place = parse_address(setting) if setting != 'auto' else {}
     if jax.distributed.is_initialized():
         return
+    from training import rollcall, watchdog
+
     try:
-        if setting == 'auto' and os.environ.get('JAX_NUM_PROCESSES'):
-            arguments = {
-                'num_processes': int(os.environ['JAX_NUM_PROCESSES']),
-                'process_id': int(os.environ.get('JAX_PROCESS_ID', '')),
-            }
-        jax.distributed.initialize(**arguments)
+        place = place or _detected(timeout)
+        rollcall.hold(*place.values(), timeout)
+        limit = math.ceil(timeout)
+        jax.distributed.initialize(**place, initialization_timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f'config.distributed={setting}: the processes could not be connected: {error}'
         ) from error
+    watchdog.start(timeout)
+
+
+def _detected(timeout: float) -> dict:
+    """Where this process stands, by the environment: JAX's own variables, or a launcher's."""
+    from jax._src import clusters  # what jax.distributed.initialize finds by itself
+
+    given = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
+    known = [int(text) if text else None for text in given]
+    address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+    if None in (address, *known):
+        address, *known, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            address, *known, None, None, math.ceil(timeout)
+        )
+    found = {
+        'coordinator_address': address,
+        'num_processes': known[0],
+        'process_id': known[1],
+    }
+    for name, value in found.items():
+        if value is None:
+            raise ValueError(f'set JAX_{name.upper()}, which no launcher says.')
+    return found
 
 
 def several_processes(environment) -> bool:

@@ -4,8 +4,6 @@ A process that stops alone leaves the others waiting in their next collective fo
 may fail on one of them is called through `on_each` or `on_first`: then all of them stop.
 """
 
-import os
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +12,7 @@ import jax
 import numpy as np
 
 from errors import UserError
+from training import watchdog
 
 
 def is_first() -> bool:
@@ -52,12 +51,10 @@ def on_first(function: Callable[[], Any]) -> Any:
 def leave_others(error: UserError) -> None:
     """Ends this process at once if it is one of several; its error is of it alone.
 
-    They wait for it in a collective, and JAX's own way out would wait for them for minutes; the
-    broken connection ends them.
+    The others wait for it in a collective; the watchdog tells them.
     """
     if jax.process_count() > 1:
-        print(f'error: {error}', file=sys.stderr, flush=True)
-        os._exit(2)
+        watchdog.leave(f'Process {jax.process_index()}: {error}', 2)
 
 
 def check_same(text: str, what: str) -> None:
@@ -84,7 +81,8 @@ def _broadcast(array: np.ndarray) -> np.ndarray:
     array = np.asarray(array)
     word = np.uint32 if array.dtype.itemsize == 4 else np.uint8
     words = np.ascontiguousarray(array).reshape(-1).view(word)
-    words = np.asarray(multihost_utils.broadcast_one_to_all(words)).astype(word)
+    with watchdog.waiting():
+        words = np.asarray(multihost_utils.broadcast_one_to_all(words)).astype(word)
     return words.view(array.dtype).reshape(array.shape)
 
 
@@ -94,4 +92,5 @@ def _gather(number: np.generic) -> np.ndarray:
         return np.array([number])
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(number)).reshape(-1)
+    with watchdog.waiting():
+        return np.asarray(multihost_utils.process_allgather(number)).reshape(-1)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from errors import UserError
-from training import flops, hosts
+from training import flops, hosts, watchdog
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment
 from training.meter import Meter, Window
@@ -101,14 +101,18 @@ class Evaluator:
         for batch in self._data.eval_batches():
             waiting.append(self._runner.evaluate(variables, batch, self._data.dataset))
             if len(waiting) > RUN_AHEAD:
-                add(total, self._runner.fetch(waiting.popleft()))
+                add(total, self._fetch(waiting.popleft()))
         for sums in waiting:
-            add(total, self._runner.fetch(sums))
+            add(total, self._fetch(sums))
         if not total['count']:
             raise UserError(
                 'Not one record that was to be evaluated decodes: prepare the set again.'
             )
         return total
+
+    def _fetch(self, sums) -> dict[str, Any]:
+        with watchdog.waiting('an evaluation'):
+            return self._runner.fetch(sums)
 
 
 def add(total: dict, sums: dict) -> None:
@@ -229,7 +233,9 @@ class Loop:
             self._compiled.add(count)
             self._drain()
             self._meter.stop()
-        with self._profile.step(step + count):
+        # Compiling is not waiting, however long it takes.
+        meeting = contextlib.nullcontext() if fresh else watchdog.waiting(f'step {step + count}')
+        with self._profile.step(step + count), meeting:
             state, metrics = program(state, hyper, batch, self._data.dataset)
         self._waiting.append(_Call(step, count, metrics, fresh))
         return state, step + count
@@ -257,7 +263,8 @@ class Loop:
     def _collect(self) -> None:
         """Waits for the oldest call under way, and checks that its losses are finite."""
         call = self._waiting.popleft()
-        metrics = self.runner.fetch(call.metrics)
+        with watchdog.waiting():
+            metrics = self.runner.fetch(call.metrics)
         self._meter.done(call.count * self.experiment.config.batch_size)
         if call.fresh:
             self._meter.start()

@@ -12,6 +12,8 @@ from types import FrameType
 
 import jax
 
+from training import watchdog
+
 EXIT_CODE = 75  # sysexits.h: EX_TEMPFAIL, try again
 
 
@@ -68,6 +70,7 @@ class Preemption:
             # JAX's service stops them at a number that it announces, which must not be skipped:
             # the step would not do, because a call may take several.
             self._asked_times += 1
-            stop = multihost_utils.reached_preemption_sync_point(self._asked_times)
+            with watchdog.waiting():
+                stop = multihost_utils.reached_preemption_sync_point(self._asked_times)
             return 'SIGTERM' if stop else None
         return self._asked

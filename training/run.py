@@ -14,7 +14,7 @@ import numpy as np
 import input_pipeline
 from configs import schema
 from errors import UserError
-from training import devices, experiment, hosts, linear_probe, records, transfer, workdir
+from training import devices, experiment, hosts, linear_probe, records, transfer, watchdog, workdir
 from training.checkpoints import Checkpoints
 from training.loop import Evaluator, Loop
 from training.meter import Window
@@ -48,14 +48,14 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
         say = _silent
     hosts.check_same(_shared_settings(config), 'configurations')
     experiment.check_devices(config, len(all_devices))
-    with Preemption() as preemption, contextlib.ExitStack() as held:
+    with Preemption() as preemption, contextlib.ExitStack() as held, watchdog.telling():
         run = _Run(config, Path(folder), all_devices, say, held)
         return run.go(resume, extend, preemption)
 
 
 def _shared_settings(config) -> str:
     """The part of the configuration that has to be the same on all processes, as text."""
-    own = ('distributed', 'compilation_cache')
+    own = ('distributed', 'distributed_timeout', 'compilation_cache')
     own += ('data.dir', 'data.threads', 'data.workers', 'data.prefetch')
     values = {k: v for k, v in schema.flatten(config).items() if k not in own}
     return json.dumps(values, sort_keys=True)

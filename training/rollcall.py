@@ -1,0 +1,150 @@
+"""The roll call before several processes connect: who is missing is said by number.
+
+JAX's own connection ends a process that waits in vain by an abort that names nobody. So process 0
+first listens on the coordinator's port itself, until all others have said that they are there; then
+it gives the port to JAX's service, on which nobody has to wait any more.
+"""
+
+import socket
+import time
+
+from errors import PeerError, UserError
+
+GREETING = 'functional-cnn'
+PAUSE = 0.2  # seconds between two attempts to reach process 0
+PATIENCE = 5.0  # seconds for a stranger's connection to say what it wants
+
+
+def hold(address: str, count: int, rank: int, timeout: float) -> None:
+    """Returns when all processes are there.
+
+    Args:
+      address: 'host:port' of process 0, as the others reach it.
+      count: of processes.
+      rank: this process's number.
+      timeout: seconds to wait.
+
+    Raises:
+      PeerError: some did not come in time, named by number; or process 0 cannot be reached.
+      UserError: the port is in use.
+    """
+    host, _, port = address.rpartition(':')
+    end = time.monotonic() + timeout
+    if rank == 0:
+        _call(int(port), count, timeout, end)
+    else:
+        _answer((host.strip('[]'), int(port)), count, rank, timeout, end)
+
+
+def _call(port: int, count: int, timeout: float, end: float) -> None:
+    """Process 0: waits for the others, and tells them the outcome."""
+    here: dict[int, socket.socket] = {}
+    twice = None
+    try:
+        with _server(port) as server:
+            while len(here) < count - 1 and twice is None and (left := end - time.monotonic()) > 0:
+                server.settimeout(left)
+                try:
+                    connection = server.accept()[0]
+                except TimeoutError:
+                    break
+                rank = _greeted(connection, count)
+                if rank is None:
+                    connection.close()
+                elif rank in here and _open(here[rank]):
+                    twice, here[count] = rank, connection  # it is told, too
+                else:  # new, or it was started again
+                    here[rank] = connection
+        missing = [rank for rank in range(1, count) if rank not in here]
+        problem = ''
+        if twice is not None:
+            problem = f'Two processes say that they are number {twice} of {count}.'
+        elif missing:
+            problem = absent(missing, count, timeout)
+        for connection in here.values():
+            _tell(connection, problem or 'go')
+        if problem:
+            raise PeerError(problem)
+    finally:
+        for connection in here.values():
+            connection.close()
+
+
+def absent(missing: list[int], count: int, timeout: float) -> str:
+    """Returns the sentence about processes that did not come."""
+    one = len(missing) == 1
+    return (
+        f'Process{"" if one else "es"} {", ".join(map(str, missing))} of {count} did not start '
+        f'within {timeout:g} s: look at {"its" if one else "their"} output, or raise '
+        'config.distributed_timeout.'
+    )
+
+
+def _server(port: int) -> socket.socket:
+    try:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        return socket.create_server(('', port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise UserError(
+            f'Process 0 cannot listen on port {port}, where the others look for it: '
+            f'{error.strerror}. Choose another port, or end what uses it.'
+        ) from error
+
+
+def _greeted(connection: socket.socket, count: int) -> int | None:
+    """The number that a connection gives as its own; None for a stranger."""
+    connection.settimeout(PATIENCE)
+    try:
+        words = connection.recv(64).decode('ascii', 'replace').split()
+    except OSError:
+        return None
+    if len(words) != 3 or words[0] != GREETING or not (words[1] + words[2]).isdigit():
+        return None
+    rank = int(words[1])
+    return rank if int(words[2]) == count and 0 < rank < count else None
+
+
+def _open(connection: socket.socket) -> bool:
+    """Whether the other end is still there; it says nothing after its greeting."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b''
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _tell(connection: socket.socket, text: str) -> None:
+    """Sends the outcome, and lets the other end close first: that leaves the port free here."""
+    connection.settimeout(PATIENCE)
+    try:
+        connection.sendall(f'{text}\n'.encode())
+        connection.recv(1)
+    except OSError:
+        pass  # it has gone; JAX's connection will notice
+
+
+def _answer(place: tuple[str, int], count: int, rank: int, timeout: float, end: float) -> None:
+    """Another process: says that it is there, until process 0 has said the outcome."""
+    problem = 'nothing listens there'
+    while (left := end - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(place, timeout=min(left, PATIENCE)) as connection:
+                connection.sendall(f'{GREETING} {rank} {count}\n'.encode())
+                # Process 0 may have begun to wait later than this one, so it ends later, too.
+                connection.settimeout(timeout + PATIENCE)
+                answer = connection.makefile().readline().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problem = getattr(error, 'strerror', None) or str(error)
+            answer = ''
+        if answer == 'go':
+            return
+        if answer.startswith(('Process', 'Two')):
+            raise PeerError(answer)
+        time.sleep(PAUSE)  # nobody yet, or the remains of an earlier job on that port
+    raise PeerError(
+        f'Process {rank} of {count} could not reach process 0 at {place[0]}:{place[1]} within '
+        f'{timeout:g} s: {problem}. Has it started, and is the name known on this machine?'
+    )
