@@ -2,17 +2,20 @@
 
 import argparse
 import contextlib
+import importlib
 from pathlib import Path
 
 from errors import UserError
 from training import command
 
-ENGINES = ('vmap', 'local')
+ENGINES = ('vmap', 'local', 'slurm', 'ray')
 EPILOG = """\
 examples:
   python sweep.py --config=configs/digits_lenet.py --sweep=configs/sweeps/lenet.py --workdir=runs/sweep
   ... --sampler=random --pruner=none --trials=200
   ... --engine=local --jobs=2                            one process for each trial
+  ... --engine=slurm --jobs=16 --gpus=1 --slurm=partition=gpu       16 tasks, which share the trials
+  ... --engine=ray --jobs=16 --gpus=1 --ray_address=auto
   python train.py --config=runs/sweep/best_config.json --workdir=runs/best
 
 The same command goes on with a sweep that was stopped. Fields of the configuration can be set by
@@ -40,14 +43,29 @@ def parser() -> argparse.ArgumentParser:
         '--engine',
         choices=ENGINES,
         default='vmap',
-        help='vmap: trials side by side in one program; local: a process for each [vmap]',
+        help='vmap: trials side by side in one program; local: a process for each; slurm, ray: '
+        'the same on a cluster [vmap]',
     )
     add('--trials', type=command.positive, help="how many [the sweep file's]")
     add('--sampler', choices=('tpe', 'random', 'grid', 'cmaes'), default='tpe', help='[tpe]')
     add('--pruner', choices=('asha', 'median', 'none'), default='asha', help='[asha]')
     add('--storage', metavar='URL', help='a data base for the trials [a journal in the workdir]')
     add('--lanes', type=command.positive, help='vmap: trials at once [by memory and device]')
-    add('--jobs', type=command.positive, default=1, help='local: processes at once [1]')
+    add('--jobs', type=command.positive, default=1, help='but vmap: trials at once [1]')
+    add('--cpus', type=command.positive, help='slurm, ray: cores of a trial')
+    add('--gpus', type=command.positive, help='slurm, ray: GPUs of a trial')
+    add(
+        '--slurm',
+        metavar='NAME=VALUE',
+        action='append',
+        help="slurm: submitit's or sbatch's options: partition, timeout_min, mem_gb, account, ...",
+    )
+    add(
+        '--ray_address',
+        metavar='ADDRESS',
+        default='auto',
+        help='ray: of the cluster; local starts one here [auto]',
+    )
     return parser
 
 
@@ -77,18 +95,19 @@ def run(config, sweep, arguments) -> int:
         held.enter_context(workdir.lock(folder))
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)
+        alone = arguments.storage is None and arguments.engine in ('vmap', 'local')
         trials = study.Study(
             sweep,
             folder,
             arguments.trials or sweep.trials,
             arguments.sampler,
             arguments.pruner,
-            study.storage_of(folder, arguments.storage),
+            study.storage_of(folder, arguments.storage, alone),
             about,
-            alone=arguments.storage is None,
+            alone,
         )
         held.callback(trials.close)
-        if arguments.engine == 'local':  # the devices are for the trials' processes
+        if arguments.engine != 'vmap':  # the devices are for the trials' processes
             import jax
 
             jax.config.update('jax_platforms', 'cpu')
@@ -111,13 +130,7 @@ def _say(text: str) -> None:
 
 
 def _engine(name: str):
-    if name == 'vmap':
-        from sweeps import vmap_engine
-
-        return vmap_engine.run
-    from sweeps import local_engine
-
-    return local_engine.run
+    return importlib.import_module(f'sweeps.{name}_engine').run
 
 
 if __name__ == '__main__':

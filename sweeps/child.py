@@ -47,6 +47,7 @@ def run(
     if not _wait_until_free(work, folder):
         return None
     command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
+    command.append('--config.distributed=off')  # whatever a launcher says of the sweep's process
     with folder.with_suffix('.log').open('ab') as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True,

@@ -49,7 +49,7 @@ def _run(work: Work, trial: OpenTrial, place: int) -> str | None:
 def pinned(place: int, jobs: int) -> tuple[dict[str, str], set[int] | None]:
     """Returns (environment, cores) of the process in a place: a GPU, or a share of the cores."""
     gpus = _gpus()
-    if gpus:
+    if gpus and jobs > 1:
         own = {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}
         if jobs > len(gpus):  # JAX takes most of a GPU's memory unless told otherwise
             own['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / math.ceil(jobs / len(gpus)):.2f}'

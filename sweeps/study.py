@@ -5,6 +5,8 @@ A trial is drawn from the sweep's seed and its number alone where the sampler lo
 starts again: it is neither lost nor counted twice.
 """
 
+import contextlib
+import fcntl
 import itertools
 import json
 import math
@@ -32,15 +34,20 @@ BEAT, SILENCE = 5.0, 60.0
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def storage_of(folder: Path, url: str | None):
+def storage_of(folder: Path, url: str | None, alone: bool = True):
     """Returns Optuna's storage: a journal file in the folder, or the data base of a URL.
+
+    Args:
+      folder: the sweep's.
+      url: of a data base, or None.
+      alone: no other process uses the journal.
 
     Raises:
       UserError: the data base does not answer, or its driver is not installed.
     """
     if url is None:
-        # The folder is this process's alone, so that a lock in it is that of a dead one.
-        (folder / 'study.journal.lock').unlink(missing_ok=True)
+        if alone:  # a lock that is there is that of a dead process; Optuna waits 30 s for it
+            (folder / 'study.journal.lock').unlink(missing_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / 'study.journal'))
         return optuna.storages.JournalStorage(backend)
     try:
@@ -164,7 +171,7 @@ class Study:
 
     def ask(self) -> OpenTrial | None:
         """Returns the next trial: one whose process died, or a new one; None when all are there."""
-        with self._lock:
+        with self._lock, self._owner.drawing():
             trial, known = self._orphan() or self._new() or (None, set())
             if trial is None:
                 return None
@@ -175,6 +182,14 @@ class Study:
                 self._seed_sampler(trial.number, name)
                 parameters[name] = values.suggest(trial, name)
             return OpenTrial(self, trial, parameters, known)
+
+    def load(self) -> tuple[int, int]:
+        """Returns how many trials are under way, and how many could be drawn or taken over."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        drawn = sum(trial.state != TrialState.WAITING for trial in trials)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        orphans = sum(map(self._owner.takes, running))
+        return len(running) - orphans, max(self.trials - drawn, 0) + orphans
 
     def _seed_sampler(self, *draw: Any) -> None:
         text = f'{self.sweep.seed} {draw}'
@@ -194,17 +209,16 @@ class Study:
         points = list(itertools.product(*(v.grid() for v in self.sweep.space.values())))
         random.Random(self.sweep.seed).shuffle(points)
         self.trials = min(self.trials, len(points))
-        for number in range(len(self.optuna.get_trials(deepcopy=False)), self.trials):
-            if self._owner.first(f'point.{number}'):
-                point = dict(zip(self.sweep.space, points[number], strict=True))
-                self.optuna.enqueue_trial(point)
+        with self._owner.drawing():
+            for number in range(len(self.optuna.get_trials(deepcopy=False)), self.trials):
+                self.optuna.enqueue_trial(dict(zip(self.sweep.space, points[number], strict=True)))
 
     def _new(self) -> tuple[optuna.Trial, set[int]] | None:
         known = self.optuna.get_trials(deepcopy=False)
         count = sum(trial.state != TrialState.WAITING for trial in known)
         if count >= self.trials:
             return None
-        self._seed_sampler(count, self._owner.salt)
+        self._seed_sampler(count)
         return self.optuna.ask(), set()
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
@@ -255,18 +269,25 @@ class Owner:
     A process that has the sweep for itself may take every trial that another left running. Where
     several machines share it, each process has a file in the sweep's folder, which it touches as
     long as it lives, and its trials bear the file's name.
+
+    Raises:
+      UserError: this process is to have the sweep for itself, and others are at work on it.
     """
 
     def __init__(self, folder: Path, alone: bool):
         self._folder, self._alone = folder / 'workers', alone
         self.name = f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}'
-        # Two processes that ask at the same moment must not draw the same.
-        self.salt = 0 if alone else zlib.crc32(self.name.encode())
         self._ended = threading.Event()
-        if not alone:
-            self._folder.mkdir(exist_ok=True)
-            (self._folder / self.name).touch()
-            threading.Thread(target=self._beat, daemon=True).start()
+        if alone:
+            if others := [path.name for path in self._folder.glob('*') if self._lives(path.name)]:
+                raise UserError(
+                    f'Workers are still at trials of {folder} ({", ".join(sorted(others))}): go on '
+                    'with the same --engine, or end them first.'
+                )
+            return
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / self.name).touch()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
@@ -278,37 +299,29 @@ class Owner:
         if not self._alone:
             (self._folder / self.name).unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def drawing(self):
+        """Around drawing a trial: one process at a time, wherever it runs."""
+        if self._alone:
+            yield
+            return
+        with (self._folder.parent / 'draw.lock').open('a') as file:
+            # Without locks on that file system two processes may draw one trial too many.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def claim(self, trial: optuna.Trial) -> None:
         """Puts this process's name on a trial."""
         trial.set_user_attr('owner', self.name)
 
     def takes(self, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether a running trial's process is dead; one process alone gets that answer."""
+        """Whether this process may take over a running trial: the one that ran it is dead."""
         owner = trial.user_attrs.get('owner', '')
         if self._alone:
             return owner != self.name
         age = time.time() - trial.datetime_start.timestamp()
-        if self._lives(owner) or (not owner and age < SILENCE):
-            return False
-        mark = self._folder / f'taken.{trial.number}.{owner}'
-        try:
-            with mark.open('x') as file:
-                file.write(self.name)
-            return True
-        except FileExistsError:
-            if not self._lives(mark.read_text()):  # who took it died before saying so
-                mark.unlink(missing_ok=True)
-            return False
-
-    def first(self, name: str) -> bool:
-        """Whether this process is the first of all to ask so."""
-        if self._alone:
-            return True
-        try:
-            (self._folder / name).touch(exist_ok=False)
-            return True
-        except FileExistsError:
-            return False
+        return not self._lives(owner) and (bool(owner) or age >= SILENCE)
 
     def _lives(self, owner: str) -> bool:
         try:

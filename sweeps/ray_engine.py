@@ -1,0 +1,77 @@
+"""Engine `ray`: workers as tasks of a Ray cluster, with the resources of a trial each.
+
+Ray starts a task again elsewhere when its node is lost.
+"""
+
+import os
+
+from errors import UserError
+from sweeps import fleet
+from sweeps.engine import Work
+
+
+def run(work: Work) -> None:
+    """Runs trials on a Ray cluster until all have ended, or the sweep is told to stop."""
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError('--engine=ray needs Ray: pip install -r requirements-ray.txt') from error
+    address = work.options['ray_address']
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level='warning',
+            runtime_env={'env_vars': {'PYTHONPATH': str(fleet.ROOT)}},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f'--ray_address={address}: no such Ray cluster answers ({error}); start one by '
+            '`ray start --head`, or use --ray_address=local.'
+        ) from error
+    try:
+        fleet.run(work, Ray(ray, work))
+    finally:
+        ray.shutdown()
+
+
+class Ray:
+    """A fleet.Scheduler. Its workers are tasks of this process, and end with it."""
+
+    def __init__(self, ray, work: Work):
+        self._ray, self._say = ray, work.say
+        self._tasks = []
+        options = work.options
+        self._task = ray.remote(
+            num_cpus=1 if options['cpus'] is None else options['cpus'],
+            num_gpus=options['gpus'] or 0,
+            max_retries=-1,  # after the loss of a node; what the worker raises is not tried again
+        )(_work)
+
+    def start(self, worker: fleet.Worker, count: int) -> None:
+        """Hands so many tasks to Ray, which waits until their resources are free."""
+        self._tasks += [self._task.remote(worker) for _ in range(count)]
+
+    def under_way(self) -> int:
+        """Counts the tasks that run or wait; says why others failed."""
+        if not self._tasks:
+            return 0
+        ended, self._tasks = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
+        for task in ended:
+            try:
+                self._ray.get(task)
+            except Exception as error:  # whatever the worker or Ray ran into
+                self._say(f'a worker failed: {error}')
+        return len(self._tasks)
+
+    def leave(self) -> str:
+        """Interrupts the workers, whose trials save."""
+        for task in self._tasks:
+            self._ray.cancel(task)
+        self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=60)
+        return 'The workers have stopped'
+
+
+def _work(worker: fleet.Worker) -> None:
+    worker()
