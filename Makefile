@@ -1,6 +1,9 @@
 # make train   install into .venv, then train LeNet on the embedded digits
 # make test        install what the tests need, check the style, run the tests
 # make test-full   the same, and every model compiled and against PyTorch's: an hour or so
+# make test-cluster   jobs and sweeps in a SLURM of two nodes, which it starts: as root, on Debian, after
+#                     apt-get install slurmctld slurmd slurm-client munge
+# make test-ray       a sweep on a Ray cluster of two nodes, which it starts
 # make bench       measure speed beside PyTorch's, which goes into .venv-torch; BENCH="--only=step"
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +14,7 @@ BENCH ?=
 # names its index: make bench TORCH_PIP="--index-url=..."
 TORCH_PIP ?=
 
-.PHONY: train test test-full bench lint clean
+.PHONY: train test test-full test-cluster test-ray bench lint clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
@@ -20,7 +23,13 @@ test: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal
 
 test-full: .venv/installed-test lint
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m ""
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m "not slurm and not ray"
+
+test-cluster: .venv/installed-test .venv/installed-slurm
+	tests/cluster/run_slurm.sh $(BIN)/python
+
+test-ray: .venv/installed-test .venv/installed-ray
+	$(BIN)/python -m pytest -m ray tests/cluster
 
 bench: .venv/installed .venv-torch/installed
 	$(BIN)/python -m benchmarks.run $(BENCH)
@@ -40,6 +49,10 @@ lint: .venv/installed-test
 
 .venv/installed-test: .venv/installed requirements-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+.venv/installed-slurm .venv/installed-ray: .venv/installed-%: .venv/installed requirements-%.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.txt
 	@touch $@
 
 .venv-torch/installed: .venv/bin/python requirements-bench.txt

@@ -1,17 +1,33 @@
 """What engines have in common: the sweep as they see it, and what a user is told meanwhile."""
 
 import dataclasses
+import importlib
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from errors import UserError
 from sweeps.space import Sweep
 from sweeps.study import OpenTrial, Study
 from training.preemption import Preemption
 
 INTERVAL = 5.0  # seconds between two lines of progress
+
+
+def extra(package: str, engine: str):
+    """Imports a package that only one engine needs.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f'--engine={engine} needs {package}: pip install -r requirements-{engine}.txt'
+        ) from error
 
 
 @dataclasses.dataclass

@@ -132,7 +132,8 @@ def run(work: Work, scheduler: Scheduler) -> None:
             return
         running, free = work.study.load()
         at_work = scheduler.under_way()
-        missing = min(options['jobs'], running + free) - at_work
+        coming = max(at_work - running, 0)  # workers that have no trial yet
+        missing = min(options['jobs'] - at_work, free - coming)
         if missing > 0:
             started += missing
             if started > (FRUITLESS + 1) * options['jobs']:

@@ -6,17 +6,14 @@ Ray starts a task again elsewhere when its node is lost.
 import os
 
 from errors import UserError
-from sweeps import fleet
+from sweeps import engine, fleet
 from sweeps.engine import Work
 
 
 def run(work: Work) -> None:
     """Runs trials on a Ray cluster until all have ended, or the sweep is told to stop."""
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError('--engine=ray needs Ray: pip install -r requirements-ray.txt') from error
+    ray = engine.extra('ray', 'ray')
     address = work.options['ray_address']
     try:
         ray.init(

@@ -9,14 +9,12 @@ import signal
 import subprocess
 
 from errors import UserError
-from sweeps import fleet
+from sweeps import engine, fleet
 from sweeps.engine import Work
 from training import records
 
-FILE = 'slurm.json'
-LOGS = 'slurm'
-# Minutes of a task, unless --slurm=timeout_min=... says otherwise; then it is queued again.
-MINUTES = 240
+FILE, LOGS = 'slurm.json', 'slurm'
+MINUTES = 240  # of a task, unless --slurm=timeout_min=... says otherwise; then it is queued again
 REQUEUES = 10_000
 # What submitit calls by the same name on every kind of cluster; the rest is sbatch's own.
 SHARED = ('timeout_min', 'mem_gb', 'cpus_per_task', 'gpus_per_node', 'stderr_to_stdout')
@@ -50,12 +48,7 @@ class Slurm:
     """A fleet.Scheduler. The numbers of its jobs are in the sweep's folder."""
 
     def __init__(self, work: Work):
-        try:
-            import submitit
-        except ImportError as error:
-            raise UserError(
-                '--engine=slurm needs submitit: pip install -r requirements-slurm.txt'
-            ) from error
+        submitit = engine.extra('submitit', 'slurm')
         self._file, self._options = work.folder / FILE, work.options
         self._jobs = json.loads(self._file.read_text()) if self._file.exists() else []
         self._count = 0
@@ -69,14 +62,10 @@ class Slurm:
 
     def _parameters(self) -> dict:
         options = self._options
-        found = {
-            'name': 'sweep',
-            'timeout_min': MINUTES,
-            'slurm_setup': [f'export PYTHONPATH={shlex.quote(str(fleet.ROOT))}:$PYTHONPATH'],
-        }
-        for option, name in (('cpus', 'cpus_per_task'), ('gpus', 'gpus_per_node')):
-            if options[option] is not None:
-                found[name] = options[option]
+        path = f'export PYTHONPATH={shlex.quote(str(fleet.ROOT))}:$PYTHONPATH'
+        found = {'name': 'sweep', 'timeout_min': MINUTES, 'slurm_setup': [path]}
+        own = {'cpus_per_task': options['cpus'], 'gpus_per_node': options['gpus']}
+        found |= {name: value for name, value in own.items() if value is not None}
         for text in options['slurm'] or ():
             name, equals, value = text.partition('=')
             if not equals:
@@ -108,4 +97,4 @@ class Slurm:
     def leave(self) -> str:
         """Says how to end the jobs; they go on."""
         jobs = ' '.join(self._jobs)
-        return f'The workers go on; the same command watches them. To end them: scancel {jobs}'
+        return f'The workers go on; the same command watches them. Ending them: scancel {jobs}'

@@ -193,6 +193,15 @@ def test_the_local_engine_runs_train_py(arguments, tmp_path):
         assert float(row['validation/accuracy']) == max(values)
 
 
+@pytest.mark.parametrize(('name', 'package'), [('slurm', 'submitit'), ('ray', 'ray')])
+def test_an_engine_says_what_has_to_be_installed(name, package, arguments, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert command.call(sweep.main, arguments(f'--engine={name}')) == 2
+    sentence = f'--engine={name} needs {package}: pip install -r requirements-{name}.txt'
+    assert sentence in capsys.readouterr().err
+    assert (ROOT / f'requirements-{name}.txt').exists()
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -1,0 +1,93 @@
+"""The files of cluster/ say what train.py and sweep.py understand."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+
+import sweep
+import train
+from configs import schema
+from tests.conftest import ROOT
+from training import command
+
+FOLDER = ROOT / 'cluster'
+
+
+@pytest.mark.parametrize('name', ['jobset_gpu.yaml', 'jobset_tpu.yaml'])
+def test_a_job_set_starts_a_valid_run_and_knows_the_exit_codes(name):
+    job_set = yaml.safe_load((FOLDER / name).read_text())
+    assert (job_set['apiVersion'], job_set['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
+    workers = job_set['spec']['replicatedJobs'][0]
+    job = workers['template']['spec']
+    pod = job['template']['spec']
+    container = pod['containers'][0]
+    assert container['command'] == ['python', 'train.py']
+    arguments, overrides = command.parse(train.parser(), container['args'])
+    schema.from_arguments(str(ROOT / arguments.config), overrides)
+    assert job['parallelism'] == job['completions']
+    env = {entry['name']: entry.get('value') for entry in container['env']}
+    if 'JAX_NUM_PROCESSES' in env:
+        assert int(env['JAX_NUM_PROCESSES']) == job['completions']
+        name = f'{job_set["metadata"]["name"]}-{workers["name"]}-0-0.{job_set["metadata"]["name"]}'
+        assert env['JAX_COORDINATOR_ADDRESS'].startswith(f'{name}:')
+    # A lost process (69), one that has saved (75) and one killed by a signal begin again.
+    rule = job['podFailurePolicy']['rules'][0]
+    assert rule['onExitCodes']['values'] == [1, 2]
+    assert rule['onExitCodes']['containerName'] == container['name']
+    mounted = {mount['name'] for mount in container['volumeMounts']}
+    assert mounted == {volume['name'] for volume in pod['volumes']}
+
+
+@pytest.mark.parametrize('name', ['one_node.sbatch', 'many_nodes.sbatch', 'step.sh'])
+def test_a_script_is_sound_and_names_files_that_exist(name):
+    path = FOLDER / name
+    subprocess.run(['bash', '-n', path], check=True)
+    text = path.read_text()
+    for name in re.findall(r'\b(?:cluster|tests|configs)/[\w./]+\w', text):
+        assert (ROOT / name).exists(), name
+    if path.suffix == '.sbatch':
+        assert '#SBATCH --requeue' in text
+        assert '#SBATCH --signal=USR2@' in text
+
+
+STUB = """#!/bin/sh
+echo "$(basename $0) $*" >> {log}
+exit {code}
+"""
+
+
+@pytest.mark.parametrize(
+    ('code', 'restarts', 'again'),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (75, 99, True), (69, 0, True), (69, 5, False),
+     (137, 4, True), (134, 5, False)],
+)  # fmt: skip
+def test_what_is_queued_again(code, restarts, again, tmp_path, monkeypatch):
+    for name, its in (('srun', code), ('scontrol', 0)):
+        stub = tmp_path / name
+        stub.write_text(STUB.format(log=tmp_path / 'log', code=its))
+        stub.chmod(0o755)
+    env = {
+        'PATH': f'{tmp_path}:/usr/bin:/bin',
+        'SLURM_JOB_ID': '7',
+        'SLURM_RESTART_COUNT': str(restarts),
+    }
+    script = [FOLDER / 'step.sh', '--workdir=a folder']
+    done = subprocess.run(script, env=env, check=False, capture_output=True, cwd=ROOT)
+    assert done.returncode == code
+    lines = (tmp_path / 'log').read_text().splitlines()
+    assert lines[0].endswith('train.py --workdir=a folder')
+    assert lines[1:] == ['scontrol requeue 7'] * again
+
+
+def test_the_guide_shows_commands_that_parse():
+    text = (FOLDER / 'README.md').read_text().replace('\\\n', ' ')
+    commands = re.findall(r'^ {4}python sweep\.py (.+)$', text, re.MULTILINE)
+    assert len(commands) == 2
+    for line in commands:
+        words = shlex.split(line.replace(' ... ', ' '))
+        given = {word.partition('=')[0] for word in words}
+        known = {option for action in sweep.parser()._actions for option in action.option_strings}
+        assert given <= {*known, '...'}
