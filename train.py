@@ -17,7 +17,8 @@ examples:
   python train.py --config=runs/digits/config.json --workdir=runs/again     repeat a run
 
 exit codes: 0 done, 2 a mistake in the command or its input, 75 stopped by SIGTERM, SIGUSR2 or
-Ctrl-C after saving (start again to go on), 69 another process of the run hangs or is gone (as well).
+Ctrl-C after saving (start again to go on), 69 another process of the run hangs or is gone (the
+same).
 
 fields of the configuration, each settable by --config.NAME=VALUE [default]:
 """

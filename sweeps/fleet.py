@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from optuna.trial import TrialState
+
 from errors import UserError
 from sweeps import local_engine, study
 from sweeps.engine import Work
@@ -71,7 +73,8 @@ class Worker:
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         try:
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(PAUSE)  # Ray's interrupt does not end a wait without end
         finally:  # Ctrl-C, or a scheduler's own way of cancelling
             self.stop()
         if self._failed:
@@ -152,6 +155,6 @@ def run(work: Work, scheduler: Scheduler) -> None:
 
 
 def _how(trial) -> str:
-    if trial.value is not None:
+    if trial.state == TrialState.COMPLETE:
         return f'{trial.value:.4f}'
     return trial.user_attrs.get('reason') or 'stopped early'

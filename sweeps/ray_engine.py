@@ -4,10 +4,14 @@ Ray starts a task again elsewhere when its node is lost.
 """
 
 import os
+import time
+import warnings
 
 from errors import UserError
 from sweeps import engine, fleet
 from sweeps.engine import Work
+
+SAVING = 60.0  # seconds that workers have when the sweep is told to stop
 
 
 def run(work: Work) -> None:
@@ -16,19 +20,22 @@ def run(work: Work) -> None:
     ray = engine.extra('ray', 'ray')
     address = work.options['ray_address']
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level='warning',
-            runtime_env={'env_vars': {'PYTHONPATH': str(fleet.ROOT)}},
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='os.fork')  # JAX's; it has done nothing yet
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level='error',
+                runtime_env={'env_vars': {'PYTHONPATH': str(fleet.ROOT)}},
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f'--ray_address={address}: no such Ray cluster answers ({error}); start one by '
             '`ray start --head`, or use --ray_address=local.'
         ) from error
     try:
-        fleet.run(work, Ray(ray, work))
+        with work.stop:  # Ray has put its own handlers in place of ours
+            fleet.run(work, Ray(ray, work))
     finally:
         ray.shutdown()
 
@@ -37,7 +44,7 @@ class Ray:
     """A fleet.Scheduler. Its workers are tasks of this process, and end with it."""
 
     def __init__(self, ray, work: Work):
-        self._ray, self._say = ray, work.say
+        self._ray, self._work = ray, work
         self._tasks = []
         options = work.options
         self._task = ray.remote(
@@ -59,14 +66,17 @@ class Ray:
             try:
                 self._ray.get(task)
             except Exception as error:  # whatever the worker or Ray ran into
-                self._say(f'a worker failed: {error}')
+                self._work.say(f'a worker failed: {error}')
         return len(self._tasks)
 
     def leave(self) -> str:
         """Interrupts the workers, whose trials save."""
         for task in self._tasks:
             self._ray.cancel(task)
-        self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=60)
+        # To Ray a task has ended when it was cancelled; its trial has when its worker says so.
+        end = time.monotonic() + SAVING
+        while self._work.study.load()[0] and time.monotonic() < end:
+            time.sleep(fleet.PAUSE)
         return 'The workers have stopped'
 
 

@@ -91,6 +91,38 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     assert len(went_on) == 1
 
 
+def test_told_to_stop_its_workers_save_and_the_same_command_goes_on(tmp_path):
+    pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
+    file = tmp_path / 'space.py'
+    file.write_text(SPACE)
+    config = write_config(tmp_path, model__name='lenet', batch_size=64, steps=600, log_every=10)
+    folder, log = tmp_path / 'sweep', tmp_path / 'log'
+    command = [sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}', '--trials=2',
+               f'--workdir={folder}', '--engine=ray', '--ray_address=local', '--jobs=2']  # fmt: skip
+
+    def start() -> subprocess.Popen:
+        with log.open('ab') as out:
+            return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+
+    sweep = start()
+    try:
+        end = time.monotonic() + LONG
+        while not list(folder.glob('trials/*/metrics.jsonl')):
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        sweep.send_signal(signal.SIGTERM)
+        assert sweep.wait(LONG) == 75, log.read_text()
+    finally:
+        sweep.kill()
+    assert list((folder / 'workers').iterdir()) == []
+    assert any('and saved' in path.read_text() for path in folder.glob('trials/*.log'))
+    assert start().wait(LONG) == 0, log.read_text()
+    with (folder / 'trials.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['trial'] for row in rows] == ['0', '1']
+    assert 'running' not in {row['state'] for row in rows}
+
+
 def test_no_such_cluster_is_one_sentence(tmp_path):
     pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
     file = tmp_path / 'space.py'
