@@ -98,7 +98,8 @@ def test_told_to_stop_its_workers_save_and_the_same_command_goes_on(tmp_path):
     config = write_config(tmp_path, model__name='lenet', batch_size=64, steps=600, log_every=10)
     folder, log = tmp_path / 'sweep', tmp_path / 'log'
     command = [sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}', '--trials=2',
-               f'--workdir={folder}', '--engine=ray', '--ray_address=local', '--jobs=2']  # fmt: skip
+               f'--workdir={folder}', '--engine=ray', '--ray_address=local',
+               '--jobs=2']  # fmt: skip
 
     def start() -> subprocess.Popen:
         with log.open('ab') as out:
