@@ -4,6 +4,7 @@ A process that stops alone leaves the others waiting in their next collective fo
 may fail on one of them is called through `on_each` or `on_first`: then all of them stop.
 """
 
+import json
 import os
 import sys
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError
 
@@ -47,6 +49,66 @@ def on_first(function: Callable[[], Any]) -> Any:
       UserError: on every process if the function failed on the first; there, what it raised.
     """
     return on_each(lambda: function() if is_first() else None)
+
+
+def attempt(function: Callable[[], Any]) -> tuple[Any, dict[int, str]]:
+    """Calls `function` on every process; nobody stops for a user's mistake on one of them.
+
+    Returns:
+      (what it returned here, or None; {process: what its UserError said}, the same everywhere).
+
+    Raises:
+      Exception: what else the function raised here; elsewhere a UserError.
+    """
+
+    def call():
+        try:
+            return function(), None
+        except UserError as error:
+            return None, str(error)
+
+    result, problem = on_each(call)
+    return result, {n: text for n, text in enumerate(everyone(problem)) if text is not None}
+
+
+def everyone(value: Any) -> list:
+    """Returns every process's value, in their order; a value is what JSON can say."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(value).encode()
+    room = np.full(_gather(np.int32(len(text))).max(), ord(' '), np.uint8)
+    room[: len(text)] = np.frombuffer(text, np.uint8)
+    return [json.loads(bytes(row)) for row in np.asarray(multihost_utils.process_allgather(room))]
+
+
+def check_sum(devices: list) -> None:
+    """Checks that a sum over all devices of all processes comes out right on every one of them.
+
+    Args:
+      devices: of all processes, equally many of each.
+
+    Raises:
+      UserError: it does not; names the device.
+    """
+    mesh = Mesh(np.array(devices), ('device',))
+    split, whole = PartitionSpec('device'), PartitionSpec()
+    here = jax.process_index()
+    ranks = [rank for rank, device in enumerate(devices) if device.process_index == here]
+    numbers = jax.make_array_from_process_local_data(
+        NamedSharding(mesh, split), np.array(ranks, np.int32)
+    )
+    add = jax.shard_map(
+        lambda x: jax.lax.psum(x, 'device'), mesh=mesh, in_specs=split, out_specs=whole
+    )
+    expected = len(devices) * (len(devices) - 1) // 2
+    for shard in jax.jit(add)(numbers).addressable_shards:
+        if (found := int(shard.data[0])) != expected:
+            raise UserError(
+                f'The sum of the numbers of {len(devices)} devices is {found} on {shard.device} '
+                f'and not {expected}: their connection does not work as it should.'
+            )
 
 
 def leave_others(error: UserError) -> None:
