@@ -158,29 +158,27 @@ class _Preflight:
         return Finding(text, {'devices': here, 'processes': processes})
 
     def _check_collective(self) -> Finding:
-        from training import hosts, run
+        from training import hosts
 
         hosts.check_sum(self._devices)
-        hosts.check_same(run.shared_settings(self._config), 'configurations')
         return Finding(f'the sum over {_count(len(self._devices), "device")} is right')
 
     def _check_batch(self) -> Finding:
-        from training import experiment, prepared
+        from training import experiment, hosts, prepared, run
 
+        hosts.check_same(run.shared_settings(self._config), 'configurations')
         whole, here = self._config, len(self._devices)
         self._config = prepared.part_of(whole, here, self._planned)
         part = self._config.batch_size
-        follows = f'what follows is measured with {part} images on {_count(here, "device")}'
-        try:
-            experiment.check_devices(whole, self._planned)
-        except UserError as error:
-            raise UserError(f'{error} W{follows[1:]}.') from error
+        experiment.check_devices(whole, self._planned)
         hosts = f'{self._hosts} hosts x ' if self._hosts > 1 else ''
         each = _count(self._planned // self._hosts, 'device')
         text = f'{whole.batch_size} = {hosts}{each} x {whole.batch_size // self._planned}'
         figures = {'batch_size': whole.batch_size, 'devices': self._planned, 'hosts': self._hosts}
-        short = part != whole.batch_size
-        return Finding(f'{text}; {follows}' if short else text, figures, note=short)
+        if part == whole.batch_size:
+            return Finding(text, figures)
+        text += f'; what follows is a part of it, {part} images on {_count(here, "device")}'
+        return Finding(text, figures, note=True)
 
     def _check_data(self) -> Finding:
         from training import footprint, prepared
@@ -242,6 +240,9 @@ class _Preflight:
     def _check_speed(self) -> Finding:
         from training import prepared, speed
 
+        if self._config.linear_probe:
+            text = 'not measured: a linear probe trains on features, which it computes once'
+            return Finding(text, note=True)
         with prepared.memory_named('to train'):
             self._speed = speed.measure(self._run, self._more_devices, self._more_hosts)
         return self._speed.finding()
@@ -249,6 +250,8 @@ class _Preflight:
     def _check_time(self) -> Finding:
         from training import speed
 
+        if self._config.linear_probe:
+            return Finding('not estimated, for the same reason', note=True)
         return speed.wall_time(self._run, self._speed, self._start_seconds)
 
     def ending(self) -> str:

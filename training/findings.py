@@ -90,7 +90,7 @@ class Findings:
         good = {check.name for check in self.checks if check.verdict in (OK, NOTE)}
         missing = [need for need in needs if need not in good]
         if missing:
-            self._add(Check(name, SKIPPED, f'it needs what is wrong above: {", ".join(missing)}'))
+            self._add(Check(name, SKIPPED, f'it needs {missing[0]}, see above'))
             return
         found, problems = hosts.attempt(check)
         if problems:

@@ -92,22 +92,22 @@ def check_sum(devices: list) -> None:
     Raises:
       UserError: it does not; names the device.
     """
-    mesh = Mesh(np.array(devices), ('device',))
-    split, whole = PartitionSpec('device'), PartitionSpec()
+    mesh, parted = Mesh(np.array(devices), ('device',)), PartitionSpec('device')
     here = jax.process_index()
-    ranks = [rank for rank, device in enumerate(devices) if device.process_index == here]
+    own = [n for n, device in enumerate(devices, 1) if device.process_index == here]
     numbers = jax.make_array_from_process_local_data(
-        NamedSharding(mesh, split), np.array(ranks, np.int32)
+        NamedSharding(mesh, parted), np.array(own, np.int32)
     )
+    # Each device keeps a result of its own, to be looked at.
     add = jax.shard_map(
-        lambda x: jax.lax.psum(x, 'device'), mesh=mesh, in_specs=split, out_specs=whole
+        lambda number: jax.lax.psum(number, 'device'), mesh=mesh, in_specs=parted, out_specs=parted
     )
-    expected = len(devices) * (len(devices) - 1) // 2
+    expected = len(devices) * (len(devices) + 1) // 2
     for shard in jax.jit(add)(numbers).addressable_shards:
         if (found := int(shard.data[0])) != expected:
             raise UserError(
                 f'The sum of the numbers of {len(devices)} devices is {found} on {shard.device} '
-                f'and not {expected}: their connection does not work as it should.'
+                f'and not {expected}: the connection between them does not work as it should.'
             )
 
 

@@ -17,9 +17,10 @@ from training.prepared import Prepared
 
 STEPS = 30
 SECONDS = 20.0  # for them, if they are slow
-FEW = 10  # steps after which a loss need not have fallen yet
-FALLEN = 0.9  # of the first loss: no loss that falls at all is still there after some tens of steps
-FACTORS = (1.0, 0.1, 0.01, 10.0)  # on the learning rate, one after the other until the loss falls
+FEW = 10  # steps, with fewer of which nothing is wrong if the loss has not fallen yet
+LEARNED = 0.9  # of the first loss: lower than that after some tens of steps
+STUCK = 0.99  # of it: a fixed batch has no noise, so that a small enough step has to go down
+FACTORS = (1.0, 0.1, 0.01, 10.0)  # on the learning rate, one after the other until it learns
 # What keeps the loss of a batch up, however well it is learned.
 _OFF = ('weight_decay', 'label_smoothing', 'dropout_rate', 'mix_probability')
 
@@ -40,9 +41,18 @@ class _Fit:
         """The loss at the end; momentum makes it swing, so the lowest of three."""
         return float(self.losses[-3:].min())
 
-    @property
-    def fell(self) -> bool:
-        return self.finite and self.last < FALLEN * self.losses[0]
+    def below(self, share: float) -> bool:
+        """Whether the loss ends below that share of the first."""
+        return self.finite and self.last < share * self.losses[0]
+
+    def learned(self, guess: float) -> bool:
+        """Whether the images were learned, and not only how frequent the classes are.
+
+        Args:
+          guess: the share of right answers if all are the most frequent class. Half as many again
+            have to be right, or half of the others where that is less.
+        """
+        return self.below(LEARNED) and self.right[-3:].max() > min(1.5 * guess, (1 + guess) / 2)
 
 
 def check(run: Prepared) -> Finding:
@@ -52,45 +62,58 @@ def check(run: Prepared) -> Finding:
     image is augmented, and each unit dropped, always alike. Weight decay, smoothing, mixing and the
     run's dropout are off; they are arguments of the compiled step.
 
+    A rate at which nothing is learned is a note if another does: only a whole run shows whether
+    its schedule copes. It stops the run if the loss goes down at no rate.
+
     Raises:
-      UserError: the loss is not finite or does not fall, at this learning rate and at others.
+      UserError: the loss is not finite, or stays where it is, at every learning rate tried.
     """
-    rate, tried = run.config.optimizer.learning_rate, {}
+    rate, fits, count = run.config.optimizer.learning_rate, {}, None
     with contextlib.closing(run.used[0].place.train_batches(0)) as batches:
         batch = next(batches)
-    count = None
+    guess = _guess(run, batch)
     for factor in FACTORS:
-        tried[factor] = fit = _fit(run, batch, factor, count)
+        fits[factor * rate] = fit = _fit(run, batch, factor, count)
         count = len(fit.losses)
-        if fit.fell or count < FEW:
+        if fit.learned(guess) or count < FEW:
             break
-    first = tried[FACTORS[0]]
+    first, learned = fits[rate], fit.learned(guess)
+    text = _course(first, run.config.batch_size)
     figures = {
         'steps': count,
         'first_loss': float(first.losses[0]),
         'last_loss': first.last if first.finite else None,
         'first_accuracy': float(first.right[0]),
         'last_accuracy': float(first.right[-1]),
-        'learning_rate': rate * factor,
+        'learns_at': factor * rate if learned else None,
     }
-    text = _course(first, run.config.batch_size)
-    if first.fell:
+    if first.learned(guess):
         return Finding(text, figures)
+    if learned:
+        hint = f'; it is learned at {factor * rate:g} and not at {rate:g}, the learning rate'
+        return Finding(text + hint, figures, note=True)
     if count < FEW and first.finite:
-        return Finding(f'{text}: too few for a verdict, a step takes long', figures, note=True)
-    if fit.fell:
-        hint = 'lower config.optimizer.learning_rate, or' if factor < 1 else 'raise it, or'
-        return Finding(
-            f'{text} at a learning rate of {rate:g}, but falls at {rate * factor:g}: {hint} see '
-            'whether the warm-up of config.schedule is meant to cope with it',
-            figures,
-            note=True,
-        )
-    rates = ', '.join(f'{rate * factor:g}' for factor in tried)
+        return Finding(f'{text}: steps take too long for a verdict', figures, note=True)
+    rates = ', '.join(f'{rate:g}' for rate in fits)
+    if any(fit.below(STUCK) for fit in fits.values()):
+        return Finding(f'{text}: slow, and so it is at {rates}', figures, note=True)
     raise UserError(
         f'The network does not learn one batch: {text}; tried were learning rates of {rates}. '
-        'Look at the labels (tools.show_batch), config.optimizer and config.freeze.'
+        'Look at the images and labels (tools.show_batch), config.optimizer and config.freeze.'
     )
+
+
+def _guess(run: Prepared, batch: dict) -> float:
+    """The share of its most frequent class in the batch, as the first process sees it."""
+    labels = _own(batch['label' if 'label' in batch else 'index'])
+    if 'label' not in batch:
+        labels = run.used[0].split.labels[labels]
+    return float(hosts.broadcast(np.float32(np.bincount(labels).max() / len(labels))))
+
+
+def _own(array: jax.Array) -> np.ndarray:
+    """This process's part of an array, flat."""
+    return np.concatenate([np.ravel(shard.data) for shard in array.addressable_shards])
 
 
 def _course(fit: _Fit, batch_size: int) -> str:
@@ -108,7 +131,7 @@ def _fit(run: Prepared, batch: dict, factor: float, count: int | None) -> _Fit:
     """Some steps from the run's first state; without `count`, as many as the time allows."""
     runner, schedule = run.runner, run.config.schedule
     hyper = {name: np.float32(0) if name in _OFF else value for name, value in run.hyper.items()}
-    hyper['learning_rate'] = np.float32(factor * hyper['learning_rate'])
+    hyper['learning_rate'] = np.float32(factor * float(hyper['learning_rate']))
     hyper = runner.replicate(hyper)
     unit = run.experiment.steps_per_epoch if schedule.unit == 'epochs' else 1.0
     peak = np.int32(round(schedule.warmup * unit))

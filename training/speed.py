@@ -37,6 +37,7 @@ class Speed:
       together: of training: both at once.
       update: seconds of one update, at that rate.
       evaluation: {split: seconds of one evaluation}.
+      scaled: whether it was measured on a part of the devices, and multiplied.
       save: seconds that a checkpoint takes of training: the state's way to the host.
     """
 
@@ -46,6 +47,7 @@ class Speed:
     update: float
     evaluation: dict[str, float]
     save: float
+    scaled: bool
 
     @property
     def bound(self) -> str:
@@ -62,6 +64,8 @@ class Speed:
         )
         if self.together < 0.9 * slower:
             text += f'; together {_number(self.together)}, where they share the processor'
+        if self.scaled:
+            text += ', if nothing is lost between its devices, of which not all are here'
         return Finding(text, {**dataclasses.asdict(self), 'bound': self.bound})
 
 
@@ -94,7 +98,7 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     pipeline, alone = images * processes / arriving, images * devices / stepping
     together = images / both if devices == 1 else min(pipeline, alone)
     update = run.config.batch_size * devices / together
-    return Speed(pipeline, alone, together, update, evaluation, save)
+    return Speed(pipeline, alone, together, update, evaluation, save, devices != 1)
 
 
 class _Steps:
