@@ -7,6 +7,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+import jax
 import pytest
 
 from tests.support import Child, free_port, saved_steps, write_config
@@ -22,6 +23,8 @@ SHORT = 0.1  # seconds of each measurement
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
+    """Short measurements, on this process's one device: JAX has started, and takes no others."""
+    jax.devices()
     monkeypatch.setattr(speed, 'SECONDS', SHORT)
 
 
@@ -211,7 +214,8 @@ def test_regularisation_and_warm_up_do_not_hide_that_a_batch_is_learned(small, c
         'optimizer__weight_decay': 10.0,
         'optimizer__name': 'adamw',
         'schedule__unit': 'steps',
-        'schedule__warmup': 10,
+        'schedule__warmup': 1000,
+        'steps': 2000,
     }
     said = Said(capsys, small, **fields)
     figures = said.checks['overfit']['figures']
