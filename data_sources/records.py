@@ -89,6 +89,14 @@ class RecordSource:
             return example
         return shuffled(self.start + example, self.stored_size, _HELD_OUT)
 
+    def unusable(self, example: int, reason: Exception) -> str:
+        """Returns the sentence that names an example which does not decode, and what to do."""
+        return (
+            f'Record {self.place(example)} of split "{self.stored}" in {self.folder} '
+            f'(data set "{self.name}") cannot be used: {reason}. Prepare the data set again, or '
+            "set config.data.on_bad_record='skip'."
+        )
+
     def read(self, examples: Sequence[int]) -> list[Record]:
         """Returns the records of some examples, 0 .. size - 1 each.
 

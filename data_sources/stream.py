@@ -119,7 +119,7 @@ class _Load:
             image, label = self.transform(record.image, visit, example), record.label
         except DecodeError as error:
             if not self.skip:
-                raise UserError(self._sentence(example, error)) from error
+                raise UserError(self.source.unusable(example, error)) from error
             batch['bad'][row] = 1
             if 'epoch' not in batch:
                 batch['mask'][row] = 0  # another in its place would count twice
@@ -138,14 +138,6 @@ class _Load:
         raise UserError(
             f'{_TRIES} records in a row of the {self.source.split} split in {self.source.folder} '
             'do not decode: prepare the data set again.'
-        )
-
-    def _sentence(self, example: int, error: DecodeError) -> str:
-        source = self.source
-        return (
-            f'Record {source.place(example)} of split "{source.stored}" in {source.folder} '
-            f'(data set "{source.name}") cannot be used: {error}. Prepare the data set again, or '
-            "set config.data.on_bad_record='skip'."
         )
 
 

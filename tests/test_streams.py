@@ -227,7 +227,7 @@ def spoil(digit_set, folder, split, count=3):
     return folder
 
 
-def spoil_split(folder, split, count=3):
+def spoil_split(folder, split, count=3, first=4):
     [shard] = (folder / 'pictures' / '1.0.0').glob(f'pictures-{split}.array_record-*')
     from array_record.python import array_record_module
     from tensorflow_datasets.proto import tf_example_pb2
@@ -237,7 +237,7 @@ def spoil_split(folder, split, count=3):
     reader.close()
     writer = array_record_module.ArrayRecordWriter(str(shard), 'group_size:1,uncompressed')
     for number, serialised in enumerate(examples):
-        if 4 <= number < 4 + count:
+        if first <= number < first + count:
             example = tf_example_pb2.Example.FromString(serialised)
             image = example.features.feature['image'].bytes_list
             image.value[0] = image.value[0][: len(image.value[0]) // 3]

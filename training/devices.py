@@ -34,6 +34,11 @@ def start(config) -> list:
     Raises:
       UserError: fewer devices than configured, no such coordinator, or a malformed address.
     """
+    return choose(connect(config), config.devices)
+
+
+def connect(config) -> list:
+    """Does what `start` does, but returns whatever devices there are, however many."""
     prepare_environment(config)
     import jax
 
@@ -43,7 +48,7 @@ def start(config) -> list:
         _try_update('jax_num_cpu_devices', config.devices)
     _enable_cache(config.compilation_cache)
     _connect(config.distributed, config.distributed_timeout)
-    return choose(jax.devices(), config.devices)
+    return jax.devices()
 
 
 def choose(devices: list, per_process: int) -> list:

@@ -13,15 +13,11 @@ import sys
 from typing import Any
 
 import jax
-import numpy as np
 import psutil
 
-import input_pipeline
-from data_sources import SPLITS
-from training import devices, experiment, flops, transfer
+from training import devices, flops
 from training.loop import RUN_AHEAD
-from training.placement import Placement
-from training.runner import Runner
+from training.prepared import Prepared, Used
 
 FILES = 4096  # bytes of a disk that an array takes beside its numbers: the file that describes it
 UNDER_WAY = RUN_AHEAD + 1  # batches that the loop has sent and not waited for
@@ -80,47 +76,32 @@ class Footprint:
         return self.checkpoints * self.checkpoint_bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Used:
-    """A split as a run uses it."""
+def of_libraries() -> int:
+    """Imports what a run imports, early or late, and returns the bytes that are taken then.
 
-    split: Any
-    place: Placement
-    batch_size: int  # over all devices
-    image_shape: tuple[int, int, int]
+    To be called in a process that has started JAX and done nothing else.
+    """
+    # What draws the curves is the largest.
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
 
-    @property
-    def batch_bytes(self) -> int:
-        """Of the images of a batch."""
-        return self.batch_size * math.prod(self.image_shape)
+    from training import run  # noqa: F401
+
+    return _resident()
 
 
-def of(config) -> Footprint:
-    """Returns the footprint of a first run of a checked configuration: nothing is compiled yet.
+def of(prepared: Prepared, libraries: int) -> Footprint:
+    """Returns the footprint of a first run: nothing was compiled before.
 
     For a run from the cache it is too much, and for a linear probe, which is reckoned as training
-    on images. To be called in a process that has done nothing else.
+    on images. To be called before anything else is done with the run.
 
-    Raises:
-      UserError: what train.py would say before its first step.
+    Args:
+      prepared: the run.
+      libraries: bytes that were taken before its data were opened.
     """
-    config = config.copy_and_resolve_references()
-    config.compilation_cache = 'off'
-    experiment.check(config)
-    all_devices = devices.start(config)
-    experiment.check_devices(config, len(all_devices))
-    _import_what_comes_later()
-    libraries = _resident()
-    found, train_split = experiment.open_train(config)
-    others = [input_pipeline.open_split(config, name) for name in SPLITS[1:]]
-    spec = found.spec()
-    if config.init_from:
-        source = transfer.read(config.init_from)
-        transfer.check_fits(source, found.abstract_state(spec), config.model.name)
-    runner = Runner(spec, config.runner, all_devices)
-    state = found.initial_state(spec)
-    used = [_used(found, runner, split) for split in (train_split, *others)]
-    programs = _compiled(found, runner, used, state)
+    found, runner, used = prepared.experiment, prepared.runner, prepared.used
+    config, state = prepared.config, prepared.state
     data = sum(_bytes(getattr(one.split, 'arrays', {})) for one in used)
     measured = {
         'Python and libraries': libraries,
@@ -131,21 +112,21 @@ def of(config) -> Footprint:
     device = {
         'state': state_bytes,
         'data set': sum(_bytes(one.place.dataset) for one in used),
-        'a step or an evaluation': max(map(_needs, programs)),
-        'batches sent ahead': sum(_sent_ahead(config, one, len(all_devices)) for one in used[:2]),
+        'a step or an evaluation': max(map(_needs, prepared.programs)),
+        'batches sent ahead': sum(_sent_ahead(prepared, one) for one in used[:2]),
     }
     host = {**measured, 'copies for a checkpoint': 2 * state_bytes, **_decoding(config, used[0])}
-    if all_devices[0].platform == 'cpu':  # whose data set is the host's own
+    if runner.local[0].platform == 'cpu':  # whose data set is the host's own
         host |= {name: local * size for name, size in device.items() if name != 'data set'}
     return Footprint(
         examples=found.train_examples,
         steps=found.steps,
-        devices=devices.describe(all_devices),
+        devices=devices.describe(runner.devices),
         device_count=local,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=state_bytes,
-        model_flops=config.batch_size * flops.per_image(spec, found.image_shape),
-        compiled_flops=_flops(programs[0], local),
+        model_flops=config.batch_size * flops.per_image(runner.spec, found.image_shape),
+        compiled_flops=_flops(prepared.programs[0], local),
         host=host,
         compiling=devices.most_resident(resource.getrusage(resource.RUSAGE_SELF)),
         device=device,
@@ -155,52 +136,12 @@ def of(config) -> Footprint:
     )
 
 
-def _import_what_comes_later() -> None:
-    """Imports what a run imports as it goes: what draws the curves is the largest."""
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401
-
-    from training import run  # noqa: F401
-
-
 def _resident() -> int:
     return psutil.Process().memory_info().rss
 
 
 def _bytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-
-
-def _used(found: experiment.Experiment, runner: Runner, split) -> _Used:
-    config, shape = found.config, found.image_shape
-    batch_size = config.batch_size
-    if split.split != 'train':
-        side = config.data.eval_image_size
-        shape = (side, side, 3) if side else shape
-        devices = len(runner.devices)
-        batch_size = input_pipeline.EvalPlan(split.size, config.eval_batch_size, devices).step
-    return _Used(split, Placement(runner, split, config), batch_size, shape)
-
-
-def _compiled(found: experiment.Experiment, runner: Runner, used: list[_Used], state) -> list:
-    """The programs of a step, and of the evaluation of validation and test."""
-    hyper = experiment.hyperparameters(found.config)
-    train, *others = ((runner.split(_batch(one)), one.place.dataset) for one in used)
-    programs = [runner.train.lower(state, hyper, *train)]
-    programs += [runner.evaluate.lower(state.variables(), *other) for other in others]
-    return [program.compile() for program in programs]
-
-
-def _batch(used: _Used) -> dict[str, np.ndarray]:
-    """A batch of zeros, this process's part, as its placement sends it."""
-    size = used.batch_size // jax.process_count()
-    batch = {'index': np.zeros(size, np.int32), 'mask': np.zeros(size, np.float32)}
-    if used.split.split == 'train':
-        batch['epoch'] = np.zeros(size, np.int32)
-    if not used.place.resident:
-        batch['image'] = np.zeros((size, *used.image_shape), np.uint8)
-        batch['label'] = np.zeros(size, np.int32)
-    return batch
 
 
 def _needs(program) -> int:
@@ -217,15 +158,15 @@ def _flops(program, devices: int) -> float | None:
     return None if count is None else count * devices
 
 
-def _sent_ahead(config, used: _Used, devices: int) -> int:
+def _sent_ahead(prepared: Prepared, used: Used) -> int:
     """Bytes of one device for batches that wait there or are in use."""
     if used.place.resident:
         return 0
-    waiting = config.data.prefetch if used.place.streamed else 0
-    return (waiting + UNDER_WAY) * used.batch_bytes // devices
+    waiting = prepared.config.data.prefetch if used.place.streamed else 0
+    return (waiting + UNDER_WAY) * used.batch_bytes // len(prepared.runner.devices)
 
 
-def _decoding(config, used: _Used) -> dict[str, int]:
+def _decoding(config, used: Used) -> dict[str, int]:
     """Bytes of the host for training batches that are being decoded, and for its workers."""
     if not used.place.streamed:
         return {}

@@ -4,12 +4,14 @@ A process that stops alone leaves the others waiting in their next collective fo
 may fail on one of them is called through `on_each` or `on_first`: then all of them stop.
 """
 
+import json
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError
 from training import watchdog
@@ -46,6 +48,72 @@ def on_first(function: Callable[[], Any]) -> Any:
       UserError: on every process if the function failed on the first; there, what it raised.
     """
     return on_each(lambda: function() if is_first() else None)
+
+
+def attempt(function: Callable[[], Any]) -> tuple[Any, dict[int, str]]:
+    """Calls `function` on every process; nobody stops for a user's mistake on one of them.
+
+    Returns:
+      (what it returned here, or None; {process: what its UserError said}, the same everywhere).
+
+    Raises:
+      Exception: what else the function raised here; elsewhere a UserError.
+    """
+
+    def call():
+        try:
+            return function(), None
+        except UserError as error:
+            return None, str(error)
+
+    result, problem = on_each(call)
+    return result, {n: text for n, text in enumerate(everyone(problem)) if text is not None}
+
+
+def everyone(value: Any) -> list:
+    """Returns every process's value, in their order; a value is what JSON can say."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(value).encode()
+    room = np.full(_gather(np.int32(len(text))).max(), ord(' '), np.uint8)
+    room[: len(text)] = np.frombuffer(text, np.uint8)
+    with watchdog.waiting():
+        rows = np.asarray(multihost_utils.process_allgather(room))
+    return [json.loads(bytes(row)) for row in rows]
+
+
+def check_sum(devices: list) -> None:
+    """Checks that a sum over all devices of all processes comes out right on every one of them.
+
+    Args:
+      devices: of all processes, equally many of each.
+
+    Raises:
+      UserError: it does not; names the device.
+    """
+    mesh, parted = Mesh(np.array(devices), ('device',)), PartitionSpec('device')
+    here = jax.process_index()
+    own = [n for n, device in enumerate(devices, 1) if device.process_index == here]
+    numbers = jax.make_array_from_process_local_data(
+        NamedSharding(mesh, parted), np.array(own, np.int32)
+    )
+    # Each device keeps a result of its own, to be looked at.
+    add = jax.shard_map(
+        lambda number: jax.lax.psum(number, 'device'), mesh=mesh, in_specs=parted, out_specs=parted
+    )
+    expected = len(devices) * (len(devices) + 1) // 2
+    with watchdog.waiting('a sum over all devices'):
+        found_on = [
+            (shard.device, int(shard.data[0])) for shard in jax.jit(add)(numbers).addressable_shards
+        ]
+    for device, found in found_on:
+        if found != expected:
+            raise UserError(
+                f'The sum of the numbers of {len(devices)} devices is {found} on {device} '
+                f'and not {expected}: the connection between them does not work as it should.'
+            )
 
 
 def leave_others(error: UserError) -> None:

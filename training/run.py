@@ -46,15 +46,15 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
     all_devices = devices.start(config)
     if not hosts.is_first():
         say = _silent
-    hosts.check_same(_shared_settings(config), 'configurations')
+    hosts.check_same(shared_settings(config), 'configurations')
     experiment.check_devices(config, len(all_devices))
     with Preemption() as preemption, contextlib.ExitStack() as held, watchdog.telling():
         run = _Run(config, Path(folder), all_devices, say, held)
         return run.go(resume, extend, preemption)
 
 
-def _shared_settings(config) -> str:
-    """The part of the configuration that has to be the same on all processes, as text."""
+def shared_settings(config) -> str:
+    """Returns the part of the configuration that has to be the same on all processes, as text."""
     own = ('distributed', 'distributed_timeout', 'compilation_cache')
     own += ('data.dir', 'data.threads', 'data.workers', 'data.prefetch')
     values = {k: v for k, v in schema.flatten(config).items() if k not in own}

@@ -87,7 +87,8 @@ FOOTPRINT = Footprint(
     ],
 )
 def test_what_is_short_is_said(changed, memory, disk, sentence):
-    problems = preflight.no_go(dataclasses.replace(FOOTPRINT, **changed), memory, disk)
+    found = dataclasses.replace(FOOTPRINT, **changed)
+    problems = preflight.memory_problems(found, memory) + preflight.disk_problems(found, disk)
     assert len(problems) == (sentence is not None)
     assert sentence is None or sentence in problems[0]
 
