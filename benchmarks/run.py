@@ -66,6 +66,7 @@ SECTIONS = {
     'growth': Section('growth', 'cost per image and memory as data sets and runs grow'),
     'devices': Section('virtual_devices', 'eight virtual devices on one CPU against one'),
     'sweep': Section('sweep_engines', 'trials in one program against a process for each'),
+    'trials': Section('trials', "bookkeeping of a sweep's trials"),
 }
 
 
