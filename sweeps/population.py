@@ -23,6 +23,7 @@ import input_pipeline
 from configs import schema
 from errors import UserError
 from training import augment_config
+from training.devices import memory_limit
 from training.experiment import Experiment, from_split, hyperparameters
 from training.loop import RUN_AHEAD, Schedule, add
 from training.step import eval_step, train_step
@@ -119,14 +120,14 @@ class Population:
         self._make_lanes(-(-size // self._width))
 
     def _fitting(self, width: int) -> int:
-        """The width, halved until a step fits, where the devices say what they have."""
+        """The width, halved until its programs fit, where the devices say what they have."""
         limit, devices = memory_limit(self._mesh.devices[0]), len(self._mesh.devices)
         while limit is not None and width > devices and self._step_bytes(width) > SHARE * limit:
             width = max(width // 2 // devices, 1) * devices
         return width
 
     def _step_bytes(self, width: int) -> int:
-        """What a step of `width` lanes takes of each device; compiles it."""
+        """What a step or an evaluation of `width` lanes takes of each device; compiles both."""
         config = self.experiment.config
         split = NamedSharding(self._mesh, PartitionSpec(LANES))
 
@@ -140,9 +141,12 @@ class Population:
         state = self.experiment.abstract_state(self._spec)
         arguments = (state, hyperparameters(config), batch, np.zeros((), bool))
         state, hyper, batch, flag = map(stacked, arguments)
-        compiled = self._train.lower(state, hyper, batch, self._dataset, flag, flag).compile()
-        found = compiled.memory_analysis()
-        return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        plan = input_pipeline.EvalPlan(self._validation_size, config.eval_batch_size, 1)
+        row = self._everywhere(next(iter(plan)))
+        return max(
+            _bytes(self._train.lower(state, hyper, batch, self._dataset, flag, flag)),
+            _bytes(self._evaluate.lower(state.variables(), row, self._validation)),
+        )
 
     def _make_lanes(self, blocks: int) -> None:
         """Makes all lanes, idle: in blocks of `width`, each a stack of states."""
@@ -266,11 +270,6 @@ class Population:
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
 
-def memory_limit(device) -> int | None:
-    """Returns the bytes that a device has, None where it does not say (a CPU)."""
-    return (device.memory_stats() or {}).get('bytes_limit')
-
-
 def most_lanes(config, train_split, device) -> int:
     """Returns how many lanes' states half of the memory holds, of the device or else of the host.
 
@@ -289,6 +288,12 @@ def _train(spec, state, hyper, batch, dataset, active, finite):
     sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
     kept = jax.tree.map(lambda n, o: jnp.where(active, n, o), new, state)
     return kept, finite & (sound | ~active)
+
+
+def _bytes(program) -> int:
+    """What a lowered program takes of a device: compiles it."""
+    found = program.compile().memory_analysis()
+    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
 
 def _inserted(stacked, one, place):

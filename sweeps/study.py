@@ -325,9 +325,19 @@ class Owner:
 
     def _lives(self, owner: str) -> bool:
         try:
-            return bool(owner) and time.time() - (self._folder / owner).stat().st_mtime < SILENCE
+            return bool(owner) and self._now() - self._touched(owner) < SILENCE
         except FileNotFoundError:
             return False
+
+    def _touched(self, owner: str) -> float:
+        return (self._folder / owner).stat().st_mtime
+
+    def _now(self) -> float:
+        """By the clock of the disk, which machines' own may differ from."""
+        if self._alone:
+            return time.time()
+        (self._folder / self.name).touch()
+        return self._touched(self.name)
 
 
 def check_settings(folder: Path, own: dict[str, Any]) -> None:

@@ -167,6 +167,11 @@ def parse_address(setting: str) -> dict:
     }
 
 
+def memory_limit(device) -> int | None:
+    """Returns the bytes that a device has, None where it does not say (a CPU: the host's own)."""
+    return (device.memory_stats() or {}).get('bytes_limit')
+
+
 def peak_memory(devices: list) -> tuple[int, str]:
     """Returns (bytes, of what): the most that was in use at a time since the process started.
 

@@ -130,7 +130,7 @@ def of(prepared: Prepared, libraries: int) -> Footprint:
         host=host,
         compiling=devices.most_resident(resource.getrusage(resource.RUSAGE_SELF)),
         device=device,
-        device_limit=(runner.local[0].memory_stats() or {}).get('bytes_limit'),
+        device_limit=devices.memory_limit(runner.local[0]),
         checkpoint_bytes=state_bytes + FILES * len(jax.tree.leaves(state)),
         checkpoints=config.checkpoint.keep + 2,
     )

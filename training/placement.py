@@ -6,7 +6,7 @@ import jax
 
 import input_pipeline
 from errors import UserError
-from training import hosts
+from training import devices, hosts
 from training.runner import Runner
 
 SHARE = 0.25  # of a device's memory that a resident split may take
@@ -38,7 +38,8 @@ class Placement:
 
     def _fits(self) -> bool:
         size = sum(array.nbytes for array in self._arrays.values())
-        return size <= SHARE * _memory(self._runner.local[0])
+        limit = devices.memory_limit(self._runner.local[0])
+        return limit is None or size <= SHARE * limit
 
     def train_batches(
         self, start_step: int, call: Callable[[int], int] | None = None
@@ -125,9 +126,3 @@ def updates_per_call(config, resident: bool, platform: str) -> int:
             'and this one is streamed or on the host: leave config.steps_per_call out.'
         )
     return wanted
-
-
-def _memory(device) -> float:
-    """Bytes that the device has, without end where it does not say (a CPU: the host's own)."""
-    stats = device.memory_stats() or {}
-    return stats.get('bytes_limit', float('inf'))

@@ -12,6 +12,7 @@ from errors import PeerError, UserError
 
 GREETING = 'functional-cnn'
 PAUSE = 0.2  # seconds between two attempts to reach process 0
+RELEASE = 30.0  # seconds in which a job that was queued again may find its port still in use
 PATIENCE = 5.0  # seconds for a stranger's connection to say what it wants
 
 
@@ -41,7 +42,7 @@ def _call(port: int, count: int, timeout: float, end: float) -> None:
     here: dict[int, socket.socket] = {}
     twice = None
     try:
-        with _server(port) as server:
+        with _server(port, min(end, time.monotonic() + RELEASE)) as server:
             while len(here) < count - 1 and twice is None and (left := end - time.monotonic()) > 0:
                 server.settimeout(left)
                 try:
@@ -80,16 +81,19 @@ def absent(missing: list[int], count: int, timeout: float) -> str:
     )
 
 
-def _server(port: int) -> socket.socket:
-    try:
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        return socket.create_server(('', port), family=family, dualstack_ipv6=both)
-    except OSError as error:
-        raise UserError(
-            f'Process 0 cannot listen on port {port}, where the others look for it: '
-            f'{error.strerror}. Choose another port, or end what uses it.'
-        ) from error
+def _server(port: int, end: float) -> socket.socket:
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    while True:
+        try:
+            return socket.create_server(('', port), family=family, dualstack_ipv6=both)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f'Process 0 cannot listen on port {port}, where the others look for it: '
+                    f'{error.strerror}. Choose another port, or end what uses it.'
+                ) from error
+        time.sleep(PAUSE)
 
 
 def _greeted(connection: socket.socket, count: int) -> int | None:

@@ -154,6 +154,7 @@ class Watchdog:
                 print('This process was not waiting; its threads are at:', file=sys.stderr)
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
             sys.stderr.flush()
+            sys.stdout.flush()
             if self.rank == 0:  # the store is here: the others have to read the reason first
                 time.sleep(3 * BEAT)
             os._exit(code)

@@ -60,26 +60,26 @@ exit {code}
 
 
 @pytest.mark.parametrize(
-    ('code', 'restarts', 'again'),
+    ('code', 'failures', 'again'),
     [(0, 0, False), (1, 0, False), (2, 0, False), (75, 99, True), (69, 0, True), (69, 5, False),
      (137, 4, True), (134, 5, False)],
 )  # fmt: skip
-def test_what_is_queued_again(code, restarts, again, tmp_path, monkeypatch):
+def test_what_is_queued_again(code, failures, again, tmp_path):
+    (tmp_path / 'squeue').write_text(f'#!/bin/sh\necho failures={failures}\n')
+    (tmp_path / 'squeue').chmod(0o755)
     for name, its in (('srun', code), ('scontrol', 0)):
         stub = tmp_path / name
         stub.write_text(STUB.format(log=tmp_path / 'log', code=its))
         stub.chmod(0o755)
-    env = {
-        'PATH': f'{tmp_path}:/usr/bin:/bin',
-        'SLURM_JOB_ID': '7',
-        'SLURM_RESTART_COUNT': str(restarts),
-    }
+    env = {'PATH': f'{tmp_path}:/usr/bin:/bin', 'SLURM_JOB_ID': '7'}
     script = [FOLDER / 'step.sh', '--workdir=a folder']
     done = subprocess.run(script, env=env, check=False, capture_output=True, cwd=ROOT)
     assert done.returncode == code
     lines = (tmp_path / 'log').read_text().splitlines()
     assert lines[0].endswith('train.py --workdir=a folder')
-    assert lines[1:] == ['scontrol requeue 7'] * again
+    assert ('scontrol requeue 7' in lines) == again
+    counted = f'scontrol update JobId=7 Comment=failures={failures + 1}'
+    assert (counted in lines) == (again and code != 75)
 
 
 def test_the_guide_shows_commands_that_parse():

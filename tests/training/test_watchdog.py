@@ -122,7 +122,17 @@ def test_a_port_in_use_is_the_users_to_mend():
     with socket.create_server(('', 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f'cannot listen on port {port}'):
-            rollcall.hold(f'127.0.0.1:{port}', 2, 0, 5.0)
+            rollcall.hold(f'127.0.0.1:{port}', 2, 0, 0.5)
+
+
+def test_a_port_that_an_earlier_job_still_holds_is_waited_for():
+    calls = Calls((0, 1), 2)
+    with socket.create_server(('', calls.port)):
+        calls.threads[0].start()
+        time.sleep(0.5)
+        assert calls.threads[0].is_alive()
+    calls.threads[1].start()
+    assert calls.ended() == ['go', 'go']
 
 
 def test_strangers_on_the_port_count_for_nothing():
