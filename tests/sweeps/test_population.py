@@ -42,6 +42,12 @@ def config():
 
 
 @pytest.fixture(scope='module')
+def dense():
+    """Without convolutions, which XLA compiles slowly where each lane has kernels of its own."""
+    return space.configuration(base.get_config(), FIELDS | {'model.name': 'fcn'})
+
+
+@pytest.fixture(scope='module')
 def splits(config):
     return [input_pipeline.open_split(config, name) for name in ('train', 'validation')]
 
@@ -139,7 +145,7 @@ def test_a_freed_lane_takes_another_run_from_its_start(config, splits):
     assert reused._train._cache_size() == compiled == 1
 
 
-@pytest.mark.parametrize('width', [2, 4])
+@pytest.mark.parametrize('width', [2, pytest.param(4, marks=pytest.mark.full)])
 def test_lanes_side_by_side_are_lanes_that_take_turns(config, splits, monkeypatch, width):
     turns = populated(config, splits, LANES)
     monkeypatch.setattr(population, 'WIDTH', {'cpu': width})
@@ -151,14 +157,14 @@ def test_lanes_side_by_side_are_lanes_that_take_turns(config, splits, monkeypatc
         assert found[place]['loss'] == pytest.approx(expected[place]['loss'], rel=1e-3)
 
 
-def test_a_block_is_as_wide_as_the_memory_allows(config, splits, monkeypatch):
+def test_a_block_is_as_wide_as_the_memory_allows(dense, splits, monkeypatch):
     monkeypatch.setattr(population, 'WIDTH', {'cpu': 4})
-    whole = populated(config, splits, LANES)
+    whole = populated(dense, splits, LANES)
     need = whole._step_bytes(4)
     assert whole._step_bytes(2) < need
     monkeypatch.setattr(population, 'memory_limit', lambda device: int(0.9 * need))
-    assert population.most_lanes(config, splits[0], jax.devices()[0]) < 40
-    halved = populated(config, splits, LANES)
+    assert population.most_lanes(dense, splits[0], jax.devices()[0]) < 40
+    halved = populated(dense, splits, LANES)
     assert (whole._width, halved._width, len(halved.lanes)) == (4, 2, 4)
     found, expected = halved.advance(), whole.advance()
     for place in expected:
