@@ -22,7 +22,7 @@ from tests.support import (
     write_config,
 )
 from tests.training.conftest import SMALL
-from training import placement, run
+from training import devices, placement, run
 from training.loop import RUN_AHEAD, Schedule
 
 MOST = 2
@@ -214,7 +214,7 @@ def test_refused_where_images_are_sent_by_the_batch(fields, config, tmp_path):
 
 
 def test_refused_where_the_set_does_not_fit(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(placement, '_memory', lambda device: 1000.0)
+    monkeypatch.setattr(devices, 'memory_limit', lambda device: 1000)
     with pytest.raises(UserError, match=r'leave config\.steps_per_call out'):
         train_here(config, tmp_path, steps_per_call=MOST)
 
