@@ -1,6 +1,6 @@
 """Engine `slurm`: workers as the tasks of job arrays, submitted by submitit.
 
-A task that runs into its time limit, or is preempted, saves its trial and is queued again.
+A task saves its trial at SIGUSR2 (its time is up) and is queued again; at SIGTERM it saves and ends.
 """
 
 import json

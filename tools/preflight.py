@@ -9,7 +9,7 @@ compiled and makes some tens of updates. Memory and time are those of a first ru
 later one finds its programs in the cache. For a run of several processes start it as train.py is
 started, once for each.
 
-exit codes: 0 go, 2 no-go: sentences say why, 69 no-go: another process hangs or is gone
+exit codes: 0 go, 2 no-go: sentences say why, 69 another process came, and hangs or is gone
 """
 
 import argparse
