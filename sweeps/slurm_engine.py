@@ -1,6 +1,7 @@
 """Engine `slurm`: workers as the tasks of job arrays, submitted by submitit.
 
-A task saves its trial at SIGUSR2 (its time is up) and is queued again; at SIGTERM it saves and ends.
+A task saves its trial at SIGUSR2 (its time is up) and is queued again; at SIGTERM it saves and
+ends.
 """
 
 import json
