@@ -19,7 +19,6 @@ from sweeps.space import Sweep
 
 PAUSE = 1.0  # seconds between two looks
 FRUITLESS = 3  # times that all workers may be started anew without one trial ending
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Scheduler(Protocol):
@@ -144,7 +143,7 @@ def run(work: Work, scheduler: Scheduler) -> None:
                     f'Workers were started {started - missing} times and no trial ended: their '
                     f'output is below {work.folder}.'
                 )
-            scheduler.start(worker.again(), missing)
+            scheduler.start(worker, missing)
             work.say(f'{missing} worker(s) started')
         for trial in work.study.finished():
             if trial.number not in seen:

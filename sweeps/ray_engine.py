@@ -8,7 +8,7 @@ import time
 import warnings
 
 from errors import UserError
-from sweeps import engine, fleet
+from sweeps import child, engine, fleet
 from sweeps.engine import Work
 
 SAVING = 60.0  # seconds that workers have when the sweep is told to stop
@@ -26,7 +26,7 @@ def run(work: Work) -> None:
                 address=address,
                 log_to_driver=False,
                 logging_level='error',
-                runtime_env={'env_vars': {'PYTHONPATH': str(fleet.ROOT)}},
+                runtime_env={'env_vars': {'PYTHONPATH': str(child.ROOT)}},
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
@@ -48,7 +48,7 @@ class Ray:
         self._tasks = []
         options = work.options
         self._task = ray.remote(
-            num_cpus=1 if options['cpus'] is None else options['cpus'],
+            num_cpus=options['cpus'] or 1,
             num_gpus=options['gpus'] or 0,
             max_retries=-1,  # after the loss of a node; what the worker raises is not tried again
         )(_work)

@@ -1,7 +1,6 @@
 """Engine `slurm`: workers as the tasks of job arrays, submitted by submitit.
 
-A task saves its trial at SIGUSR2 (its time is up) and is queued again; at SIGTERM it saves and
-ends.
+A task saves its trial at SIGUSR2 and is queued again; at SIGTERM it saves and ends.
 """
 
 import json
@@ -10,7 +9,7 @@ import signal
 import subprocess
 
 from errors import UserError
-from sweeps import engine, fleet
+from sweeps import child, engine, fleet
 from sweeps.engine import Work
 from training import records
 
@@ -62,12 +61,11 @@ class Slurm:
             raise UserError(f'--engine=slurm: {error}') from error
 
     def _parameters(self) -> dict:
-        options = self._options
-        path = f'export PYTHONPATH={shlex.quote(str(fleet.ROOT))}:$PYTHONPATH'
+        path = f'export PYTHONPATH={shlex.quote(str(child.ROOT))}:$PYTHONPATH'
         found = {'name': 'sweep', 'timeout_min': MINUTES, 'slurm_setup': [path]}
-        own = {'cpus_per_task': options['cpus'], 'gpus_per_node': options['gpus']}
+        own = {'cpus_per_task': self._options['cpus'], 'gpus_per_node': self._options['gpus']}
         found |= {name: value for name, value in own.items() if value is not None}
-        for text in options['slurm'] or ():
+        for text in self._options['slurm'] or ():
             name, equals, value = text.partition('=')
             if not equals:
                 raise UserError(f'--slurm={text} must be NAME=VALUE, such as partition=gpu.')

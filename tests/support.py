@@ -1,5 +1,6 @@
 """What tests of whole runs share: configurations, train.py as a child, waiting for what it does."""
 
+import csv
 import fcntl
 import json
 import os
@@ -24,6 +25,15 @@ from training.records import read_metrics
 LONG = 240.0
 # Compiler options: without optimisation programs compile faster, and say the same.
 QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+
+# A sweep file; %s takes other dimensions of its space.
+SPACE = """
+from sweeps.space import Categorical, Float, Int, Objective, Sweep
+
+def get_sweep():
+    return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},
+                 Objective(of='best'), trials=6)
+"""
 
 
 def write_config(folder: Path, **fields) -> Path:
@@ -161,6 +171,12 @@ def last_step(workdir: Path) -> int:
 
 def result(workdir: Path) -> dict:
     return json.loads((workdir / 'result.json').read_text())
+
+
+def trials_of(workdir: Path) -> list[dict[str, str]]:
+    """The rows of a sweep's trials.csv."""
+    with (workdir / 'trials.csv').open() as file:
+        return list(csv.DictReader(file))
 
 
 def curve(workdir: Path) -> list[dict]:

@@ -85,7 +85,9 @@ class Findings:
           check: returns what it found, or raises a UserError.
           needs: checks without which this one cannot be made.
         """
-        from training import hosts  # which imports JAX
+        import jax
+
+        from training import hosts  # which imports it
 
         good = {check.name for check in self.checks if check.verdict in (OK, NOTE)}
         missing = [need for need in needs if need not in good]
@@ -94,7 +96,7 @@ class Findings:
             return
         found, problems = hosts.attempt(check)
         if problems:
-            self._add(Check(name, NO_GO, _named(problems, len(hosts.everyone(None)))))
+            self._add(Check(name, NO_GO, _named(problems, jax.process_count())))
         else:
             self._found(name, found)
 

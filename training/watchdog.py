@@ -104,12 +104,12 @@ class Watchdog:
 
     Args:
       client: JAX's distributed client.
-      rank, count: this process's number, and how many there are.
+      rank: this process's number.
       timeout: seconds for which the main thread may wait.
     """
 
-    def __init__(self, client, rank: int, count: int, timeout: float):
-        self._client, self.rank, self._count, self._timeout = client, rank, count, timeout
+    def __init__(self, client, rank: int, timeout: float):
+        self._client, self.rank, self._timeout = client, rank, timeout
         self._look = min(LOOK, timeout / 4)
         self._silence = min(SILENCE, max(timeout / 2, 3 * BEAT))
         self._host = socket.gethostname()
@@ -240,7 +240,7 @@ def start(timeout: float) -> None:
     from jax._src import distributed  # JAX has no public name for its key-value store
 
     state = distributed.global_state
-    _watchdog = Watchdog(state.client, state.process_id, state.num_processes, timeout)
+    _watchdog = Watchdog(state.client, state.process_id, timeout)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 `make test-ray` runs it: Ray is large, and starting its nodes takes half a minute.
 """
 
-import csv
 import signal
 import subprocess
 import sys
@@ -13,22 +12,19 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.support import LONG, last_step, write_config
+from tests.support import LONG, SPACE, last_step, trials_of, write_config
 
 pytestmark = pytest.mark.ray
-SPACE = """
-from sweeps.space import Float, Int, Objective, Sweep
 
-def get_sweep():
-    return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)},
-                 Objective(of='best'), trials=5)
-"""
+
+@pytest.fixture(autouse=True)
+def installed():
+    pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
 
 
 @pytest.fixture
 def cluster(monkeypatch):
     """A head without cores, and two nodes with two each; a lost one is noticed within seconds."""
-    pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
     for name, value in (
         ('RAY_USAGE_STATS_ENABLED', '0'),
         ('RAY_health_check_initial_delay_ms', '500'),
@@ -54,7 +50,7 @@ def lose(cluster, node) -> None:
 
 def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     file = tmp_path / 'space.py'
-    file.write_text(SPACE)
+    file.write_text(SPACE % '')
     config = write_config(
         tmp_path, model__name='lenet', batch_size=64, optimizer__name='adam', steps=300,
         log_every=10, eval_every=2, checkpoint__every_steps=50,
@@ -63,7 +59,7 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     command = [
         sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}', f'--workdir={folder}',
         '--engine=ray', f'--ray_address={cluster.address}', '--jobs=2', '--cpus=2',
-        '--sampler=random', '--pruner=none',
+        '--sampler=random', '--pruner=none', '--trials=5',
     ]  # fmt: skip
 
     def started():
@@ -81,8 +77,7 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
         assert sweep.wait(2 * LONG) == 0, log.read_text()
     finally:
         sweep.kill()
-    with (folder / 'trials.csv').open() as file:
-        rows = list(csv.DictReader(file))
+    rows = trials_of(folder)
     assert [row['trial'] for row in rows] == [str(n) for n in range(5)], log.read_text()
     assert {row['state'] for row in rows} == {'complete'}, log.read_text()
     assert {row['steps'] for row in rows} == {'300'}
@@ -92,9 +87,8 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
 
 
 def test_told_to_stop_its_workers_save_and_the_same_command_goes_on(tmp_path):
-    pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
     file = tmp_path / 'space.py'
-    file.write_text(SPACE)
+    file.write_text(SPACE % '')
     config = write_config(tmp_path, model__name='lenet', batch_size=64, steps=600, log_every=10)
     folder, log = tmp_path / 'sweep', tmp_path / 'log'
     command = [sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}', '--trials=2',
@@ -118,16 +112,14 @@ def test_told_to_stop_its_workers_save_and_the_same_command_goes_on(tmp_path):
     assert list((folder / 'workers').iterdir()) == []
     assert any('and saved' in path.read_text() for path in folder.glob('trials/*.log'))
     assert start().wait(LONG) == 0, log.read_text()
-    with (folder / 'trials.csv').open() as file:
-        rows = list(csv.DictReader(file))
+    rows = trials_of(folder)
     assert [row['trial'] for row in rows] == ['0', '1']
     assert 'running' not in {row['state'] for row in rows}
 
 
 def test_no_such_cluster_is_one_sentence(tmp_path):
-    pytest.importorskip('ray', reason='pip install -r requirements-ray.txt')
     file = tmp_path / 'space.py'
-    file.write_text(SPACE)
+    file.write_text(SPACE % '')
     config = write_config(tmp_path, model__name='lenet')
     command = [sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}',
                f'--workdir={tmp_path / "sweep"}', '--engine=ray']  # fmt: skip

@@ -3,7 +3,6 @@
 States are waited for, never times: how long SLURM takes to act is its own affair.
 """
 
-import csv
 import json
 import os
 import subprocess
@@ -15,17 +14,20 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.support import Several, curve, free_port, last_step, outputs, result, write_config
+from tests.support import (
+    LONG,
+    SPACE,
+    Several,
+    curve,
+    free_port,
+    last_step,
+    outputs,
+    result,
+    trials_of,
+    write_config,
+)
 
 pytestmark = pytest.mark.slurm
-LONG = 240.0
-SPACE = """
-from sweeps.space import Float, Int, Objective, Sweep
-
-def get_sweep():
-    return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)},
-                 Objective(of='best'), trials=5)
-"""
 FIELDS = {
     'model__name': 'lenet',
     'batch_size': 64,
@@ -135,13 +137,13 @@ def test_a_mistake_ends_the_job_on_one_node(config, tmp_path):
 
 def test_a_sweep_whose_workers_are_killed_and_queued_again(tmp_path):
     file = tmp_path / 'space.py'
-    file.write_text(SPACE)
+    file.write_text(SPACE % '')
     config = write_config(tmp_path, **FIELDS, steps=400, eval_every=2)
     folder = tmp_path / 'sweep'
     command = [
         sys.executable, ROOT / 'sweep.py', f'--config={config}', f'--sweep={file}',
         f'--workdir={folder}', '--engine=slurm', '--jobs=2', '--sampler=random', '--pruner=none',
-        '--cpus=4', '--slurm=partition=main',
+        '--cpus=4', '--slurm=partition=main', '--trials=5',
     ]  # fmt: skip
     log = tmp_path / 'log'
     with log.open('wb') as file:
@@ -169,8 +171,7 @@ def test_a_sweep_whose_workers_are_killed_and_queued_again(tmp_path):
     finally:
         sweep.kill()
     assert sweep.returncode == 0, said()
-    with (folder / 'trials.csv').open() as file:
-        rows = list(csv.DictReader(file))
+    rows = trials_of(folder)
     assert [row['trial'] for row in rows] == [str(n) for n in range(5)], said()
     assert {row['state'] for row in rows} == {'complete'}, said()
     assert queue() == []

@@ -1,6 +1,5 @@
 """sweep.py as its users call it: what it leaves behind, and that a kill loses nothing."""
 
-import csv
 import json
 import random
 import signal
@@ -14,7 +13,7 @@ import pytest
 import sweep
 import train
 from tests.conftest import ROOT
-from tests.support import LONG, write_config
+from tests.support import LONG, SPACE, trials_of, write_config
 from training import command
 
 FIELDS = {
@@ -24,13 +23,6 @@ FIELDS = {
     'eval_every': 0.2,
     'optimizer__name': 'adam',
 }
-SPACE = """
-from sweeps.space import Categorical, Float, Int, Objective, Sweep
-
-def get_sweep():
-    return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},
-                 Objective(of='best'), trials=6)
-"""
 
 
 @pytest.fixture
@@ -49,11 +41,6 @@ def arguments(tmp_path: Path):
         ]
 
     return make
-
-
-def trials_of(workdir: Path) -> list[dict[str, str]]:
-    with (workdir / 'trials.csv').open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_path, capsys):
