@@ -9,13 +9,14 @@ compiled and makes some tens of updates. Memory and time are those of a first ru
 later one finds its programs in the cache. For a run of several processes start it as train.py is
 started, once for each.
 
-exit codes: 0 go, 2 no-go: sentences say why, 69 another process came, and hangs or is gone
+exit codes: 0 go, 2 no-go: sentences say why, 69 another process did not come, hangs, or is gone
 """
 
 import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,13 +62,12 @@ def main(argv: list[str]) -> int:
     preflight = _Preflight(arguments, overrides, begin, memory)
     with watchdog.telling():
         preflight.go()
-    problems = preflight.findings.problems
-    if not preflight.first:
-        return UserError.exit_code if problems else 0
-    print(preflight.as_json() if arguments.json else preflight.ending())
-    if problems:
-        raise UserError('no-go. ' + ' '.join(problems))
-    return 0
+    found = preflight.findings
+    if preflight.first:
+        print(preflight.as_json() if arguments.json else preflight.ending())
+        if found.problems:
+            print('error: no-go. ' + ' '.join(found.problems), file=sys.stderr)
+    return found.exit_code
 
 
 class _Preflight:

@@ -11,6 +11,8 @@ from pathlib import Path
 from errors import UserError
 
 APPLICATION = 'functional-cnn'
+MEETING = 10.0  # seconds at least for processes that are all there to connect
+HEARTBEAT = 100.0  # seconds without a sign of life after which JAX ends a process; its own choice
 
 
 def prepare_environment(config) -> None:
@@ -38,7 +40,11 @@ def start(config) -> list:
 
 
 def connect(config) -> list:
-    """Does what `start` does, but returns whatever devices there are, however many."""
+    """Does what `start` does, but returns whatever devices there are, however many.
+
+    Raises:
+      PeerError: another process did not come.
+    """
     prepare_environment(config)
     import jax
 
@@ -48,7 +54,11 @@ def connect(config) -> list:
         _try_update('jax_num_cpu_devices', config.devices)
     _enable_cache(config.compilation_cache)
     _connect(config.distributed, config.distributed_timeout)
-    return jax.devices()
+    from training import watchdog
+
+    # Each process's devices come up only when those of all others do.
+    with watchdog.telling(), watchdog.waiting('the start of the devices'):
+        return jax.devices()
 
 
 def choose(devices: list, per_process: int) -> list:
@@ -101,19 +111,22 @@ def _connect(setting: str, timeout: float) -> None:
     if setting == 'off' or (setting == 'auto' and not several_processes(os.environ)):
         return
     place = parse_address(setting) if setting != 'auto' else {}
-    if jax.distributed.is_initialized():
-        return
     from training import rollcall, watchdog
 
-    try:
-        place = place or _detected(timeout)
-        rollcall.hold(*place.values(), timeout)
-        limit = math.ceil(timeout)
-        jax.distributed.initialize(**place, initialization_timeout=limit)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f'config.distributed={setting}: the processes could not be connected: {error}'
-        ) from error
+    if not jax.distributed.is_initialized():
+        try:
+            place = place or _detected(timeout)
+            left = rollcall.hold(*place.values(), timeout)
+            jax.distributed.initialize(
+                **place,
+                initialization_timeout=math.ceil(max(left, MEETING)),
+                # The watchdog is sooner, and bears that all are suspended together for a while.
+                heartbeat_timeout_seconds=math.ceil(max(timeout, HEARTBEAT)),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f'config.distributed={setting}: the processes could not be connected: {error}'
+            ) from error
     watchdog.start(timeout)
 
 

@@ -55,11 +55,16 @@ class Findings:
 
     Args:
       say: prints a line.
+
+    Attributes:
+      checks: in their order.
+      exit_code: 0, or the worst of what was found.
     """
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
         self.checks: list[Check] = []
+        self.exit_code = 0
 
     @property
     def problems(self) -> list[str]:
@@ -72,6 +77,7 @@ class Findings:
             self._found(name, check())
         except UserError as error:
             self._add(Check(name, NO_GO, str(error)))
+            self.exit_code = error.exit_code
             return False
         return True
 
@@ -97,6 +103,7 @@ class Findings:
         found, problems = hosts.attempt(check)
         if problems:
             self._add(Check(name, NO_GO, _named(problems, jax.process_count())))
+            self.exit_code = UserError.exit_code
         else:
             self._found(name, found)
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from errors import UserError
@@ -94,12 +95,13 @@ class Evaluator:
     def __init__(self, experiment: Experiment, runner: Runner, split):
         self._experiment, self._runner = experiment, runner
         self._data = Placement(runner, split, experiment.config)
+        self._compiled = jax.process_count() == 1
 
     def __call__(self, variables) -> dict[str, Any]:
         """Returns the metrics' sums over every example of the split, counted once, as NumPy."""
         total, waiting = {}, collections.deque()
         for batch in self._data.eval_batches():
-            waiting.append(self._runner.evaluate(variables, batch, self._data.dataset))
+            waiting.append(self._start(variables, batch, self._data.dataset))
             if len(waiting) > RUN_AHEAD:
                 add(total, self._fetch(waiting.popleft()))
         for sums in waiting:
@@ -109,6 +111,13 @@ class Evaluator:
                 'Not one record that was to be evaluated decodes: prepare the set again.'
             )
         return total
+
+    def _start(self, *arguments):
+        if not self._compiled:  # compiling has no limit; waiting for other processes has
+            self._runner.evaluate.lower(*arguments).compile()
+            self._compiled = True
+        with watchdog.waiting('an evaluation'):
+            return self._runner.evaluate(*arguments)
 
     def _fetch(self, sums) -> dict[str, Any]:
         with watchdog.waiting('an evaluation'):
@@ -229,14 +238,15 @@ class Loop:
         program = self.runner.train_many if count > 1 else self.runner.train
         batch = self._meter.next(batches)
         fresh = count not in self._compiled
+        arguments = state, hyper, batch, self._data.dataset
         if fresh:  # this call compiles
             self._compiled.add(count)
             self._drain()
             self._meter.stop()
-        # Compiling is not waiting, however long it takes.
-        meeting = contextlib.nullcontext() if fresh else watchdog.waiting(f'step {step + count}')
-        with self._profile.step(step + count), meeting:
-            state, metrics = program(state, hyper, batch, self._data.dataset)
+            if jax.process_count() > 1:  # compiling has no limit; waiting for others has
+                program.compile(*arguments)
+        with self._profile.step(step + count), watchdog.waiting(f'step {step + count}'):
+            state, metrics = program(*arguments)
         self._waiting.append(_Call(step, count, metrics, fresh))
         return state, step + count
 
@@ -263,7 +273,7 @@ class Loop:
     def _collect(self) -> None:
         """Waits for the oldest call under way, and checks that its losses are finite."""
         call = self._waiting.popleft()
-        with watchdog.waiting():
+        with watchdog.waiting(f'the end of step {call.after + call.count}'):
             metrics = self.runner.fetch(call.metrics)
         self._meter.done(call.count * self.experiment.config.batch_size)
         if call.fresh:

@@ -139,8 +139,8 @@ def _fit(run: Prepared, batch: dict, factor: float, count: int | None) -> _Fit:
     found, dataset, start = [], run.used[0].place.dataset, time.monotonic()
     while count is None or len(found) < count:
         state = state.replace(step=runner.replicate(peak))
-        state, metrics = runner.train(state, hyper, batch, dataset)
         with watchdog.waiting(f'step {len(found) + 1} on one batch'):
+            state, metrics = runner.train(state, hyper, batch, dataset)
             metrics = runner.fetch(metrics)
         found.append([float(metrics[name]) / int(metrics['count']) for name in ('loss', 'correct')])
         if count is None and len(found) == 2:

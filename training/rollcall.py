@@ -16,8 +16,8 @@ RELEASE = 30.0  # seconds in which a job that was queued again may find its port
 PATIENCE = 5.0  # seconds for a stranger's connection to say what it wants
 
 
-def hold(address: str, count: int, rank: int, timeout: float) -> None:
-    """Returns when all processes are there.
+def hold(address: str, count: int, rank: int, timeout: float) -> float:
+    """Returns when all processes are there: the seconds that are left.
 
     Args:
       address: 'host:port' of process 0, as the others reach it.
@@ -35,33 +35,25 @@ def hold(address: str, count: int, rank: int, timeout: float) -> None:
         _call(int(port), count, timeout, end)
     else:
         _answer((host.strip('[]'), int(port)), count, rank, timeout, end)
+    return end - time.monotonic()
 
 
 def _call(port: int, count: int, timeout: float, end: float) -> None:
     """Process 0: waits for the others, and tells them the outcome."""
     here: dict[int, socket.socket] = {}
-    twice = None
+    refused = ''
     try:
         with _server(port, min(end, time.monotonic() + RELEASE)) as server:
-            while len(here) < count - 1 and twice is None and (left := end - time.monotonic()) > 0:
+            while _missing(here, count) and (left := end - time.monotonic()) > 0:
                 server.settimeout(left)
                 try:
                     connection = server.accept()[0]
                 except TimeoutError:
                     break
-                rank = _greeted(connection, count)
-                if rank is None:
-                    connection.close()
-                elif rank in here and _open(here[rank]):
-                    twice, here[count] = rank, connection  # it is told, too
-                else:  # new, or it was started again
-                    here[rank] = connection
-        missing = [rank for rank in range(1, count) if rank not in here]
+                refused = _admit(connection, here, count) or refused
         problem = ''
-        if twice is not None:
-            problem = f'Two processes say that they are number {twice} of {count}.'
-        elif missing:
-            problem = absent(missing, count, timeout)
+        if missing := _missing(here, count):
+            problem = f'{absent(missing, count, timeout)} {refused}'.strip()
         for connection in here.values():
             _tell(connection, problem or 'go')
         if problem:
@@ -69,6 +61,33 @@ def _call(port: int, count: int, timeout: float, end: float) -> None:
     finally:
         for connection in here.values():
             connection.close()
+
+
+def _admit(connection: socket.socket, here: dict[int, socket.socket], count: int) -> str:
+    """Counts a process in; one that cannot be right is told why, and so is the caller."""
+    rank, said = _greeted(connection)
+    problem = ''
+    if said and said != count:
+        problem = (
+            f'Process {rank} was started as one of {said} processes, and process 0 as one of '
+            f'{count}: start all of them alike.'
+        )
+    elif rank in here and _open(here[rank]):
+        problem = f'Two processes say that they are number {rank} of {count}.'
+    elif 0 < rank < count:
+        here[rank] = connection
+        return ''
+    if problem:
+        _tell(connection, problem)
+    connection.close()  # a stranger's without a word
+    return problem
+
+
+def _missing(here: dict[int, socket.socket], count: int) -> list[int]:
+    """Who is not there, or not any more; drops the latter's connections."""
+    for rank in [rank for rank, connection in here.items() if not _open(connection)]:
+        here.pop(rank).close()
+    return [rank for rank in range(1, count) if rank not in here]
 
 
 def absent(missing: list[int], count: int, timeout: float) -> str:
@@ -96,17 +115,16 @@ def _server(port: int, end: float) -> socket.socket:
         time.sleep(PAUSE)
 
 
-def _greeted(connection: socket.socket, count: int) -> int | None:
-    """The number that a connection gives as its own; None for a stranger."""
+def _greeted(connection: socket.socket) -> tuple[int, int]:
+    """The number that a connection gives as its own, and of how many; zeros for a stranger."""
     connection.settimeout(PATIENCE)
     try:
         words = connection.recv(64).decode('ascii', 'replace').split()
     except OSError:
-        return None
+        return 0, 0
     if len(words) != 3 or words[0] != GREETING or not (words[1] + words[2]).isdigit():
-        return None
-    rank = int(words[1])
-    return rank if int(words[2]) == count and 0 < rank < count else None
+        return 0, 0
+    return int(words[1]), int(words[2])
 
 
 def _open(connection: socket.socket) -> bool:

@@ -157,7 +157,9 @@ class _Run:
 
     def _open_checkpoints(self) -> Checkpoints:
         settings = self.config.checkpoint
-        return Checkpoints(self.folder, settings.keep, settings.best, warn=self.say)
+        checkpoints = Checkpoints(self.folder, settings.keep, settings.best, warn=self.say)
+        self.held.enter_context(watchdog.finishing(checkpoints.wait))
+        return checkpoints
 
     def _start_state(self, checkpoints: Checkpoints | None) -> tuple[int, TrainState]:
         """The restored state, the same on every process, or the initial one."""

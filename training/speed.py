@@ -81,13 +81,13 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     place = run.used[0].place
     with contextlib.closing(place.train_batches(0, lambda step: run.updates)) as batches:
         first = next(batches)
-        arriving = _seconds(lambda: next(batches), _ahead(run))
+        ahead = max(hosts.everyone(_ahead(run)))  # processes may have other numbers of threads
+        arriving = _slowest(_seconds(lambda: next(batches), ahead))
         step = _Steps(run)
-        stepping = _seconds(lambda: step(first))
-        arriving = max(hosts.everyone(arriving))
+        stepping = _slowest(_seconds(lambda: step(first)))
         both = max(arriving, stepping)
         if devices == 1 and arriving * APART > stepping and stepping * APART > arriving:
-            both = _seconds(lambda: step(next(batches)), _ahead(run))
+            both = _seconds(lambda: step(next(batches)), ahead)
     variables = step.state.variables()
     evaluation = {
         one.split.split: _evaluation(run, one, variables) / devices for one in run.used[1:]
@@ -101,6 +101,11 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     return Speed(pipeline, alone, together, update, evaluation, save, devices != 1)
 
 
+def _slowest(seconds: float) -> float:
+    """Every process's measurement as one: what follows from it has to be the same on all."""
+    return max(hosts.everyone(seconds))
+
+
 class _Steps:
     """The step that a run calls, from a state that it carries on."""
 
@@ -111,7 +116,8 @@ class _Steps:
         self._call = run.runner.train_many if run.updates > 1 else run.runner.train
 
     def __call__(self, batch: dict) -> dict:
-        self.state, metrics = self._call(self.state, self._hyper, batch, self._dataset)
+        with watchdog.waiting('a measurement of speed'):
+            self.state, metrics = self._call(self.state, self._hyper, batch, self._dataset)
         return metrics
 
 
@@ -162,8 +168,13 @@ def _evaluation(run: Prepared, used: Used, variables) -> float:
 def _evaluated(run: Prepared, used: Used, variables, count: int) -> float:
     """Returns the seconds of the first batches of an evaluation."""
     dataset, start = used.place.dataset, time.monotonic()
+
+    def evaluate(batch: dict):
+        with watchdog.waiting('a measurement of speed'):
+            return run.runner.evaluate(variables, batch, dataset)
+
     with contextlib.closing(used.place.eval_batches()) as batches:
-        _clocked(lambda: run.runner.evaluate(variables, next(batches), dataset), count)
+        _clocked(lambda: evaluate(next(batches)), count)
     return time.monotonic() - start
 
 

@@ -12,13 +12,15 @@ import dataclasses
 import faulthandler
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from errors import PeerError, UserError
 
@@ -29,6 +31,14 @@ BEAT = 1.0  # seconds between two signs of life
 LOOK, SILENCE = 3.0, 30.0
 POINTS = 100  # common points that a process remembers
 BROKEN = 4.0  # the same once a connection has broken
+PAUSED = 5.0  # seconds after which a thread that wakes each second has been stopped meanwhile
+ANSWER = 2.0  # seconds in which the store has to take the reason of an end
+FINISH = 60.0  # seconds for a checkpoint under way when the process has to end
+# Words of Gloo, NCCL and gRPC when the other end of a connection is gone.
+CONNECTION = re.compile(
+    'gloo|nccl|connection|socket|broken pipe|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED',
+    re.IGNORECASE,
+)
 FOLDER = 'functional-cnn/watchdog'
 
 
@@ -105,23 +115,24 @@ class Watchdog:
     Args:
       client: JAX's distributed client.
       rank: this process's number.
+      count: of processes.
       timeout: seconds for which the main thread may wait.
     """
 
-    def __init__(self, client, rank: int, timeout: float):
+    def __init__(self, client, rank: int, count: int, timeout: float):
         self._client, self.rank, self._timeout = client, rank, timeout
         self._look = min(LOOK, timeout / 4)
         self._silence = min(SILENCE, max(timeout / 2, 3 * BEAT))
         self._host = socket.gethostname()
         self._reached, self._step, self._since = 0, 'the start', None
         self._points = {0: self._step}
+        self._awake = self._answered = now = time.monotonic()
         self._signs: dict[int, Sign] = {}
-        self._changed: dict[int, float] = {}  # when each process's sign was another than before
-        self._silent: dict[int, float] = {}  # seconds from then to the last look
-        self._answered = time.monotonic()
+        # When each process's sign was another than before, and when that was last looked at.
+        self._changed, self._looked = dict.fromkeys(range(count), now), now
         self._broken: tuple[str, float] | None = None  # what, and when
-        self._leaving = threading.Lock()
-        self._ended = threading.Event()
+        self._leaving, self._ended = threading.Lock(), threading.Event()
+        self._say(0)  # now: who dies within the first second is known by name
         for loop in (self._beat, self._judge):
             threading.Thread(target=loop, name=f'watchdog {loop.__name__}', daemon=True).start()
         atexit.register(self._ended.set)
@@ -130,15 +141,15 @@ class Watchdog:
     def waiting(self, step: str | None) -> Iterator[None]:
         """Around what all processes do together, the same number of times in the same order."""
         self._step = step or self._step
-        self._points[self._reached + 1] = step or f'what follows {self._step}'
+        self._points[self._reached + 1] = step or f'an exchange after {self._step}'
         self._points.pop(self._reached + 1 - POINTS, None)
         self._reached += 1
         self._since = time.monotonic()
         try:
             yield
-        except UserError:
-            raise
-        except Exception as error:  # a broken connection has several types
+        except Exception as error:
+            if not _is_of_connection(error):
+                raise
             self._broken = ' '.join(str(error).split())[:200], time.monotonic()
             self._ended.wait(10 * BROKEN)  # the threads find out who is gone, and end the process
             raise
@@ -157,21 +168,24 @@ class Watchdog:
             sys.stdout.flush()
             if self.rank == 0:  # the store is here: the others have to read the reason first
                 time.sleep(3 * BEAT)
+            for function in tuple(_unfinished):
+                _within(FINISH, function)
             os._exit(code)
 
     def _agree(self, text: str, code: int) -> tuple[str, int]:
         """Returns the first reason that a process gave; later ones are of what followed from it."""
-        try:
-            self._client.key_value_set(f'{FOLDER}/verdict/0', json.dumps([text, code]))
-        except Exception:  # there is one, or there is no store any more
-            return self._known_verdict() or (text, code)
-        return text, code
+
+        def publish() -> tuple[str, int]:
+            try:
+                self._client.key_value_set(f'{FOLDER}/verdict/0', json.dumps([text, code]))
+            except Exception:  # there is one
+                return self._known_verdict() or (text, code)
+            return text, code
+
+        return _within(ANSWER, publish) or (text, code)  # the store may be what is gone
 
     def _known_verdict(self) -> tuple[str, int] | None:
-        try:
-            found = self._client.key_value_dir_get(f'{FOLDER}/verdict/')
-        except Exception:
-            return None
+        found = self._client.key_value_dir_get(f'{FOLDER}/verdict/')
         return tuple(json.loads(found[0][1])) if found else None
 
     def _beat(self) -> None:
@@ -179,68 +193,128 @@ class Watchdog:
         beats = 0
         while not self._ended.wait(BEAT):
             beats += 1
-            reached = self._reached
-            own = Sign(beats, reached, self._points[reached], self._host)
             try:
-                name = f'{FOLDER}/sign/{self.rank}'
-                text = json.dumps(dataclasses.astuple(own))
-                self._client.key_value_set(name, text, allow_overwrite=True)
+                self._say(beats)
                 found = self._known_verdict()
                 if found:
                     self.leave(*found)
-                if self._waited() > self._look or self._broken:
+                if self._waited() > self._look or self._broken or 0 not in self._signs:
                     self._read()
-                else:
-                    self._changed.clear()
-                    self._silent.clear()
                 self._answered = time.monotonic()
             except Exception:
                 continue  # _judge sees that nothing is answered
 
+    def _say(self, beats: int) -> None:
+        reached = self._reached
+        own = Sign(beats, reached, self._points[reached], self._host)
+        text = json.dumps(dataclasses.astuple(own))
+        self._client.key_value_set(f'{FOLDER}/sign/{self.rank}', text, allow_overwrite=True)
+
     def _read(self) -> None:
         now = time.monotonic()
+        fresh = now - self._looked > 5 * BEAT  # nobody has looked while nobody waited
+        changed = dict.fromkeys(self._changed, now) if fresh else dict(self._changed)
+        signs = dict(self._signs)
         for key, text in self._client.key_value_dir_get(f'{FOLDER}/sign/'):
             rank, sign = int(key.rpartition('/')[2]), Sign(*json.loads(text))
-            if sign != self._signs.get(rank) or rank not in self._changed:
-                self._signs[rank], self._changed[rank] = sign, now
-            self._silent[rank] = now - self._changed[rank]
+            if sign != signs.get(rank):
+                signs[rank], changed[rank] = sign, now
+        self._signs, self._changed, self._looked = signs, changed, now
 
     def _judge(self) -> None:
         """Ends the process when it is time. A thread of its own: the store may not answer."""
+        last = time.monotonic()
         while not self._ended.wait(BEAT):
-            broken, waited = self._broken, self._waited()
-            if waited <= self._look and not broken:
-                continue
-            limit = BROKEN if broken else self._silence
-            if time.monotonic() - self._answered > limit:
-                text = 'Process 0, through which the others are connected, no longer answers.'
-                self.leave(text, EXIT_CODE)
-            if self.rank not in self._silent:
-                continue  # nothing has been read yet
-            others = {rank: t for rank, t in self._silent.copy().items() if rank != self.rank}
-            limits = limit, self._timeout
-            text = verdict(self._signs.copy(), others, self._points.copy(), waited, limits)
-            if not text and broken and time.monotonic() - broken[1] > 2 * BROKEN:
-                where = self._points[self._reached]
-                text = f'The connection to another process broke at {where}: {broken[0]}'
-            if text:
-                self.leave(text, EXIT_CODE)
+            now = time.monotonic()
+            if now - last > PAUSED:
+                # This process was stopped, or its machine was; so perhaps were the others, and what
+                # they have said since is not known yet.
+                self._awake = now
+            last = now
+            broken = self._broken
+            if self._waited() > self._look or broken:
+                text = self._gone(broken, now) or self._late(broken, now)
+                if text:
+                    self.leave(text, EXIT_CODE)
+
+    def _gone(self, broken: tuple | None, now: float) -> str | None:
+        """Why to give up where the store does not answer."""
+        limit = BROKEN if broken else self._silence
+        if now - max(self._answered, self._awake) <= limit:
+            return None
+        name = _named([0], self._signs)
+        return f'{name}, through which the others are connected, no longer answers.'
+
+    def _late(self, broken: tuple | None, now: float) -> str | None:
+        """Why to give up by what the others say."""
+        if self._looked < max(self._since or 0.0, self._awake):
+            return None  # nothing has been read yet
+        changed, looked = self._changed, self._looked
+        silent = {
+            rank: looked - max(since, self._awake)
+            for rank, since in changed.items()
+            if rank != self.rank
+        }
+        limits = BROKEN if broken else self._silence, self._timeout
+        text = verdict(self._signs, silent, self._points.copy(), self._waited(), limits)
+        if not text and broken and now - max(broken[1], self._awake) > 2 * BROKEN:
+            where = self._points[self._reached]
+            text = f'The connection to another process broke at {where}: {broken[0]}'
+        return text
 
     def _waited(self) -> float:
+        """Seconds for which the main thread has waited, but for those in which all stood still."""
         since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else time.monotonic() - max(since, self._awake)
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Whether an error may come from another process's end, and not from this one's own work."""
+    text = str(error)
+    own = isinstance(error, UserError) or 'RESOURCE_EXHAUSTED' in text
+    return not own and bool(CONNECTION.search(text))
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Returns what the function does, None if it fails or takes longer."""
+    found = []
+
+    def call():
+        with suppress(Exception):
+            found.append(function())
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 _watchdog: Watchdog | None = None
+_unfinished: list[Callable[[], Any]] = []
 
 
 def start(timeout: float) -> None:
-    """Starts this process's watchdog; jax.distributed is initialised."""
+    """Starts this process's watchdog, if it has none; jax.distributed is initialised."""
     global _watchdog
     from jax._src import distributed  # JAX has no public name for its key-value store
 
     state = distributed.global_state
-    _watchdog = Watchdog(state.client, state.process_id, timeout)
+    if _watchdog is None:
+        _watchdog = Watchdog(state.client, state.process_id, state.num_processes, timeout)
+
+
+@contextmanager
+def finishing(function: Callable[[], Any]) -> Iterator[None]:
+    """A context in which this process does not end before `function` has, FINISH seconds at most.
+
+    Args:
+      function: waits for what is under way, such as a checkpoint; called in another thread.
+    """
+    _unfinished.append(function)
+    try:
+        yield
+    finally:
+        _unfinished.remove(function)
 
 
 @contextmanager

@@ -2,17 +2,16 @@
 
 import signal
 import socket
-import threading
 import time
 
 import pytest
 
-from errors import PeerError, UserError
-from tests.support import Several, free_port, last_step, outputs
-from training import rollcall, watchdog
+from tests.support import Several, last_step, outputs
+from training import watchdog
 from training.watchdog import Sign
 
 LIMITS = (30.0, 600.0)
+HOST = socket.gethostname()
 
 
 def sign(reached: int, host: str = 'a', beats: int = 1) -> Sign:
@@ -61,99 +60,6 @@ def test_who_is_to_blame(signs, silent, waited, sentence):
     assert found == sentence
 
 
-class Calls:
-    """Roll calls in threads of this process."""
-
-    def __init__(self, ranks, count: int, timeout: float = 20.0):
-        self.port, self.said = free_port(), {}
-        self.threads = [
-            threading.Thread(target=self._hold, args=(place, rank, count, timeout))
-            for place, rank in enumerate(ranks)
-        ]
-
-    def _hold(self, place: int, rank: int, count: int, timeout: float) -> None:
-        try:
-            rollcall.hold(f'127.0.0.1:{self.port}', count, rank, timeout)
-            self.said[place] = 'go'
-        except UserError as error:
-            self.said[place] = f'{type(error).__name__}: {error}'
-
-    def ended(self) -> list[str]:
-        for thread in self.threads:
-            thread.join(60)
-        return [self.said[place] for place in range(len(self.threads))]
-
-    def start(self) -> 'Calls':
-        for thread in self.threads:
-            thread.start()
-        return self
-
-
-def test_all_are_there_in_any_order_and_the_port_is_free_again():
-    calls = Calls((3, 1, 0, 2), 4)
-    for thread in calls.threads:
-        thread.start()
-        time.sleep(0.05)
-    assert calls.ended() == ['go'] * 4
-    with socket.socket() as again:
-        again.bind(('127.0.0.1', calls.port))
-
-
-def test_who_is_missing_is_said_to_all():
-    sentence = (
-        'PeerError: Processes 1, 4 of 5 did not start within 1 s: look at their output, or raise '
-        'config.distributed_timeout.'
-    )
-    assert Calls((0, 2, 3), 5, timeout=1.0).start().ended() == [sentence] * 3
-
-
-def test_a_number_that_is_given_twice():
-    sentence = 'PeerError: Two processes say that they are number 1 of 3.'
-    assert sentence in Calls((0, 1, 1), 3, timeout=3.0).start().ended()
-
-
-def test_nobody_to_call_them():
-    port = free_port()
-    with pytest.raises(PeerError, match=rf'could not reach process 0 at 127.0.0.1:{port} within'):
-        rollcall.hold(f'127.0.0.1:{port}', 2, 1, 0.5)
-
-
-def test_a_port_in_use_is_the_users_to_mend():
-    with socket.create_server(('', 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f'cannot listen on port {port}'):
-            rollcall.hold(f'127.0.0.1:{port}', 2, 0, 0.5)
-
-
-def test_a_port_that_an_earlier_job_still_holds_is_waited_for():
-    calls = Calls((0, 1), 2)
-    with socket.create_server(('', calls.port)):
-        calls.threads[0].start()
-        time.sleep(0.5)
-        assert calls.threads[0].is_alive()
-    calls.threads[1].start()
-    assert calls.ended() == ['go', 'go']
-
-
-def test_strangers_on_the_port_count_for_nothing():
-    calls = Calls((0,), 2)
-    calls.start()
-    for words in (b'GET / HTTP/1.1\r\n\r\n', b'functional-cnn 1 3\n', b'functional-cnn 2 2\n', b''):
-        end = time.monotonic() + 20
-        while True:
-            try:
-                connection = socket.create_connection(('127.0.0.1', calls.port))
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < end
-        with connection:
-            connection.sendall(words)
-            connection.shutdown(socket.SHUT_WR)
-            assert connection.makefile('rb').read() == b''
-    rollcall.hold(f'127.0.0.1:{calls.port}', 2, 1, 20.0)
-    assert calls.ended() == ['go']
-
-
 HANGING = """
 import time
 import train
@@ -176,11 +82,11 @@ command.run(train.main)
 
 
 def test_one_that_hangs_is_named_and_shows_where_it_is(small, tmp_path):
-    fields = {'distributed_timeout': 4, 'log_every': 1}
+    fields = {'distributed_timeout': 10, 'log_every': 1}
     with Several(small, tmp_path / 'run', tmp_path / 'log', (None, HANGING), **fields) as children:
         assert [child.wait() for child in children] == [69, 69], outputs(children)
     sentence = (
-        f'error: Process 1 ({socket.gethostname()}) did not arrive at step 5 within 4 s '
+        f'error: Process 1 ({HOST}) did not arrive at step 5 within 10 s '
         '(config.distributed_timeout); last seen at '
     )
     assert all(sentence in child.output for child in children), outputs(children)
@@ -189,47 +95,120 @@ def test_one_that_hangs_is_named_and_shows_where_it_is(small, tmp_path):
     assert 'in a_disk_that_does_not_answer' not in children[0].output
 
 
-@pytest.mark.parametrize(
-    'number', [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.full)], ids=str
-)
-def test_one_that_is_killed_or_stopped_is_named_by_all_others(number, small, tmp_path):
-    workdir, scripts = tmp_path / 'run', (None,) * 3
-    fields = {'distributed_timeout': 10, 'steps': 100_000, 'log_every': 10, 'batch_size': 60}
-    with Several(small, workdir, tmp_path / 'log', scripts, **fields) as children:
-        assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
-        children[2].process.send_signal(number)
-        assert [child.wait() for child in children[:2]] == [69, 69], outputs(children)
-    sentence = f'error: Process 2 ({socket.gethostname()}) no longer answers'
-    assert all(sentence in child.output for child in children[:2]), outputs(children)
-    assert not any('Traceback' in child.output for child in children[:2])
-
-
-def test_one_that_never_starts_is_named(small, tmp_path):
-    fields = {'distributed_timeout': 3}
-    scripts = (None, Several.ABSENT, None)
-    with Several(small, tmp_path / 'run', tmp_path / 'log', scripts, **fields) as children:
-        assert [child.wait() for child in children] == [69, 69], outputs(children)
-    for child in children:
-        assert 'error: Process 1 of 3 did not start within 3 s: look at its' in child.output
-        assert 'Traceback' not in child.output
-
-
-FAILING = """
+# A process 0 that still writes a checkpoint when it has to end.
+WRITING = """
+import threading
+import time
 import train
-from training import command, loop
+from training import checkpoints, command
 
-def fetch(*arguments):
-    raise KeyError('a defect')
+original = checkpoints.Checkpoints.wait
 
-loop.Loop._collect = fetch
+def wait(self):
+    if threading.current_thread() is threading.main_thread():
+        return original(self)
+    time.sleep(2)
+    (self.folder / 'written').touch()
+
+checkpoints.Checkpoints.wait = wait
 command.run(train.main)
 """
 
 
-def test_a_defect_of_one_is_told_to_the_other_at_once(small, tmp_path):
-    with Several(small, tmp_path / 'run', tmp_path / 'log', (None, FAILING)) as children:
+@pytest.mark.parametrize(
+    ('number', 'rank', 'sentence'),
+    [
+        (signal.SIGKILL, 2, f'Process 2 ({HOST}) no longer answers (killed, '),
+        # The one through which the others are connected.
+        (signal.SIGSTOP, 0, f'Process 0 ({HOST}), through which the others are connected, no '),
+        pytest.param(
+            signal.SIGSTOP, 2, f'Process 2 ({HOST}) no longer answers', marks=pytest.mark.full
+        ),
+    ],
+    ids=str,
+)
+def test_one_that_is_killed_or_stopped_is_named_by_all_others(
+    number, rank, sentence, small, tmp_path
+):
+    workdir, scripts = tmp_path / 'run', (WRITING, None, None)
+    fields = {'distributed_timeout': 12, 'steps': 100_000, 'log_every': 10, 'batch_size': 60}
+    with Several(small, workdir, tmp_path / 'log', scripts, **fields) as children:
+        assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
+        children[rank].process.send_signal(number)
+        others = [child for place, child in enumerate(children) if place != rank]
+        assert [child.wait() for child in others] == [69, 69], outputs(children)
+    assert all(f'error: {sentence}' in child.output for child in others), outputs(children)
+    assert not any('Traceback' in child.output for child in others)
+    assert (workdir / 'checkpoints' / 'written').exists() == (rank != 0)
+
+
+def test_a_pause_of_all_is_no_loss(small, tmp_path):
+    workdir = tmp_path / 'run'
+    fields = {'distributed_timeout': 10, 'steps': 100_000, 'log_every': 10}
+    with Several(small, workdir, tmp_path / 'log', **fields) as children:
+        assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
+        for child in children:
+            child.process.send_signal(signal.SIGSTOP)
+        time.sleep(12)  # longer than any limit of theirs
+        reached = last_step(workdir)
+        for child in children:
+            child.process.send_signal(signal.SIGCONT)
+            time.sleep(1)
+        # Long enough for a verdict on what was before.
+        end = time.monotonic() + 4
+        goes_on = lambda: last_step(workdir) > reached + 10 and time.monotonic() > end  # noqa: E731
+        assert children[0].wait_until(goes_on), outputs(children)
+        assert children[1].running, outputs(children)
+
+
+def test_one_that_never_starts_is_named(small, tmp_path):
+    fields = {'distributed_timeout': 10}
+    scripts = (None, Several.ABSENT, None)
+    with Several(small, tmp_path / 'run', tmp_path / 'log', scripts, **fields) as children:
+        assert [child.wait() for child in children] == [69, 69], outputs(children)
+    for child in children:
+        assert 'error: Process 1 of 3 did not start within 10 s: look at its' in child.output
+        assert 'Traceback' not in child.output
+
+
+DYING = """
+import os
+import train
+from training import command, watchdog
+
+watchdog.start = lambda timeout: os.kill(os.getpid(), 9)
+command.run(train.main)
+"""
+
+
+def test_one_that_dies_before_it_has_said_a_word_is_named(small, tmp_path):
+    fields = {'distributed_timeout': 10}
+    with Several(small, tmp_path / 'run', tmp_path / 'log', (None, DYING), **fields) as children:
+        assert [child.wait() for child in children] == [69, -9], outputs(children)
+    assert 'error: Process 1 no longer answers' in children[0].output
+    assert 'last seen never' in children[0].output
+    assert 'Traceback' not in children[0].output
+
+
+FAILING = """
+import jax
+import train
+from training import command, runner
+
+def fail(*arguments):
+    raise RuntimeError('RESOURCE_EXHAUSTED: a defect')
+
+{place} = fail
+command.run(train.main)
+"""
+
+
+@pytest.mark.parametrize('place', ['jax.devices', 'runner.Runner.fetch'])
+def test_a_defect_of_one_is_told_to_the_other_at_once(place, small, tmp_path):
+    scripts = None, FAILING.format(place=place)
+    with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:
         assert [child.wait() for child in children] == [1, 1], outputs(children)
-    sentence = "error: Process 1 has failed: KeyError: 'a defect'"
+    sentence = 'error: Process 1 has failed: RuntimeError: RESOURCE_EXHAUSTED: a defect'
     assert all(sentence in child.output for child in children), outputs(children)
     assert 'Traceback' in children[1].output
     assert 'Traceback' not in children[0].output
