@@ -4,28 +4,49 @@
 #
 # train.py ends with 75 when it was told to stop and has saved, with 69 when another process of the
 # run hangs or is gone, and with more than 128 when a signal ended it. All three go on from the last
-# checkpoint when the job runs again; a process may be lost MAX_FAILURES times, which are counted in the
-# job's comment.
+# checkpoint when the job runs again; a process may be lost MAX_FAILURES times, which are counted in
+# the job's comment, beside what else is there.
 # Anything else (2: a mistake in the command) would only happen again.
 set -u
 PYTHON=${PYTHON:-.venv/bin/python}
 MAX_FAILURES=${MAX_FAILURES:-5}
+# Seconds for the others once one has ended: they may be waiting for process 0 to save. Where one
+# hangs or dies, the others end by themselves (config.distributed_timeout); this is for one that
+# cannot even end itself, because it is stopped or stuck in the system.
+WAIT=${WAIT:-240}
 
-# Tasks are not to be killed when the first of them ends: it may be waiting for process 0 to save.
-# Where one dies, the others end by themselves (config.distributed_timeout).
-srun --kill-on-bad-exit=0 --label "$PYTHON" train.py "$@"
+srun --kill-on-bad-exit=0 --wait="$WAIT" --label "$PYTHON" train.py "$@"
 code=$?
 
-comment=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%k)
-failures=0
-case $comment in failures=*) failures=${comment#failures=} ;; esac
+# The controller may be busy.
+patiently() {
+  for _ in 1 2 3 4 5; do
+    if "$@"; then return 0; fi
+    sleep 10
+  done
+  return 1
+}
+
+requeue() {
+  echo "step.sh: $1: queued again"
+  patiently scontrol requeue "$SLURM_JOB_ID" || echo "step.sh: the job could not be queued again" >&2
+}
+
 if [ "$code" = 75 ]; then
-  echo "step.sh: saved and stopped (75): queued again"
-  scontrol requeue "$SLURM_JOB_ID"
-elif { [ "$code" = 69 ] || [ "$code" -gt 128 ]; } && [ "$failures" -lt "$MAX_FAILURES" ]; then
-  failures=$((failures + 1))
-  echo "step.sh: a process was lost ($code), failure $failures: queued again"
-  scontrol update JobId="$SLURM_JOB_ID" Comment="failures=$failures"
-  scontrol requeue "$SLURM_JOB_ID"
+  requeue 'saved and stopped (75)'
+elif [ "$code" = 69 ] || [ "$code" -gt 128 ]; then
+  # Where the comment cannot be read, all earlier starts count: better too few than for ever.
+  comment=$(patiently squeue --noheader --jobs="$SLURM_JOB_ID" --format=%k) ||
+    comment="failures=${SLURM_RESTART_COUNT:-0}"
+  failures=$(sed -n 's/.*failures=\([0-9]*\).*/\1/p' <<< "$comment")
+  failures=$((${failures:-0} + 1))
+  if [ "$failures" -le "$MAX_FAILURES" ]; then
+    others=$(sed 's/ *failures=[0-9]*//; s/^(null)$//' <<< "$comment")
+    if patiently scontrol update JobId="$SLURM_JOB_ID" \
+      Comment="${others:+$others }failures=$failures" ||
+      [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_FAILURES" ]; then
+      requeue "a process was lost ($code), failure $failures"
+    fi
+  fi
 fi
 exit "$code"

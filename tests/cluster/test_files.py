@@ -59,27 +59,64 @@ exit {code}
 """
 
 
+@pytest.fixture
+def stubs(tmp_path):
+    """Writes programs that log their calls and end with a code."""
+
+    def write(**codes: int) -> None:
+        for name, code in codes.items():
+            stub = tmp_path / name
+            stub.write_text(STUB.format(log=tmp_path / 'log', code=code))
+            stub.chmod(0o755)
+
+    write(scontrol=0, sleep=0)
+    return write
+
+
+def step(tmp_path, comment: str | None, **environment: str) -> tuple[int, list[str]]:
+    """Runs step.sh in a job with a comment, None where SLURM does not answer."""
+    answer = 'exit 1' if comment is None else f"echo '{comment}'"
+    (tmp_path / 'squeue').write_text(f'#!/bin/sh\n{answer}\n')
+    (tmp_path / 'squeue').chmod(0o755)
+    env = {'PATH': f'{tmp_path}:/usr/bin:/bin', 'SLURM_JOB_ID': '7', **environment}
+    script = [FOLDER / 'step.sh', '--workdir=a folder']
+    done = subprocess.run(script, env=env, check=False, capture_output=True, cwd=ROOT)
+    return done.returncode, (tmp_path / 'log').read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ('code', 'failures', 'again'),
     [(0, 0, False), (1, 0, False), (2, 0, False), (75, 99, True), (69, 0, True), (69, 5, False),
      (137, 4, True), (134, 5, False)],
 )  # fmt: skip
-def test_what_is_queued_again(code, failures, again, tmp_path):
-    (tmp_path / 'squeue').write_text(f'#!/bin/sh\necho failures={failures}\n')
-    (tmp_path / 'squeue').chmod(0o755)
-    for name, its in (('srun', code), ('scontrol', 0)):
-        stub = tmp_path / name
-        stub.write_text(STUB.format(log=tmp_path / 'log', code=its))
-        stub.chmod(0o755)
-    env = {'PATH': f'{tmp_path}:/usr/bin:/bin', 'SLURM_JOB_ID': '7'}
-    script = [FOLDER / 'step.sh', '--workdir=a folder']
-    done = subprocess.run(script, env=env, check=False, capture_output=True, cwd=ROOT)
-    assert done.returncode == code
-    lines = (tmp_path / 'log').read_text().splitlines()
+@pytest.mark.parametrize('own', ['', 'for a paper '])
+def test_what_is_queued_again(code, failures, again, own, tmp_path, stubs):
+    stubs(srun=code)
+    ended, lines = step(tmp_path, f'{own}failures={failures}')
+    assert ended == code
     assert lines[0].endswith('train.py --workdir=a folder')
     assert ('scontrol requeue 7' in lines) == again
-    counted = f'scontrol update JobId=7 Comment=failures={failures + 1}'
+    counted = f'scontrol update JobId=7 Comment={own}failures={failures + 1}'
     assert (counted in lines) == (again and code != 75)
+
+
+@pytest.mark.parametrize('comment', ['', '(null)'])
+def test_a_first_failure_is_counted(comment, tmp_path, stubs):
+    stubs(srun=69)
+    lines = step(tmp_path, comment)[1]
+    assert lines[1:] == ['scontrol update JobId=7 Comment=failures=1', 'scontrol requeue 7']
+
+
+@pytest.mark.parametrize(('starts', 'again'), [('4', True), ('5', False)])
+def test_where_failures_cannot_be_counted_all_starts_are(starts, again, tmp_path, stubs):
+    stubs(srun=69)
+    lines = step(tmp_path, None, SLURM_RESTART_COUNT=starts)[1]
+    assert ('scontrol requeue 7' in lines) == again
+
+
+def test_a_busy_controller_is_asked_again(tmp_path, stubs):
+    stubs(srun=75, scontrol=1)
+    assert step(tmp_path, '')[1].count('scontrol requeue 7') == 5
 
 
 def test_the_guide_shows_commands_that_parse():
