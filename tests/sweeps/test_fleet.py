@@ -11,7 +11,7 @@ import pytest
 
 from configs import base
 from errors import UserError
-from sweeps import child, fleet, study
+from sweeps import child, fleet, owner, study
 from sweeps.engine import Work
 from sweeps.space import Float, Objective, Sweep
 
@@ -23,8 +23,8 @@ OPTIONS = {'jobs': 3, 'sampler': 'random', 'pruner': 'none', 'storage': None}
 def quick(monkeypatch):
     """Seconds of waiting become tenths."""
     monkeypatch.setattr(fleet, 'PAUSE', 0.05)
-    monkeypatch.setattr(study, 'BEAT', 0.1)
-    monkeypatch.setattr(study, 'SILENCE', 1.0)
+    monkeypatch.setattr(owner, 'BEAT', 0.1)
+    monkeypatch.setattr(owner, 'SILENCE', 1.0)
 
 
 class Threads:

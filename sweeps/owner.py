@@ -1,0 +1,93 @@
+"""Which process runs a trial of a sweep that several machines share."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import optuna
+
+from errors import UserError
+
+# A process says every BEAT seconds that it is alive, and counts as dead after SILENCE.
+BEAT, SILENCE = 5.0, 60.0
+
+
+class Owner:
+    """Which process runs a trial, and whether that process lives.
+
+    A process that has the sweep for itself may take every trial that another left running. Where
+    several machines share it, each process has a file in the sweep's folder, which it touches as
+    long as it lives, and its trials bear the file's name.
+
+    Raises:
+      UserError: this process is to have the sweep for itself, and others are at work on it.
+    """
+
+    def __init__(self, folder: Path, alone: bool):
+        self._folder, self._alone = folder / 'workers', alone
+        self.name = f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}'
+        self._ended = threading.Event()
+        if alone:
+            if others := [path.name for path in self._folder.glob('*') if self._lives(path.name)]:
+                raise UserError(
+                    f'Workers are still at trials of {folder} ({", ".join(sorted(others))}): go on '
+                    'with the same --engine, or end them first.'
+                )
+            return
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / self.name).touch()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            (self._folder / self.name).touch()
+
+    def close(self) -> None:
+        """Says that this process runs nothing any more."""
+        self._ended.set()
+        if not self._alone:
+            (self._folder / self.name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def drawing(self):
+        """Around drawing a trial: one process at a time, wherever it runs."""
+        if self._alone:
+            yield
+            return
+        with (self._folder.parent / 'draw.lock').open('a') as file:
+            # Without locks on that file system two processes may draw one trial too many.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def claim(self, trial: optuna.Trial) -> None:
+        """Puts this process's name on a trial."""
+        trial.set_user_attr('owner', self.name)
+
+    def takes(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether this process may take over a running trial: the one that ran it is dead."""
+        owner = trial.user_attrs.get('owner', '')
+        if self._alone:
+            return owner != self.name
+        age = time.time() - trial.datetime_start.timestamp()
+        return not self._lives(owner) and (bool(owner) or age >= SILENCE)
+
+    def _lives(self, owner: str) -> bool:
+        try:
+            return bool(owner) and self._now() - self._touched(owner) < SILENCE
+        except FileNotFoundError:
+            return False
+
+    def _touched(self, owner: str) -> float:
+        return (self._folder / owner).stat().st_mtime
+
+    def _now(self) -> float:
+        """By the clock of the disk, which machines' own may differ from."""
+        if self._alone:
+            return time.time()
+        (self._folder / self.name).touch()
+        return self._touched(self.name)
