@@ -1,7 +1,6 @@
 """Which process runs a trial of a sweep that several machines share."""
 
 import contextlib
-import fcntl
 import os
 import socket
 import threading
@@ -9,11 +8,15 @@ import time
 from pathlib import Path
 
 import optuna
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from errors import UserError
 
 # A process says every BEAT seconds that it is alive, and counts as dead after SILENCE.
 BEAT, SILENCE = 5.0, 60.0
+# After so many seconds the lock for drawing is taken from a process that died with it. Optuna's
+# own lock of the journal is taken after 30, which a process that draws may have to wait for.
+GRACE = 60
 
 
 class Owner:
@@ -39,6 +42,9 @@ class Owner:
                 )
             return
         self._folder.mkdir(exist_ok=True)
+        self._drawing = folder / 'drawing'
+        self._drawing.touch()
+        self._lock = JournalFileSymlinkLock(str(self._drawing), GRACE)
         (self._folder / self.name).touch()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -54,15 +60,23 @@ class Owner:
 
     @contextlib.contextmanager
     def drawing(self):
-        """Around drawing a trial: one process at a time, wherever it runs."""
+        """Around drawing a trial: one process at a time, wherever it runs.
+
+        The lock is a symbolic link, because file locks (flock) do not work on every shared disk.
+        """
         if self._alone:
             yield
             return
-        with (self._folder.parent / 'draw.lock').open('a') as file:
-            # Without locks on that file system two processes may draw one trial too many.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
+        self._lock.acquire()
+        since = time.monotonic()
+        try:
+            # Those who wait see that it changes hands, and do not take it for a dead process's.
+            self._drawing.touch()
             yield
+        finally:
+            if time.monotonic() - since < GRACE:  # or it may be another's by now
+                with contextlib.suppress(RuntimeError):  # "did not possess lock": as above
+                    self._lock.release()
 
     def claim(self, trial: optuna.Trial) -> None:
         """Puts this process's name on a trial."""

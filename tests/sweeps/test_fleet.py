@@ -3,6 +3,8 @@
 Workers are threads here, and a trial trains nothing; tests/cluster/ has real ones.
 """
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ from errors import UserError
 from sweeps import child, fleet, owner, study
 from sweeps.engine import Work
 from sweeps.space import Float, Objective, Sweep
+from tests.conftest import ROOT
 
 SWEEP = Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)}, Objective(), seed=3)
 OPTIONS = {'jobs': 3, 'sampler': 'random', 'pruner': 'none', 'storage': None}
@@ -115,6 +118,49 @@ def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monk
     assert set(taken) == {0, 1}
     assert taken[lost.number] == began[lost.number]
     assert scheduler.started <= 4  # none is started for a trial that may not be taken yet
+
+
+def test_the_lock_of_a_process_killed_while_drawing_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, 'GRACE', 3)
+    script = f"""
+import pathlib, time
+from sweeps.owner import Owner
+with Owner(pathlib.Path({str(tmp_path)!r}), alone=False).drawing():
+    print('drawing', flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, '-c', script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'drawing\n'
+        other.kill()
+    began = time.monotonic()
+    shared = open_study(tmp_path, 2)
+    assert shared.ask().number == 0
+    assert time.monotonic() - began >= 3
+    shared.close()
+
+
+def test_a_lock_that_changes_hands_is_nobodys_for_the_taking(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, 'GRACE', 3)
+    inside, overlaps = [], []
+    end = time.monotonic() + 5
+
+    def work():
+        own = owner.Owner(tmp_path, alone=False)
+        while time.monotonic() < end:
+            with own.drawing():
+                inside.append(own)
+                time.sleep(0.2)
+                overlaps.extend(inside[1:])
+                inside.remove(own)
+        own.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlaps == []
 
 
 def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch):
