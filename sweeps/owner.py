@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.trial import TrialState
 
 from errors import UserError
 
@@ -17,6 +18,10 @@ BEAT, SILENCE = 5.0, 60.0
 # After so many seconds the lock for drawing is taken from a process that died with it. Optuna's
 # own lock of the journal is taken after 30, which a process that draws may have to wait for.
 GRACE = 60
+
+
+class TakenOverError(Exception):
+    """A trial is not this process's any more: another took it, or ended it."""
 
 
 class Owner:
@@ -34,6 +39,7 @@ class Owner:
         self._folder, self._alone = folder / 'workers', alone
         self.name = f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}'
         self._ended = threading.Event()
+        self._nameless: dict[int, float] = {}  # trial -> when it was first seen without an owner
         if alone:
             if others := [path.name for path in self._folder.glob('*') if self._lives(path.name)]:
                 raise UserError(
@@ -50,7 +56,8 @@ class Owner:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            (self._folder / self.name).touch()
+            with contextlib.suppress(OSError):  # the disk may be there again for the next
+                (self._folder / self.name).touch()
 
     def close(self) -> None:
         """Says that this process runs nothing any more."""
@@ -82,17 +89,39 @@ class Owner:
         """Puts this process's name on a trial."""
         trial.set_user_attr('owner', self.name)
 
-    def takes(self, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether this process may take over a running trial: the one that ran it is dead."""
-        owner = trial.user_attrs.get('owner', '')
+    def check(self, study: optuna.Study, number: int) -> None:
+        """Checks that a trial is still this process's.
+
+        Raises:
+          TakenOverError: it was silent for too long; another process took the trial, or ended it.
+        """
+        if self._alone:
+            return
+        trial = study.get_trials(deepcopy=False)[number]
+        if trial.state != TrialState.RUNNING or trial.user_attrs.get('owner') != self.name:
+            raise TakenOverError(
+                f'trial {number} is left to another process, which took it over while this one '
+                f'gave no sign of life for {SILENCE:.0f} s'
+            )
+
+    def takes(self, trial: optuna.trial.FrozenTrial, drawing: bool = False) -> bool:
+        """Whether this process may take over a running trial: the one that ran it is dead.
+
+        Args:
+          trial: as stored.
+          drawing: within `drawing`, where nobody else is about to put a name on it.
+        """
+        owner = trial.user_attrs.get('owner')
         if self._alone:
             return owner != self.name
-        age = time.time() - trial.datetime_start.timestamp()
-        return not self._lives(owner) and (bool(owner) or age >= SILENCE)
+        if owner is None:
+            seen = self._nameless.setdefault(trial.number, time.monotonic())
+            return drawing or time.monotonic() - seen >= SILENCE
+        return not self._lives(owner)
 
     def _lives(self, owner: str) -> bool:
         try:
-            return bool(owner) and self._now() - self._touched(owner) < SILENCE
+            return self._now() - self._touched(owner) < SILENCE
         except FileNotFoundError:
             return False
 

@@ -75,6 +75,8 @@ def make_pruner(name: str, sweep: Sweep):
 class OpenTrial:
     """A trial that this process runs.
 
+    What reports or ends it raises owner.TakenOverError if another process has taken it over.
+
     Attributes:
       number: from 0.
       parameters: {dotted field: value}.
@@ -90,8 +92,13 @@ class OpenTrial:
         self._values.append(value)
         return self._study.note(self._trial, len(self._values), value, step, self._known)
 
+    def check(self) -> None:
+        """Raises owner.TakenOverError if another process has taken the trial over."""
+        self._study.check(self.number)
+
     def note(self, **about) -> None:
         """Keeps what else is to be known of the trial, such as seconds=...; before it ends."""
+        self.check()
         for name, value in about.items():
             self._trial.set_user_attr(name, value)
 
@@ -107,6 +114,7 @@ class OpenTrial:
 
     def fail(self, reason: str) -> None:
         """Ends the trial without a figure."""
+        self.check()
         self._trial.set_user_attr('reason', reason)
         self._study.tell(self.number, TrialState.FAIL)
 
@@ -217,15 +225,20 @@ class Study:
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
         for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self._owner.takes(frozen):
+            if self._owner.takes(frozen, drawing=True):
                 # Its values are in the storage: a trial of the same identity finds them there.
                 trial = optuna.Trial(self.optuna, frozen._trial_id)
                 return trial, set(frozen.intermediate_values)
         return None
 
+    def check(self, number: int) -> None:
+        """Raises owner.TakenOverError if another process has taken a trial of this one over."""
+        self._owner.check(self.optuna, number)
+
     def note(self, trial: optuna.Trial, number: int, value: float, step: int, known: set) -> bool:
         """Reports evaluation `number`, from 1; returns whether the trial should be stopped."""
         with self._lock:
+            self.check(trial.number)
             if number not in known:
                 trial.report(value, number)
             if number < max(known, default=0):
@@ -240,6 +253,7 @@ class Study:
     def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         """Ends a trial."""
         with self._lock:
+            self.check(number)
             self.optuna.tell(number, value, state)
 
     def finished(self) -> list[optuna.trial.FrozenTrial]:

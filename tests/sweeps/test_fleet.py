@@ -13,7 +13,7 @@ import pytest
 
 from configs import base
 from errors import UserError
-from sweeps import child, fleet, owner, study
+from sweeps import child, fleet, local_engine, owner, study
 from sweeps.engine import Work
 from sweeps.space import Float, Objective, Sweep
 from tests.conftest import ROOT
@@ -55,9 +55,9 @@ class Never:
         return None
 
 
-def open_study(folder, trials: int, alone: bool = False) -> study.Study:
+def open_study(folder, trials: int, alone: bool = False, url: str | None = None) -> study.Study:
     about = study.describe(SWEEP, base.get_config(), 'random', None)
-    storage = study.storage_of(folder, None, alone)
+    storage = study.storage_of(folder, url, alone)
     return study.Study(SWEEP, folder, trials, 'random', 'none', storage, about, alone)
 
 
@@ -118,6 +118,78 @@ def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monk
     assert set(taken) == {0, 1}
     assert taken[lost.number] == began[lost.number]
     assert scheduler.started <= 4  # none is started for a trial that may not be taken yet
+
+
+def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path, monkeypatch):
+    url = f'sqlite:///{tmp_path / "trials.db"}'  # where times have no zone
+    dead, driver, other = (open_study(tmp_path, 1, url=url) for _ in range(3))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv('TZ', 'Etc/GMT-14')  # where it is later
+        time.tzset()
+        dead.optuna.ask()  # and dies before it has put its name on the trial
+    time.tzset()
+    assert driver.load() == (1, 0)  # the name may come in a moment
+    time.sleep(1.1)
+    assert driver.load() == (0, 1)
+    assert other.ask().number == 0
+
+
+def test_a_disk_that_fails_for_a_moment_makes_nobody_dead(tmp_path):
+    shared = open_study(tmp_path, 1)
+    shared.ask()
+    (tmp_path / 'workers').rename(tmp_path / 'away')
+    time.sleep(0.3)
+    (tmp_path / 'away').rename(tmp_path / 'workers')
+    time.sleep(1.1)
+    assert open_study(tmp_path, 1).ask() is None
+    shared.close()
+
+
+def test_a_trial_that_was_taken_over_hears_no_more_of_its_first_owner(tmp_path):
+    paused, other = open_study(tmp_path, 1), open_study(tmp_path, 1)
+    lost = paused.ask()
+    lost.report(0.25, 1)
+    paused._owner._ended.set()
+    time.sleep(1.1)
+    taken = other.ask()
+    assert taken.number == lost.number
+    before = values(other), other.optuna.trials[0].user_attrs
+    for say in (
+        lambda: lost.report(0.5, 2), lost.complete, lost.prune, lambda: lost.fail('why'),
+        lambda: lost.note(seconds=1.0),
+    ):  # fmt: skip
+        with pytest.raises(owner.TakenOverError, match='trial 0 is left to another process'):
+            say()
+    assert (values(other), other.optuna.trials[0].user_attrs) == before
+    taken.report(0.75, 1)
+    taken.complete()
+    with pytest.raises(owner.TakenOverError):
+        lost.report(0.5, 2)
+
+
+def test_a_trial_that_was_taken_over_is_not_trained_on(tmp_path, monkeypatch):
+    script = 'import pathlib, time; pathlib.Path("began").touch(); time.sleep(60)'
+    (tmp_path / 'train.py').write_text(script)
+    monkeypatch.setattr(child, 'ROOT', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    work, other = work_of(tmp_path, 1), open_study(tmp_path, 1)
+    said = []
+    work.say = said.append
+
+    def take():
+        while not (tmp_path / 'began').exists():
+            time.sleep(0.05)
+        other._owner.claim(optuna.Trial(other.optuna, other.optuna.trials[0]._trial_id))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    began = time.monotonic()
+    local_engine.run(work)
+    thread.join()
+    assert time.monotonic() - began < 30  # the process was ended
+    assert len(said) == 1
+    assert said[0].startswith('trial 0 is left to another process')
+    assert values(other)[0][2] == 'RUNNING'
 
 
 def test_the_lock_of_a_process_killed_while_drawing_is_taken_over(tmp_path, monkeypatch):
