@@ -3,6 +3,7 @@
 Workers are threads here, and a trial trains nothing; tests/cluster/ has real ones.
 """
 
+import datetime
 import subprocess
 import sys
 import threading
@@ -55,9 +56,9 @@ class Never:
         return None
 
 
-def open_study(folder, trials: int, alone: bool = False, url: str | None = None) -> study.Study:
+def open_study(folder, trials: int, alone: bool = False) -> study.Study:
     about = study.describe(SWEEP, base.get_config(), 'random', None)
-    storage = study.storage_of(folder, url, alone)
+    storage = study.storage_of(folder, None, alone)
     return study.Study(SWEEP, folder, trials, 'random', 'none', storage, about, alone)
 
 
@@ -120,14 +121,11 @@ def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monk
     assert scheduler.started <= 4  # none is started for a trial that may not be taken yet
 
 
-def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path, monkeypatch):
-    url = f'sqlite:///{tmp_path / "trials.db"}'  # where times have no zone
-    dead, driver, other = (open_study(tmp_path, 1, url=url) for _ in range(3))
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setenv('TZ', 'EAST-14')  # fourteen hours ahead
-        time.tzset()
-        dead.optuna.ask()  # and dies before it has put its name on the trial
-    time.tzset()
+def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path):
+    dead, driver, other = (open_study(tmp_path, 1) for _ in range(3))
+    nameless = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    nameless.datetime_start += datetime.timedelta(hours=14)  # by a clock that is ahead
+    dead.optuna.add_trial(nameless)  # and dies before it has put its name on it
     assert driver.load() == (1, 0)  # the name may come in a moment
     time.sleep(1.1)
     assert driver.load() == (0, 1)
