@@ -20,6 +20,7 @@ from training import records, workdir
 from training.preemption import EXIT_CODE
 
 ROOT = Path(__file__).resolve().parent.parent
+SAVING = 60.0  # seconds that a process has to save and end
 PAUSE = 0.2  # seconds between two looks at the records
 
 
@@ -133,7 +134,7 @@ def _ended(process: subprocess.Popen):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                process.wait(SAVING)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
