@@ -4,7 +4,6 @@ At SIGUSR2 (its time is almost up) it saves its trial and is queued again. At SI
 most other ends) it does the same, unless its job has been cancelled.
 """
 
-import os
 import signal
 import subprocess
 
@@ -19,11 +18,13 @@ class Task:
 
     def __call__(self) -> None:
         """Works until no trial is left, or SLURM wants it to end."""
+        import submitit
+
         signal.signal(signal.SIGTERM, self._save)  # submitit ignores it
         self._worker()
         # SLURM says that a job runs until a preempted one's time of grace is over; not so of one
         # that was cancelled. It is asked when the trial has been saved, which cannot wait for it.
-        job = os.environ['SLURM_JOB_ID']
+        job = submitit.JobEnvironment().job_id  # 7_1: SLURM_JOB_ID may be that of the whole array
         if self._warned and squeue(f'--jobs={job}', '--format=%T') == 'RUNNING':
             signal.raise_signal(signal.SIGUSR2)  # submitit's handler: it queues the job again
 

@@ -145,8 +145,15 @@ def test_an_option_that_submitit_does_not_know_is_refused(slurm):
 def test_at_sigterm_a_job_that_slurm_says_runs_is_queued_again(
     signalled, state, again, commands, monkeypatch
 ):
-    commands(squeue=state)
-    monkeypatch.setenv('SLURM_JOB_ID', '7')
+    others = 'echo RUNNING; echo COMPLETING'  # what is said of a whole array
+    commands(squeue=f'case "$*" in *--jobs=7_1*) {state};; *) {others};; esac')
+    for name, value in (
+        ('SUBMITIT_EXECUTOR', 'slurm'),
+        ('SLURM_JOB_ID', '7'),
+        ('SLURM_ARRAY_JOB_ID', '7'),
+        ('SLURM_ARRAY_TASK_ID', '1'),
+    ):
+        monkeypatch.setenv(name, value)
     asked, queued = [], []
 
     class Worker:
