@@ -13,13 +13,14 @@ from pathlib import Path
 
 from configs import schema
 from errors import UserError
-from sweeps import space
+from sweeps import owner, space
 from sweeps.engine import Work
 from sweeps.study import OpenTrial
 from training import records, workdir
 from training.preemption import EXIT_CODE
 
 ROOT = Path(__file__).resolve().parent.parent
+SAVING = 60.0  # seconds that a process has to save and end
 PAUSE = 0.2  # seconds between two looks at the records
 
 
@@ -33,6 +34,9 @@ def run(
       trial: of its study.
       environment: what the process's has besides this one's.
       cores: those of the CPU that it may use; None is all.
+
+    Raises:
+      owner.TakenOverError: another process has the trial now; this one's has ended.
     """
     started = time.monotonic()
     try:
@@ -87,8 +91,12 @@ def _wait_until_free(work: Work, folder: Path) -> bool:
 def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
     """Reports evaluations as they come: 'done', 'pruned', None (told to stop), or what is wrong."""
     metric, seen, prune = work.sweep.objective.metric, 0, False
+    looked = time.monotonic()
     while True:
         code = process.poll()
+        if time.monotonic() - looked >= owner.BEAT:  # it may be long until the next evaluation
+            trial.check()
+            looked = time.monotonic()
         for step, value in _evaluations(folder, metric)[seen:]:
             prune = trial.report(value, step) or prune
             seen += 1
@@ -126,7 +134,7 @@ def _ended(process: subprocess.Popen):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                process.wait(SAVING)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

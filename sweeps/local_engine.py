@@ -6,6 +6,7 @@ import threading
 
 from sweeps import child
 from sweeps.engine import Work
+from sweeps.owner import TakenOverError
 from sweeps.study import OpenTrial
 
 STARTS = 3  # of a trial whose process is ended from outside, in one sweep
@@ -19,7 +20,11 @@ def run(work: Work) -> None:
         try:
             while not work.stopping() and (trial := work.study.ask()) is not None:
                 running.append(trial.number)
-                how = _run(work, trial, place)
+                try:
+                    how = _run(work, trial, place)
+                except TakenOverError as error:
+                    work.say(str(error))
+                    how = None
                 running.remove(trial.number)
                 if how is not None:
                     work.ended(trial, how, len(running))

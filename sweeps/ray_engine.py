@@ -11,7 +11,7 @@ from errors import UserError
 from sweeps import child, engine, fleet
 from sweeps.engine import Work
 
-SAVING = 60.0  # seconds that workers have when the sweep is told to stop
+SAVING = child.SAVING + 15.0  # seconds until the last worker has said that its trial has saved
 
 
 def run(work: Work) -> None:
@@ -45,17 +45,29 @@ class Ray:
 
     def __init__(self, ray, work: Work):
         self._ray, self._work = ray, work
-        self._tasks = []
-        options = work.options
+        self._tasks, self._told = [], False
+        self._cpus, self._gpus = work.options['cpus'] or 1, work.options['gpus'] or 0
+        trials = work.folder / 'trials'
+        self.output = f"their output is in Ray's logs on the nodes, that of trials in {trials}"
         self._task = ray.remote(
-            num_cpus=options['cpus'] or 1,
-            num_gpus=options['gpus'] or 0,
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
             max_retries=-1,  # after the loss of a node; what the worker raises is not tried again
         )(_work)
 
-    def start(self, worker: fleet.Worker, count: int) -> None:
+    def start(self, worker: fleet.Worker, count: int) -> int:
         """Hands so many tasks to Ray, which waits until their resources are free."""
+        nodes = [node['Resources'] for node in self._ray.nodes() if node['Alive']]
+        have = sorted({(node.get('CPU', 0), node.get('GPU', 0)) for node in nodes})
+        if not self._told and not any(c >= self._cpus and g >= self._gpus for c, g in have):
+            self._told = True
+            self._work.say(
+                f'No node has the {self._cpus} CPU and {self._gpus} GPU of a trial (there are '
+                f'nodes of {", ".join(f"{c:g} and {g:g}" for c, g in have)}): the workers wait for '
+                'one, or start again with other --cpus and --gpus'
+            )
         self._tasks += [self._task.remote(worker) for _ in range(count)]
+        return count
 
     def under_way(self) -> int:
         """Counts the tasks that run or wait; says why others failed."""

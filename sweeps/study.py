@@ -5,16 +5,11 @@ A trial is drawn from the sweep's seed and its number alone where the sampler lo
 starts again: it is neither lost nor counted twice.
 """
 
-import contextlib
-import fcntl
 import itertools
 import json
 import math
-import os
 import random
-import socket
 import threading
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -24,13 +19,12 @@ from optuna.trial import TrialState
 
 from configs import base, schema
 from errors import UserError
+from sweeps.owner import Owner
 from sweeps.space import Sweep
 
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
 MOST_POINTS = 1_000_000  # of a grid
-# A process says every BEAT seconds that it is alive, and counts as dead after SILENCE.
-BEAT, SILENCE = 5.0, 60.0
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -81,6 +75,8 @@ def make_pruner(name: str, sweep: Sweep):
 class OpenTrial:
     """A trial that this process runs.
 
+    What reports or ends it raises owner.TakenOverError if another process has taken it over.
+
     Attributes:
       number: from 0.
       parameters: {dotted field: value}.
@@ -96,8 +92,13 @@ class OpenTrial:
         self._values.append(value)
         return self._study.note(self._trial, len(self._values), value, step, self._known)
 
+    def check(self) -> None:
+        """Raises owner.TakenOverError if another process has taken the trial over."""
+        self._study.check(self.number)
+
     def note(self, **about) -> None:
         """Keeps what else is to be known of the trial, such as seconds=...; before it ends."""
+        self.check()
         for name, value in about.items():
             self._trial.set_user_attr(name, value)
 
@@ -113,6 +114,7 @@ class OpenTrial:
 
     def fail(self, reason: str) -> None:
         """Ends the trial without a figure."""
+        self.check()
         self._trial.set_user_attr('reason', reason)
         self._study.tell(self.number, TrialState.FAIL)
 
@@ -223,15 +225,20 @@ class Study:
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
         for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self._owner.takes(frozen):
+            if self._owner.takes(frozen, drawing=True):
                 # Its values are in the storage: a trial of the same identity finds them there.
                 trial = optuna.Trial(self.optuna, frozen._trial_id)
                 return trial, set(frozen.intermediate_values)
         return None
 
+    def check(self, number: int) -> None:
+        """Raises owner.TakenOverError if another process has taken a trial of this one over."""
+        self._owner.check(self.optuna, number)
+
     def note(self, trial: optuna.Trial, number: int, value: float, step: int, known: set) -> bool:
         """Reports evaluation `number`, from 1; returns whether the trial should be stopped."""
         with self._lock:
+            self.check(trial.number)
             if number not in known:
                 trial.report(value, number)
             if number < max(known, default=0):
@@ -246,6 +253,7 @@ class Study:
     def tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         """Ends a trial."""
         with self._lock:
+            self.check(number)
             self.optuna.tell(number, value, state)
 
     def finished(self) -> list[optuna.trial.FrozenTrial]:
@@ -261,83 +269,6 @@ class Study:
     def best(self) -> optuna.trial.FrozenTrial | None:
         """Returns the best trial that went to its end; None without one."""
         return next(iter(self.ranked()), None)
-
-
-class Owner:
-    """Which process runs a trial, and whether that process lives.
-
-    A process that has the sweep for itself may take every trial that another left running. Where
-    several machines share it, each process has a file in the sweep's folder, which it touches as
-    long as it lives, and its trials bear the file's name.
-
-    Raises:
-      UserError: this process is to have the sweep for itself, and others are at work on it.
-    """
-
-    def __init__(self, folder: Path, alone: bool):
-        self._folder, self._alone = folder / 'workers', alone
-        self.name = f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}'
-        self._ended = threading.Event()
-        if alone:
-            if others := [path.name for path in self._folder.glob('*') if self._lives(path.name)]:
-                raise UserError(
-                    f'Workers are still at trials of {folder} ({", ".join(sorted(others))}): go on '
-                    'with the same --engine, or end them first.'
-                )
-            return
-        self._folder.mkdir(exist_ok=True)
-        (self._folder / self.name).touch()
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def _beat(self) -> None:
-        while not self._ended.wait(BEAT):
-            (self._folder / self.name).touch()
-
-    def close(self) -> None:
-        """Says that this process runs nothing any more."""
-        self._ended.set()
-        if not self._alone:
-            (self._folder / self.name).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def drawing(self):
-        """Around drawing a trial: one process at a time, wherever it runs."""
-        if self._alone:
-            yield
-            return
-        with (self._folder.parent / 'draw.lock').open('a') as file:
-            # Without locks on that file system two processes may draw one trial too many.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def claim(self, trial: optuna.Trial) -> None:
-        """Puts this process's name on a trial."""
-        trial.set_user_attr('owner', self.name)
-
-    def takes(self, trial: optuna.trial.FrozenTrial) -> bool:
-        """Whether this process may take over a running trial: the one that ran it is dead."""
-        owner = trial.user_attrs.get('owner', '')
-        if self._alone:
-            return owner != self.name
-        age = time.time() - trial.datetime_start.timestamp()
-        return not self._lives(owner) and (bool(owner) or age >= SILENCE)
-
-    def _lives(self, owner: str) -> bool:
-        try:
-            return bool(owner) and self._now() - self._touched(owner) < SILENCE
-        except FileNotFoundError:
-            return False
-
-    def _touched(self, owner: str) -> float:
-        return (self._folder / owner).stat().st_mtime
-
-    def _now(self) -> float:
-        """By the clock of the disk, which machines' own may differ from."""
-        if self._alone:
-            return time.time()
-        (self._folder / self.name).touch()
-        return self._touched(self.name)
 
 
 def check_settings(folder: Path, own: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import input_pipeline
 from errors import UserError
 from sweeps import population, space
 from sweeps.engine import Work
+from sweeps.owner import TakenOverError
 from sweeps.population import Population
 from sweeps.study import OpenTrial
 from training import devices, experiment
@@ -100,7 +101,11 @@ class _Engine:
                 return
             self._tell_leader(lanes, found)
             for place, means in found.items():
-                self._judge(lanes, place, means)
+                try:
+                    self._judge(lanes, place, means)
+                except TakenOverError as error:
+                    self._work.say(str(error))
+                    lanes.drop(place)
 
     def _size(self, config, train_split) -> int:
         given = self._work.options.get('lanes')

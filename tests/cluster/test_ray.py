@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.support import LONG, SPACE, last_step, trials_of, write_config
+from tests.support import LONG, SPACE, Child, arguments, saved_steps, trials_of, write_config
 
 pytestmark = pytest.mark.ray
 
@@ -51,25 +51,29 @@ def lose(cluster, node) -> None:
 def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     file = tmp_path / 'space.py'
     file.write_text(SPACE % '')
+    # The nodes were started elsewhere, and have to find what a relative path names.
+    first = write_config(tmp_path, model__name='lenet', batch_size=64, steps=1)
+    with Child(arguments(first, tmp_path / 'first'), tmp_path / 'first.log') as child:
+        assert child.wait() == 0, child.output
     config = write_config(
-        tmp_path, model__name='lenet', batch_size=64, optimizer__name='adam', steps=300,
-        log_every=10, eval_every=2, checkpoint__every_steps=50,
+        tmp_path, model__name='lenet', batch_size=64, optimizer__name='adam', steps=600,
+        log_every=10, eval_every=2, checkpoint__every_steps=50, init_from='first',
     )  # fmt: skip
     folder, log = tmp_path / 'sweep', tmp_path / 'log'
     command = [
-        sys.executable, 'sweep.py', f'--config={config}', f'--sweep={file}', f'--workdir={folder}',
-        '--engine=ray', f'--ray_address={cluster.address}', '--jobs=2', '--cpus=2',
-        '--sampler=random', '--pruner=none', '--trials=5',
+        sys.executable, ROOT / 'sweep.py', f'--config={config}', f'--sweep={file}',
+        f'--workdir={folder}', '--engine=ray', f'--ray_address={cluster.address}', '--jobs=2',
+        '--cpus=2', '--sampler=random', '--pruner=none', '--trials=5',
     ]  # fmt: skip
 
     def started():
         return [path.parent for path in folder.glob('trials/*/metrics.jsonl')]
 
     with log.open('wb') as out:
-        sweep = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+        sweep = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
     try:
         end = time.monotonic() + LONG
-        while len([run for run in started() if last_step(run) >= 60]) < 2:
+        while len([run for run in started() if saved_steps(run)]) < 2:
             assert sweep.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.1)
@@ -80,7 +84,7 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     rows = trials_of(folder)
     assert [row['trial'] for row in rows] == [str(n) for n in range(5)], log.read_text()
     assert {row['state'] for row in rows} == {'complete'}, log.read_text()
-    assert {row['steps'] for row in rows} == {'300'}
+    assert {row['steps'] for row in rows} == {'600'}
     # One trial was begun twice, in the same folder, and went on.
     went_on = [path for path in folder.glob('trials/*.log') if 'going on from' in path.read_text()]
     assert len(went_on) == 1

@@ -55,17 +55,17 @@ def wait_until(happened: Callable[[], bool], what: Callable[[], str]) -> None:
         time.sleep(0.1)
 
 
-def processes_of(job: str, rank: int) -> list[int]:
-    """The processes of a task of a job, found by what SLURM put into their environment."""
+def processes_of(*commands: bytes, **environment) -> list[int]:
+    """The processes of a task whose command has such a word, found by what SLURM told them."""
     found = []
-    wanted = {f'SLURM_JOB_ID={job}'.encode(), f'SLURM_PROCID={rank}'.encode()}
+    wanted = {f'{name}={value}'.encode() for name, value in environment.items()}
     for folder in Path('/proc').glob('[0-9]*'):
         try:
             words = set((folder / 'environ').read_bytes().split(b'\0'))
             command = (folder / 'cmdline').read_bytes()
         except OSError:
             continue
-        if wanted <= words and b'train.py' in command and b'srun' not in command:
+        if wanted <= words and b'srun' not in command and any(c in command for c in commands):
             found.append(int(folder.name))
     return found
 
@@ -109,7 +109,7 @@ def test_a_job_of_two_processes_survives_signals_and_the_loss_of_one(config, tmp
     # The second cannot even end itself: SLURM has to, when the others have ended.
     for failure, number in enumerate((signal.SIGKILL, signal.SIGSTOP), 1):
         wait_until(runs_on(last_step(workdir) + 100), said)
-        for process in processes_of(job, rank=1):
+        for process in processes_of(b'train.py', SLURM_JOB_ID=job, SLURM_PROCID=1):
             os.kill(process, number)
         wait_until(lambda: f'failure {failure}: queued again' in said(), said)  # noqa: B023
         assert said().count('no longer answers') == failure
@@ -140,15 +140,15 @@ def test_a_mistake_ends_the_job_on_one_node(config, tmp_path):
     assert 'queued again' not in output.read_text()
 
 
-def test_a_sweep_whose_workers_are_killed_and_queued_again(tmp_path):
+def test_a_sweep_whose_workers_are_cancelled_killed_and_queued_again(tmp_path):
     file = tmp_path / 'space.py'
     file.write_text(SPACE % '')
     config = write_config(tmp_path, **FIELDS, steps=400, eval_every=2)
     folder = tmp_path / 'sweep'
     command = [
         sys.executable, ROOT / 'sweep.py', f'--config={config}', f'--sweep={file}',
-        f'--workdir={folder}', '--engine=slurm', '--jobs=2', '--sampler=random', '--pruner=none',
-        '--cpus=4', '--slurm=partition=main', '--trials=5',
+        f'--workdir={folder}', '--engine=slurm', '--jobs=4', '--sampler=random', '--pruner=none',
+        '--cpus=4', '--slurm=partition=main', '--trials=6',
     ]  # fmt: skip
     log = tmp_path / 'log'
     with log.open('wb') as file:
@@ -164,22 +164,30 @@ def test_a_sweep_whose_workers_are_killed_and_queued_again(tmp_path):
         return sorted(path for path in started - done if last_step(path) >= 20)
 
     try:
-        wait_until(lambda: len(at_work()) == 2, said)
+        wait_until(lambda: len(at_work()) == 4, said)
         hurt = at_work()
-        first, second = sorted(task for task, state in queue() if state == 'RUNNING')[:2]
-        # One of them without a warning: others have to take its trial.
-        slurm('scancel', '--signal=KILL', first)
-        # The other as before its time is up: it queues itself again.
-        slurm('scancel', '--signal=USR2', second)
+        tasks = sorted(task for task, state in queue() if state == 'RUNNING')
+        cancelled, killed, preempted, late = tasks
+        slurm('scancel', cancelled)  # it saves, and others take its trial
+        job, place = killed.split('_')
+        both = b'submitit.core', b'train.py'
+        for process in processes_of(*both, SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID=place):
+            os.kill(process, 9)
+        # These save, and are queued again.
+        slurm('scancel', '--signal=TERM', preempted)
+        slurm('scancel', '--signal=USR2', late)
+        for task in (preempted, late):
+            wait_until(lambda task=task: f'Requeued job {task} ' in said(), said)
 
         wait_until(lambda: sweep.poll() is not None, said)
     finally:
         sweep.kill()
     assert sweep.returncode == 0, said()
     rows = trials_of(folder)
-    assert [row['trial'] for row in rows] == [str(n) for n in range(5)], said()
+    assert [row['trial'] for row in rows] == [str(n) for n in range(6)], said()
     assert {row['state'] for row in rows} == {'complete'}, said()
     assert queue() == []
+    assert f'Requeued job {cancelled}' not in said()
 
     # Those that were interrupted found what train.py finds.
     for trial in hurt:

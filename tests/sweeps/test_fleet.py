@@ -3,42 +3,51 @@
 Workers are threads here, and a trial trains nothing; tests/cluster/ has real ones.
 """
 
+import datetime
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
 from configs import base
 from errors import UserError
-from sweeps import child, fleet, study
+from sweeps import child, fleet, local_engine, owner, ray_engine, study
 from sweeps.engine import Work
 from sweeps.space import Float, Objective, Sweep
+from tests.conftest import ROOT
 
 SWEEP = Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)}, Objective(), seed=3)
-OPTIONS = {'jobs': 3, 'sampler': 'random', 'pruner': 'none', 'storage': None}
+OPTIONS = {'sampler': 'random', 'pruner': 'none', 'storage': None}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Seconds of waiting become tenths."""
     monkeypatch.setattr(fleet, 'PAUSE', 0.05)
-    monkeypatch.setattr(study, 'BEAT', 0.1)
-    monkeypatch.setattr(study, 'SILENCE', 1.0)
+    monkeypatch.setattr(owner, 'BEAT', 0.1)
+    monkeypatch.setattr(owner, 'SILENCE', 1.0)
 
 
 class Threads:
-    """A scheduler of threads."""
+    """A scheduler of threads, which begin after so many seconds."""
 
-    def __init__(self):
-        self.threads, self.started = [], 0
+    output = 'their output is here'
+
+    def __init__(self, delay: float = 0.0):
+        self.threads, self.started, self.delay = [], 0, delay
 
     def start(self, worker, count):
         self.started += count
-        new = [threading.Thread(target=worker.again()) for _ in range(count)]
+        new = [threading.Timer(self.delay, worker.again()) for _ in range(count)]
         self.threads += new
         for thread in new:
             thread.start()
+        return count
 
     def under_way(self):
         return sum(thread.is_alive() for thread in self.threads)
@@ -58,9 +67,10 @@ def open_study(folder, trials: int, alone: bool = False) -> study.Study:
     return study.Study(SWEEP, folder, trials, 'random', 'none', storage, about, alone)
 
 
-def work_of(folder, trials: int) -> Work:
+def work_of(folder, trials: int, jobs: int = 3) -> Work:
     shared = open_study(folder, trials)
-    return Work(base.get_config(), SWEEP, shared, folder, Never(), print, OPTIONS)
+    options = {**OPTIONS, 'jobs': jobs}
+    return Work(base.get_config(), SWEEP, shared, folder, Never(), print, options)
 
 
 def values(found: study.Study) -> list[tuple]:
@@ -110,11 +120,123 @@ def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monk
         return f'{trial.complete():.1f}'
 
     monkeypatch.setattr(child, 'run', run)
-    scheduler = Threads()
+    scheduler = Threads(delay=0.2)
     fleet.run(work_of(tmp_path, 2), scheduler)
     assert set(taken) == {0, 1}
     assert taken[lost.number] == began[lost.number]
-    assert scheduler.started <= 4  # none is started for a trial that may not be taken yet
+    assert scheduler.started <= 2  # none is started for a trial that may not be taken yet
+
+
+def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path):
+    dead, driver, other = (open_study(tmp_path, 1) for _ in range(3))
+    nameless = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    nameless.datetime_start += datetime.timedelta(hours=14)  # by a clock that is ahead
+    dead.optuna.add_trial(nameless)  # and dies before it has put its name on it
+    assert driver.load() == (1, 0)  # the name may come in a moment
+    time.sleep(1.1)
+    assert driver.load() == (0, 1)
+    assert other.ask().number == 0
+
+
+def test_a_disk_that_fails_for_a_moment_makes_nobody_dead(tmp_path):
+    shared = open_study(tmp_path, 1)
+    shared.ask()
+    (tmp_path / 'workers').rename(tmp_path / 'away')
+    time.sleep(0.3)
+    (tmp_path / 'away').rename(tmp_path / 'workers')
+    time.sleep(1.1)
+    assert open_study(tmp_path, 1).ask() is None
+    shared.close()
+
+
+def test_a_trial_that_was_taken_over_hears_no_more_of_its_first_owner(tmp_path):
+    paused, other = open_study(tmp_path, 1), open_study(tmp_path, 1)
+    lost = paused.ask()
+    lost.report(0.25, 1)
+    paused._owner._ended.set()
+    time.sleep(1.1)
+    taken = other.ask()
+    assert taken.number == lost.number
+    before = values(other), other.optuna.trials[0].user_attrs
+    for say in (
+        lambda: lost.report(0.5, 2), lost.complete, lost.prune, lambda: lost.fail('why'),
+        lambda: lost.note(seconds=1.0),
+    ):  # fmt: skip
+        with pytest.raises(owner.TakenOverError, match='trial 0 is left to another process'):
+            say()
+    assert (values(other), other.optuna.trials[0].user_attrs) == before
+    taken.report(0.75, 1)
+    taken.complete()
+    with pytest.raises(owner.TakenOverError):
+        lost.report(0.5, 2)
+
+
+def test_a_trial_that_was_taken_over_is_not_trained_on(tmp_path, monkeypatch):
+    script = 'import pathlib, time; pathlib.Path("began").touch(); time.sleep(60)'
+    (tmp_path / 'train.py').write_text(script)
+    monkeypatch.setattr(child, 'ROOT', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    work, other = work_of(tmp_path, 1), open_study(tmp_path, 1)
+    said = []
+    work.say = said.append
+
+    def take():
+        while not (tmp_path / 'began').exists():
+            time.sleep(0.05)
+        other._owner.claim(optuna.Trial(other.optuna, other.optuna.trials[0]._trial_id))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    began = time.monotonic()
+    local_engine.run(work)
+    thread.join()
+    assert time.monotonic() - began < 30  # the process was ended
+    assert len(said) == 1
+    assert said[0].startswith('trial 0 is left to another process')
+    assert values(other)[0][2] == 'RUNNING'
+
+
+def test_the_lock_of_a_process_killed_while_drawing_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, 'GRACE', 3)
+    script = f"""
+import pathlib, time
+from sweeps.owner import Owner
+with Owner(pathlib.Path({str(tmp_path)!r}), alone=False).drawing():
+    print('drawing', flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, '-c', script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'drawing\n'
+        other.kill()
+    began = time.monotonic()
+    shared = open_study(tmp_path, 2)
+    assert shared.ask().number == 0
+    assert time.monotonic() - began >= 3
+    shared.close()
+
+
+def test_a_lock_that_changes_hands_is_nobodys_for_the_taking(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, 'GRACE', 3)
+    inside, overlaps = [], []
+    end = time.monotonic() + 5
+
+    def work():
+        own = owner.Owner(tmp_path, alone=False)
+        while time.monotonic() < end:
+            with own.drawing():
+                inside.append(own)
+                time.sleep(0.2)
+                overlaps.extend(inside[1:])
+                inside.remove(own)
+        own.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlaps == []
 
 
 def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch):
@@ -123,8 +245,72 @@ def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch
 
     monkeypatch.setattr(study.Study, 'ask', ask)
     monkeypatch.setattr(threading, 'excepthook', lambda *about: None)
-    with pytest.raises(UserError, match='and no trial ended: their output is below'):
+    with pytest.raises(UserError, match='12 times and no trial got further: their output is here'):
         fleet.run(work_of(tmp_path, 2), Threads())
+
+
+def test_trials_that_are_longer_than_their_workers_live_come_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, 'SILENCE', 0.5)
+    record = tmp_path / 'trials' / '0000' / 'metrics.jsonl'
+    record.parent.mkdir(parents=True)
+    enough = fleet.FRUITLESS + 4
+
+    def run(work, trial, *where):
+        with record.open('a') as file:
+            file.write('{}\n')
+        if len(record.read_text().splitlines()) < enough:
+            work.stop.event.set()  # the scheduler preempts it
+            return None
+        trial.report(0.5, 1)
+        return f'{trial.complete():.1f}'
+
+    monkeypatch.setattr(child, 'run', run)
+    scheduler = Threads()
+    fleet.run(work_of(tmp_path, 1, jobs=1), scheduler)
+    assert scheduler.started == enough
+
+
+@pytest.mark.parametrize('there', [True, False], ids=['there', 'not there'])
+def test_a_worker_goes_where_the_sweep_was_started(there, tmp_path, monkeypatch, capsys):
+    home, elsewhere = tmp_path / 'home', tmp_path / 'elsewhere'
+    home.mkdir()
+    elsewhere.mkdir()
+    found = []
+
+    def run(work, trial, *where):
+        found.append(Path.cwd())
+        trial.report(0.5, 1)
+        return f'{trial.complete():.1f}'
+
+    monkeypatch.setattr(child, 'run', run)
+    monkeypatch.chdir(home)
+    worker = fleet.Worker(base.get_config(), SWEEP, tmp_path, 1, 'random', 'none', None)
+    monkeypatch.chdir(elsewhere)
+    if not there:
+        home.rmdir()
+    worker.again()()
+    assert found == [home if there else elsewhere]
+    said = f'{home}, where the sweep was started, cannot be entered on this machine (No such file'
+    assert (said in capsys.readouterr().out) is not there
+
+
+def test_ray_says_that_no_node_is_large_enough(tmp_path):
+    nodes = [
+        {'Alive': True, 'Resources': {'CPU': 4.0}},
+        {'Alive': False, 'Resources': {'GPU': 8.0}},
+    ]
+    task = SimpleNamespace(remote=lambda worker: worker)
+    ray = SimpleNamespace(remote=lambda **resources: lambda run: task, nodes=lambda: nodes)
+    said = []
+    options = {'cpus': 2, 'gpus': 1}
+    work = SimpleNamespace(folder=tmp_path, options=options, say=said.append)
+    scheduler = ray_engine.Ray(ray, work)
+    assert scheduler.start('worker', 2) == scheduler.start('worker', 2) == 2
+    assert len(said) == 1
+    assert 'No node has the 2 CPU and 1 GPU of a trial (there are nodes of 4 and 0)' in said[0]
+    options['gpus'] = None
+    assert ray_engine.Ray(ray, work).start('worker', 1) == 1
+    assert len(said) == 1
 
 
 def test_a_sweep_alone_does_not_take_the_trials_of_living_workers(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 import sweep
 import train
+from sweeps import owner
 from tests.conftest import ROOT
 from tests.support import LONG, SPACE, trials_of, write_config
 from training import command
@@ -285,6 +286,24 @@ def test_two_sweeps_do_not_share_a_data_base(arguments, tmp_path, capsys):
     other = arguments(url, '--trials=2', batch_size=32, workdir='other')
     assert command.call(sweep.main, other) == 2
     assert 'holds the trials of another sweep' in capsys.readouterr().err
+
+
+def test_a_population_leaves_a_trial_that_another_process_has_taken(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    check = owner.Owner.check
+
+    def taken(self, study, number):
+        if number == 1:
+            raise owner.TakenOverError('trial 1 is left to another')
+        check(self, study, number)
+
+    monkeypatch.setattr(owner.Owner, 'check', taken)
+    url = f'--storage=sqlite:///{tmp_path / "trials.db"}'
+    assert sweep.main(arguments(url, '--trials=3', '--pruner=none')) == 75
+    states = [row['state'] for row in trials_of(tmp_path / 'sweep')]
+    assert states == ['complete', 'running', 'complete']
+    assert 'trial 1 is left to another' in capsys.readouterr().out
 
 
 def test_a_training_run_is_not_taken_for_a_sweep(arguments, tmp_path, capsys):
