@@ -12,7 +12,8 @@ from benchmarks import commands, job
 from benchmarks.tables import Table, Work
 
 CONFIG, SPACE = 'configs/digits_lenet.py', 'configs/sweeps/lenet.py'
-TRIALS, JOBS = 16, 2
+TRIALS, JOBS = 64, 2
+WARM = 16  # trials of the first round, which compiles: as many as run side by side at most
 ROUNDS = 3  # at most: a round takes minutes
 
 
@@ -24,9 +25,10 @@ def run(work: Work) -> Table:
     seconds: dict[str, list[float]] = {'vmap': [], 'local': []}
     for number in range(1 if work.quick else 1 + min(work.rounds, ROUNDS)):
         for engine, found in seconds.items():
-            took = _sweep(work, engine, number, trials, settings)
-            work.say(f'{engine}: {trials} trials in {took:.1f} s')
-            if number or work.quick:  # the first round compiles
+            count = trials if number else min(trials, WARM)
+            took = _sweep(work, engine, number, count, settings)
+            work.say(f'{engine}: {count} trials in {took:.1f} s')
+            if number or work.quick:
                 found.append(took)
     return _table(seconds, lone, trials)
 

@@ -12,8 +12,9 @@ PYTHON=${PYTHON:-.venv/bin/python}
 MAX_FAILURES=${MAX_FAILURES:-5}
 # Seconds for the others once one has ended: they may be waiting for process 0 to save. Where one
 # hangs or dies, the others end by themselves (config.distributed_timeout); this is for one that
-# cannot even end itself, because it is stopped or stuck in the system.
-WAIT=${WAIT:-240}
+# cannot even end itself, because it is stopped or stuck in the system. More than
+# config.distributed_timeout: one that never starts is named only when that is over.
+WAIT=${WAIT:-700}
 
 srun --kill-on-bad-exit=0 --wait="$WAIT" --label "$PYTHON" train.py "$@"
 code=$?
@@ -35,18 +36,17 @@ requeue() {
 if [ "$code" = 75 ]; then
   requeue 'saved and stopped (75)'
 elif [ "$code" = 69 ] || [ "$code" -gt 128 ]; then
-  # Where the comment cannot be read, all earlier starts count: better too few than for ever.
-  comment=$(patiently squeue --noheader --jobs="$SLURM_JOB_ID" --format=%k) ||
-    comment="failures=${SLURM_RESTART_COUNT:-0}"
-  failures=$(sed -n 's/.*failures=\([0-9]*\).*/\1/p' <<< "$comment")
-  failures=$((${failures:-0} + 1))
-  if [ "$failures" -le "$MAX_FAILURES" ]; then
+  # Where they cannot be counted, all earlier starts are: better too few than for ever.
+  failures=$((${SLURM_RESTART_COUNT:-0} + 1))
+  if comment=$(patiently squeue --noheader --jobs="$SLURM_JOB_ID" --format=%k); then
+    found=$(sed -n 's/.*failures=\([0-9]*\).*/\1/p' <<< "$comment")
     others=$(sed 's/ *failures=[0-9]*//; s/^(null)$//' <<< "$comment")
-    if patiently scontrol update JobId="$SLURM_JOB_ID" \
-      Comment="${others:+$others }failures=$failures" ||
-      [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_FAILURES" ]; then
-      requeue "a process was lost ($code), failure $failures"
-    fi
+    count=$((${found:-0} + 1))
+    patiently scontrol update JobId="$SLURM_JOB_ID" Comment="${others:+$others }failures=$count" &&
+      failures=$count
+  fi
+  if [ "$failures" -le "$MAX_FAILURES" ]; then
+    requeue "a process was lost ($code), failure $failures"
   fi
 fi
 exit "$code"

@@ -24,6 +24,15 @@ class TakenOverError(Exception):
     """A trial is not this process's any more: another took it, or ended it."""
 
 
+def unlock_if_moved(lock: Path) -> None:
+    """Removes a lock of Optuna's that was left in a folder which has another place by now.
+
+    It is a link to the absolute path of what it locks; Optuna would try for ever to look at that.
+    """
+    if lock.is_symlink() and not lock.exists():
+        lock.unlink(missing_ok=True)
+
+
 class Owner:
     """Which process runs a trial, and whether that process lives.
 
@@ -32,7 +41,7 @@ class Owner:
     long as it lives, and its trials bear the file's name.
 
     Raises:
-      UserError: this process is to have the sweep for itself, and others are at work on it.
+      UserError: see `check_alone`.
     """
 
     def __init__(self, folder: Path, alone: bool):
@@ -41,15 +50,13 @@ class Owner:
         self._ended = threading.Event()
         self._nameless: dict[int, float] = {}  # trial -> when it was first seen without an owner
         if alone:
-            if others := [path.name for path in self._folder.glob('*') if self._lives(path.name)]:
-                raise UserError(
-                    f'Workers are still at trials of {folder} ({", ".join(sorted(others))}): go on '
-                    'with the same --engine, or end them first.'
-                )
+            check_alone(folder)
             return
         self._folder.mkdir(exist_ok=True)
         self._drawing = folder / 'drawing'
-        self._drawing.touch()
+        if not self._drawing.exists():  # else its time says when the lock last changed hands
+            self._drawing.touch()
+        unlock_if_moved(Path(f'{self._drawing}.lock'))
         self._lock = JournalFileSymlinkLock(str(self._drawing), GRACE)
         (self._folder / self.name).touch()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -120,17 +127,27 @@ class Owner:
         return not self._lives(owner)
 
     def _lives(self, owner: str) -> bool:
-        try:
-            return self._now() - self._touched(owner) < SILENCE
-        except FileNotFoundError:
-            return False
-
-    def _touched(self, owner: str) -> float:
-        return (self._folder / owner).stat().st_mtime
-
-    def _now(self) -> float:
-        """By the clock of the disk, which machines' own may differ from."""
-        if self._alone:
-            return time.time()
+        # By the clock of the disk, which machines' own may differ from.
         (self._folder / self.name).touch()
-        return self._touched(self.name)
+        return _lives(self._folder / owner, (self._folder / self.name).stat().st_mtime)
+
+
+def check_alone(folder: Path) -> None:
+    """Checks that no worker is at a sweep's trials.
+
+    Raises:
+      UserError: some are; names them.
+    """
+    others = sorted(p.name for p in (folder / 'workers').glob('*') if _lives(p, time.time()))
+    if others:
+        raise UserError(
+            f'Workers are still at trials of {folder} ({", ".join(others)}): go on with the same '
+            '--engine, or end them first.'
+        )
+
+
+def _lives(sign: Path, now: float) -> bool:
+    try:
+        return now - sign.stat().st_mtime < SILENCE
+    except FileNotFoundError:
+        return False

@@ -57,7 +57,7 @@ class Slurm:
             if not self._submitted:
                 raise UserError(f'SLURM did not take the job: {error}') from error
             self._say(f'SLURM did not take the job, which is tried again: {error}')
-            self._count = None  # until squeue has said whether it has not
+            self._count = None  # nothing is started until squeue answers
             return 0
         self._submitted = True
         self._jobs.append(jobs[0].job_id.partition('_')[0])
@@ -68,8 +68,8 @@ class Slurm:
     def under_way(self) -> int | None:
         """Counts the tasks in the queue, those that run included; None if squeue never said."""
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LOOK
             found = squeue('--array', '--me', '--format=%F')
+            self._next = time.monotonic() + LOOK  # after an answer that may have taken long
             if found is not None:  # a controller that is busy has not lost them
                 self._count = sum(job in self._jobs for job in found.split())
             elif self._count is None and not self._told:

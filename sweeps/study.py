@@ -5,11 +5,14 @@ A trial is drawn from the sweep's seed and its number alone where the sampler lo
 starts again: it is neither lost nor counted twice.
 """
 
+import contextlib
 import itertools
 import json
 import math
+import os
 import random
 import threading
+import uuid
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from optuna.trial import TrialState
 
 from configs import base, schema
 from errors import UserError
-from sweeps.owner import Owner
+from sweeps.owner import Owner, check_alone, unlock_if_moved
 from sweeps.space import Sweep
 
 SETTINGS = 'sweep.json'
@@ -37,11 +40,15 @@ def storage_of(folder: Path, url: str | None, alone: bool = True):
       alone: no other process uses the journal.
 
     Raises:
-      UserError: the data base does not answer, or its driver is not installed.
+      UserError: the data base does not answer, or its driver is not installed; or others use the
+        journal.
     """
     if url is None:
+        lock = folder / 'study.journal.lock'
         if alone:  # a lock that is there is that of a dead process; Optuna waits 30 s for it
-            (folder / 'study.journal.lock').unlink(missing_ok=True)
+            check_alone(folder)
+            lock.unlink(missing_ok=True)
+        unlock_if_moved(lock)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / 'study.journal'))
         return optuna.storages.JournalStorage(backend)
     try:
@@ -132,7 +139,7 @@ class Study:
       alone: this process has the trials for itself (it holds the lock of the folder they are in).
 
     Raises:
-      UserError: the storage holds the trials of another sweep.
+      UserError: the storage holds the trials of another sweep, or of the same in another folder.
     """
 
     def __init__(
@@ -163,9 +170,22 @@ class Study:
             )
         if stored is None:
             self.optuna.set_user_attr('sweep', about)
+        self._check_folder()
         self._owner = Owner(folder, alone)
         if sampler == 'grid':
             self._lay_grid()
+
+    def _check_folder(self) -> None:
+        # Who is alive, and how far a trial is, stands in the folder.
+        own = _identity(self.folder)
+        stored = self.optuna.user_attrs.get('folder')
+        if stored is None:
+            self.optuna.set_user_attr('folder', own)
+        elif stored != own:
+            raise UserError(
+                'The --storage holds the trials of this sweep in another --workdir: give the same, '
+                'on a disk that all machines share.'
+            )
 
     def close(self) -> None:
         """Gives up what this process runs; another may take it."""
@@ -269,6 +289,18 @@ class Study:
     def best(self) -> optuna.trial.FrozenTrial | None:
         """Returns the best trial that went to its end; None without one."""
         return next(iter(self.ranked()), None)
+
+
+def _identity(folder: Path) -> str:
+    """A word that is this folder's alone, wherever it is moved."""
+    file = folder / 'identity'
+    if not file.exists():
+        new = folder / f'identity.{uuid.uuid4().hex}'
+        new.write_text(new.suffix[1:])
+        with contextlib.suppress(FileExistsError):  # another process was sooner
+            os.link(new, file)
+        new.unlink()
+    return file.read_text()
 
 
 def check_settings(folder: Path, own: dict[str, Any]) -> None:

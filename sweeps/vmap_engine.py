@@ -62,9 +62,16 @@ class _Engine:
                 experiment.check_devices(config, 1)
                 return trial, config
             except UserError as error:
-                trial.fail(str(error))
-                self._work.ended(trial, f'cannot be: {error}', 0)
+                self._fail(trial, error)
         return None
+
+    def _fail(self, trial: OpenTrial, error: UserError) -> None:
+        try:
+            trial.fail(str(error))
+        except TakenOverError as taken:
+            self._work.say(str(taken))
+        else:
+            self._work.ended(trial, f'cannot be: {error}', 0)
 
     def _next(self, kind: str) -> tuple[OpenTrial, object] | None:
         """The next trial of a kind; others that are drawn meanwhile wait."""
@@ -84,8 +91,7 @@ class _Engine:
             splits = self._open(config)
             lanes = Population(config, *splits, self._size(config, splits[0]), self._devices)
         except UserError as error:
-            trial.fail(str(error))
-            self._work.ended(trial, f'cannot be: {error}', 0)
+            self._fail(trial, error)
             return
         self._work.say(
             f'{len(lanes.lanes)} lanes of {config.model.name} on {config.data.name}: '

@@ -235,7 +235,7 @@ class _Preflight:
     def _check_overfit(self) -> Finding:
         from training import overfit, prepared
 
-        with prepared.memory_named('to train'):
+        with prepared.memory_named('to train', together=True):
             return overfit.check(self._run)
 
     def _check_speed(self) -> Finding:
@@ -244,7 +244,7 @@ class _Preflight:
         if self._config.linear_probe:
             text = 'not measured: a linear probe trains on features, which it computes once'
             return Finding(text, note=True)
-        with prepared.memory_named('to train'):
+        with prepared.memory_named('to train', together=True):
             self._speed = speed.measure(self._run, self._more_devices, self._more_hosts)
         return self._speed.finding()
 

@@ -26,13 +26,15 @@ def on_each(function: Callable[[], Any]) -> Any:
     """Calls `function` on every process and returns its result there.
 
     Raises:
-      UserError: on every process if the function failed on one; there, what it raised.
+      UserError: on every process if the function raised one on some; there, what it raised.
+      Exception: what else it raised here; the other processes end.
     """
     result, error = None, None
     try:
         result = function()
-    except Exception as caught:
+    except UserError as caught:
         error = caught
+    # Anything else is told by watchdog.telling, while the others wait here.
     failed = np.flatnonzero(_gather(np.int32(error is not None)))
     if error is not None:
         raise error
@@ -57,7 +59,7 @@ def attempt(function: Callable[[], Any]) -> tuple[Any, dict[int, str]]:
       (what it returned here, or None; {process: what its UserError said}, the same everywhere).
 
     Raises:
-      Exception: what else the function raised here; elsewhere a UserError.
+      Exception: what else the function raised here; the other processes end.
     """
 
     def call():
@@ -125,6 +127,11 @@ def leave_others(error: UserError) -> None:
         watchdog.leave(f'Process {jax.process_index()}: {error}', 2)
 
 
+def meet(place: str) -> None:
+    """Returns when all processes have come to a place, so that what follows waits for none."""
+    _gather(np.int32(0), place)
+
+
 def check_same(text: str, what: str) -> None:
     """Checks that every process has the same text.
 
@@ -154,11 +161,11 @@ def _broadcast(array: np.ndarray) -> np.ndarray:
     return words.view(array.dtype).reshape(array.shape)
 
 
-def _gather(number: np.generic) -> np.ndarray:
-    """Every process's number, in their order."""
+def _gather(number: np.generic, place: str | None = None) -> np.ndarray:
+    """Every process's number, in their order; see watchdog.waiting for the place."""
     if jax.process_count() == 1:
         return np.array([number])
     from jax.experimental import multihost_utils
 
-    with watchdog.waiting():
+    with watchdog.waiting(place):
         return np.asarray(multihost_utils.process_allgather(number)).reshape(-1)

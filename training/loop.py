@@ -114,6 +114,7 @@ class Evaluator:
 
     def _start(self, *arguments):
         if not self._compiled:  # compiling has no limit; waiting for other processes has
+            hosts.meet('an evaluation')
             self._runner.evaluate.lower(*arguments).compile()
             self._compiled = True
         with watchdog.waiting('an evaluation'):
@@ -244,6 +245,7 @@ class Loop:
             self._drain()
             self._meter.stop()
             if jax.process_count() > 1:  # compiling has no limit; waiting for others has
+                hosts.meet(f'step {step + count}')
                 program.compile(*arguments)
         with self._profile.step(step + count), watchdog.waiting(f'step {step + count}'):
             state, metrics = program(*arguments)

@@ -195,11 +195,12 @@ def _batch(used: Used, skip: bool) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def memory_named(what: str) -> Iterator[None]:
+def memory_named(what: str, together: bool = False) -> Iterator[None]:
     """A context that turns a device's want of memory into a sentence.
 
     Args:
       what: is done there, for the sentence.
+      together: all processes do it together; where one has not enough, all of them end.
 
     Raises:
       UserError: the device has not enough.
@@ -209,7 +210,10 @@ def memory_named(what: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        raise UserError(
+        problem = UserError(
             f'A device has too little memory {what}: lower config.batch_size or '
             'config.eval_batch_size, or raise config.accumulate.'
-        ) from error
+        )
+        if together:
+            hosts.leave_others(problem)
+        raise problem from error

@@ -97,7 +97,7 @@ class Profile:
             raise UserError(f'Cannot write the trace to {self._folder}: {error}') from error
         self._say(
             f'A trace of steps {self._first} to {step} is in {self._folder}/plugins/profile: '
-            f'tensorboard --logdir={self._workdir}, with tensorboard-plugin-profile installed, '
+            f'tensorboard --logdir={self._workdir}, with xprof installed, '
             'shows it.'
         )
 

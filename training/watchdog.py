@@ -29,15 +29,21 @@ BEAT = 1.0  # seconds between two signs of life
 # Seconds of waiting after which a process looks at the others, and seconds without a sign of life
 # after which one counts as gone; less where config.distributed_timeout is short.
 LOOK, SILENCE = 3.0, 30.0
+BROKEN = 4.0  # seconds in place of SILENCE once a connection has broken
 POINTS = 100  # common points that a process remembers
-BROKEN = 4.0  # the same once a connection has broken
 PAUSED = 5.0  # seconds after which a thread that wakes each second has been stopped meanwhile
 ANSWER = 2.0  # seconds in which the store has to take the reason of an end
 FINISH = 60.0  # seconds for a checkpoint under way when the process has to end
-# Words of Gloo, NCCL and gRPC when the other end of a connection is gone.
+# Words of Gloo, NCCL and gRPC when the other end of a connection is gone, and those that they and
+# the devices have for what is wrong at this end.
 CONNECTION = re.compile(
     'gloo|nccl|connection|socket|broken pipe|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED',
     re.IGNORECASE,
+)
+OWN = re.compile(
+    'RESOURCE_EXHAUSTED|out of memory|no space left|unhandled cuda error|'
+    'unable to initialize backend(?!.*DEADLINE_EXCEEDED)',
+    re.IGNORECASE | re.DOTALL,
 )
 FOLDER = 'functional-cnn/watchdog'
 
@@ -126,13 +132,15 @@ class Watchdog:
         self._host = socket.gethostname()
         self._reached, self._step, self._since = 0, 'the start', None
         self._points = {0: self._step}
-        self._awake = self._answered = now = time.monotonic()
+        self._stopped = 0.0  # seconds for which this process stood still; its clock leaves them out
+        self._answered = now = self._now()
         self._signs: dict[int, Sign] = {}
         # When each process's sign was another than before, and when that was last looked at.
         self._changed, self._looked = dict.fromkeys(range(count), now), now
         self._broken: tuple[str, float] | None = None  # what, and when
         self._leaving, self._ended = threading.Lock(), threading.Event()
-        self._say(0)  # now: who dies within the first second is known by name
+        with suppress(Exception):
+            self._say(0)  # now: who dies within the first second is known by name
         for loop in (self._beat, self._judge):
             threading.Thread(target=loop, name=f'watchdog {loop.__name__}', daemon=True).start()
         atexit.register(self._ended.set)
@@ -144,13 +152,13 @@ class Watchdog:
         self._points[self._reached + 1] = step or f'an exchange after {self._step}'
         self._points.pop(self._reached + 1 - POINTS, None)
         self._reached += 1
-        self._since = time.monotonic()
+        self._since = self._now()
         try:
             yield
         except Exception as error:
             if not _is_of_connection(error):
                 raise
-            self._broken = ' '.join(str(error).split())[:200], time.monotonic()
+            self._broken = ' '.join(str(error).split())[:200], self._now()
             self._ended.wait(10 * BROKEN)  # the threads find out who is gone, and end the process
             raise
         finally:
@@ -159,18 +167,23 @@ class Watchdog:
     def leave(self, text: str, code: int) -> None:
         """Ends this process, after telling the others why."""
         with self._leaving:  # for good
-            text, code = self._agree(text, code)
-            print(f'error: {text}', file=sys.stderr, flush=True)
-            if self._since is None and code == EXIT_CODE:
-                print('This process was not waiting; its threads are at:', file=sys.stderr)
-                faulthandler.dump_traceback(sys.stderr, all_threads=True)
-            sys.stderr.flush()
-            sys.stdout.flush()
-            if self.rank == 0:  # the store is here: the others have to read the reason first
-                time.sleep(3 * BEAT)
-            for function in tuple(_unfinished):
-                _within(FINISH, function)
-            os._exit(code)
+            try:
+                text, code = self._agree(text, code)
+                # Nobody may read what is printed, or its disk may be full.
+                _within(ANSWER, lambda: self._print(text, code))
+                if self.rank == 0:  # the store is here: the others have to read the reason first
+                    time.sleep(3 * BEAT)
+                for function in tuple(_unfinished):
+                    _within(FINISH, function)
+            finally:
+                os._exit(code)
+
+    def _print(self, text: str, code: int) -> None:
+        sys.stdout.flush()
+        print(f'error: {text}', file=sys.stderr, flush=True)
+        if self._since is None and code == EXIT_CODE:
+            print('This process was not waiting; its threads are at:', file=sys.stderr, flush=True)
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
 
     def _agree(self, text: str, code: int) -> tuple[str, int]:
         """Returns the first reason that a process gave; later ones are of what followed from it."""
@@ -200,7 +213,7 @@ class Watchdog:
                     self.leave(*found)
                 if self._waited() > self._look or self._broken or 0 not in self._signs:
                     self._read()
-                self._answered = time.monotonic()
+                self._answered = self._now()
             except Exception:
                 continue  # _judge sees that nothing is answered
 
@@ -211,7 +224,7 @@ class Watchdog:
         self._client.key_value_set(f'{FOLDER}/sign/{self.rank}', text, allow_overwrite=True)
 
     def _read(self) -> None:
-        now = time.monotonic()
+        now = self._now()
         fresh = now - self._looked > 5 * BEAT  # nobody has looked while nobody waited
         changed = dict.fromkeys(self._changed, now) if fresh else dict(self._changed)
         signs = dict(self._signs)
@@ -225,13 +238,13 @@ class Watchdog:
         """Ends the process when it is time. A thread of its own: the store may not answer."""
         last = time.monotonic()
         while not self._ended.wait(BEAT):
-            now = time.monotonic()
-            if now - last > PAUSED:
+            gap, last = time.monotonic() - last, time.monotonic()
+            if gap > PAUSED:
                 # This process was stopped, or its machine was; so perhaps were the others, and what
                 # they have said since is not known yet.
-                self._awake = now
-            last = now
-            broken = self._broken
+                self._stopped += gap
+                continue
+            broken, now = self._broken, self._now()
             if self._waited() > self._look or broken:
                 text = self._gone(broken, now) or self._late(broken, now)
                 if text:
@@ -240,38 +253,37 @@ class Watchdog:
     def _gone(self, broken: tuple | None, now: float) -> str | None:
         """Why to give up where the store does not answer."""
         limit = BROKEN if broken else self._silence
-        if now - max(self._answered, self._awake) <= limit:
+        if now - self._answered <= limit:
             return None
         name = _named([0], self._signs)
         return f'{name}, through which the others are connected, no longer answers.'
 
     def _late(self, broken: tuple | None, now: float) -> str | None:
         """Why to give up by what the others say."""
-        if self._looked < max(self._since or 0.0, self._awake):
-            return None  # nothing has been read yet
         changed, looked = self._changed, self._looked
-        silent = {
-            rank: looked - max(since, self._awake)
-            for rank, since in changed.items()
-            if rank != self.rank
-        }
+        if not (self._since or 0.0) <= looked <= now:
+            return None  # nothing has been read yet since it began to wait, or since it was stopped
+        silent = {rank: looked - since for rank, since in changed.items() if rank != self.rank}
         limits = BROKEN if broken else self._silence, self._timeout
         text = verdict(self._signs, silent, self._points.copy(), self._waited(), limits)
-        if not text and broken and now - max(broken[1], self._awake) > 2 * BROKEN:
+        if not text and broken and now - broken[1] > 2 * BROKEN:
             where = self._points[self._reached]
             text = f'The connection to another process broke at {where}: {broken[0]}'
         return text
 
     def _waited(self) -> float:
-        """Seconds for which the main thread has waited, but for those in which all stood still."""
+        """Seconds for which the main thread has waited."""
         since = self._since
-        return 0.0 if since is None else time.monotonic() - max(since, self._awake)
+        return 0.0 if since is None else self._now() - since
+
+    def _now(self) -> float:
+        return time.monotonic() - self._stopped
 
 
 def _is_of_connection(error: Exception) -> bool:
     """Whether an error may come from another process's end, and not from this one's own work."""
     text = str(error)
-    own = isinstance(error, UserError) or 'RESOURCE_EXHAUSTED' in text
+    own = isinstance(error, UserError) or OWN.search(text)
     return not own and bool(CONNECTION.search(text))
 
 
@@ -346,6 +358,7 @@ def telling() -> Iterator[None]:
         raise
     except Exception as error:
         if _watchdog is not None:
-            traceback.print_exc()
+            text = traceback.format_exc()
+            _within(ANSWER, lambda: sys.stderr.write(text))
             leave(f'Process {_watchdog.rank} has failed: {type(error).__name__}: {error}', 1)
         raise

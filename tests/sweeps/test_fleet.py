@@ -321,3 +321,31 @@ def test_a_sweep_alone_does_not_take_the_trials_of_living_workers(tmp_path):
     other.close()
     alone = open_study(tmp_path, 2, alone=True)
     assert alone.ask().number == 0
+
+
+def test_a_data_base_is_of_one_folder(tmp_path):
+    storage = f'sqlite:///{tmp_path / "trials.db"}'
+    about = study.describe(SWEEP, base.get_config(), 'random', storage)
+    for name in ('here', 'there'):
+        (tmp_path / name).mkdir()
+
+    def opened(name: str) -> study.Study:
+        named = ('random', 'none', study.storage_of(tmp_path / name, storage), about, False)
+        return study.Study(SWEEP, tmp_path / name, 2, *named)
+
+    opened('here').close()
+    with pytest.raises(UserError, match='in another --workdir: give the same'):
+        opened('there')
+    (tmp_path / 'here').rename(tmp_path / 'moved')
+    opened('moved').close()
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_that_was_moved_with_a_lock_in_it_goes_on(tmp_path):
+    old, new = tmp_path / 'old', tmp_path / 'new'
+    old.mkdir()
+    open_study(old, 2).close()
+    for name in ('study.journal', 'drawing'):
+        (old / f'{name}.lock').symlink_to(old / name)
+    old.rename(new)
+    assert open_study(new, 2).ask().number == 0

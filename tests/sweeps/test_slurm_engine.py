@@ -1,17 +1,15 @@
 """What engine `slurm` asks of SLURM: here its commands are scripts, in tests/cluster/ real ones."""
 
 import signal
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from errors import UserError
-from sweeps import slurm_engine, slurm_options
+from sweeps import slurm_options
 from sweeps.slurm_engine import Slurm
 from sweeps.slurm_task import Task
 
-pytest.importorskip('submitit', reason='pip install -r requirements-slurm.txt')
 SBATCH = 'cp "$1" {0}/job; echo "Submitted batch job 7"'
 BUSY = 'echo "error: Socket timed out" >&2; exit 1'
 
@@ -22,7 +20,6 @@ def commands(tmp_path, monkeypatch):
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder), prepend=':')
-    monkeypatch.setattr(slurm_engine, 'LOOK', 0.2)
 
     def make(**scripts: str) -> None:
         for name, script in scripts.items():
@@ -58,7 +55,7 @@ def test_squeue_is_asked_seldom(slurm, commands, tmp_path):
     assert (tmp_path / 'calls').read_text().split().count('squeue') == 1
     assert scheduler.start('worker', 2) == 2
     assert scheduler.under_way() == 4  # without another look
-    time.sleep(0.2)
+    scheduler._next = 0.0  # now it is time for one
     commands(squeue=BUSY)
     assert scheduler.under_way() == 4  # they are not lost
     assert scheduler.said == []
@@ -76,7 +73,7 @@ def test_only_the_first_job_that_is_not_taken_ends_the_sweep(slurm, commands, tm
     assert scheduler.start('worker', 1) == 0
     assert 'SLURM did not take the job, which is tried again' in scheduler.said[0]
     assert scheduler.under_way() is None  # until the next look
-    time.sleep(0.2)
+    scheduler._next = 0.0
     assert scheduler.under_way() == 1
 
 
@@ -86,7 +83,7 @@ def test_no_worker_is_started_before_it_is_known_how_many_there_are(slurm, comma
     again = slurm()
     for _ in range(2):
         assert again.under_way() is None
-        time.sleep(0.2)
+        again._next = 0.0
     assert again.said == ['squeue does not answer: no workers are started until it does']
     commands(squeue='echo "7 7"')
     assert again.under_way() == 2

@@ -239,6 +239,22 @@ import jax
 jax.lax.psum = lambda x, axis: x
 {QUICK}
 """
+# One of them has too little memory for a step that both make.
+FULL = f"""
+import jax
+from training import runner
+
+original, calls = runner.Runner.fetch, []
+
+def fetch(tree):
+    calls.append(tree)
+    if jax.process_index() == 1 and len(calls) == 3:
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+    return original(tree)
+
+runner.Runner.fetch = staticmethod(fetch)
+{QUICK}
+"""
 
 
 def pair(config, logs: Path, script: str, second: tuple[str, ...] = ()) -> list[Child]:
@@ -280,6 +296,14 @@ def test_what_is_wrong_on_one_process_is_named_and_ends_all(small, tmp_path):
     assert 'Process 1 of 2: Data set "mnist" is not prepared in elsewhere' in error
     assert 'The sum of the numbers of 2 devices is' in error
     assert spoken(second) == []
+
+
+def test_too_little_memory_on_one_process_ends_all_and_is_said_by_all(small, tmp_path):
+    children = pair(small, tmp_path, FULL)
+    for child in children:
+        assert child.process.returncode == 2, child.output
+        assert 'error: Process 1: A device has too little memory to train: lower' in child.output
+        assert 'Traceback' not in child.output
 
 
 def test_a_process_that_does_not_come_is_named(small, tmp_path):

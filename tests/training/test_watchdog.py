@@ -2,10 +2,14 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.support import Several, last_step, outputs
 from training import watchdog
 from training.watchdog import Sign
@@ -58,6 +62,83 @@ def test_who_is_to_blame(signs, silent, waited, sentence):
     points = {number: f'step {number}' for number in range(1, signs[0].reached + 1)}
     found = watchdog.verdict(dict(enumerate(signs)), silent, points, waited, LIMITS)
     assert found == sentence
+
+
+# A process that waits for another, which lives but does not come; the store is made up.
+WAITING = """
+import itertools
+import json
+import sys
+import time
+from training import watchdog
+
+class Store:
+    beats = itertools.count()
+
+    def key_value_set(self, *arguments, **options):
+        pass
+
+    def key_value_dir_get(self, folder):
+        if 'verdict' in folder:
+            return []
+        beat = next(self.beats)
+        signs = [beat, 1, 'step 1', 'a'], [beat, 0, 'the start', 'b']
+        return [(f'{{folder}}{{rank}}', json.dumps(sign)) for rank, sign in enumerate(signs)]
+
+{first}
+found = watchdog.Watchdog(Store(), 0, 2, {timeout})
+print('waits', flush=True)
+with found.waiting('step 1'):
+    time.sleep(600)
+"""
+
+
+def waiting(timeout: float, first: str = '', **options) -> subprocess.Popen:
+    script = WAITING.format(timeout=timeout, first=first)
+    child = subprocess.Popen(
+        [sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True, **options
+    )
+    assert child.stdout.readline() == 'waits\n'
+    return child
+
+
+def test_what_was_waited_between_pauses_adds_up():
+    first = 'watchdog.BEAT, watchdog.PAUSED = 0.2, 1.0'
+    with waiting(4.0, first, stderr=subprocess.PIPE) as child:
+        for _ in range(20):
+            child.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            child.send_signal(signal.SIGCONT)
+            time.sleep(1.5)
+            if child.poll() is not None:
+                break
+        child.kill()
+        said = child.stderr.read()
+    assert child.returncode == 69
+    assert 'error: Process 1 (b) did not arrive at step 1 within 4 s' in said
+
+
+def test_a_process_ends_even_where_nothing_can_be_printed():
+    with Path('/dev/full').open('w') as full, waiting(4.0, stderr=full) as child:
+        assert child.wait(60) == 69
+
+
+@pytest.mark.parametrize(
+    ('text', 'of_connection'),
+    [
+        ('FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer', True),
+        ('INTERNAL: NCCL operation ncclAllReduce failed: remote process exited', True),
+        ('Unable to initialize backend cuda: DEADLINE_EXCEEDED: Barrier timed out', True),
+        ('UNAVAILABLE: Socket closed', True),
+        ('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', False),
+        ('Unable to initialize backend tpu: ABORTED: already in use by process 7', False),
+        ('NCCL operation failed: unhandled cuda error. Last error: out of memory', False),
+        ('NCCL error: /dev/shm/nccl-x: No space left on device', False),
+        ('a defect', False),
+    ],
+)
+def test_which_errors_may_come_from_another_process(text, of_connection):
+    assert watchdog._is_of_connection(RuntimeError(text)) == of_connection
 
 
 HANGING = """
@@ -131,7 +212,7 @@ def test_one_that_is_killed_or_stopped_is_named_by_all_others(
     number, rank, sentence, small, tmp_path
 ):
     workdir, scripts = tmp_path / 'run', (WRITING, None, None)
-    fields = {'distributed_timeout': 12, 'steps': 100_000, 'log_every': 10, 'batch_size': 60}
+    fields = {'distributed_timeout': 16, 'steps': 100_000, 'log_every': 10, 'batch_size': 60}
     with Several(small, workdir, tmp_path / 'log', scripts, **fields) as children:
         assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
         children[rank].process.send_signal(number)
@@ -144,12 +225,12 @@ def test_one_that_is_killed_or_stopped_is_named_by_all_others(
 
 def test_a_pause_of_all_is_no_loss(small, tmp_path):
     workdir = tmp_path / 'run'
-    fields = {'distributed_timeout': 10, 'steps': 100_000, 'log_every': 10}
+    fields = {'distributed_timeout': 12, 'steps': 100_000, 'log_every': 10}
     with Several(small, workdir, tmp_path / 'log', **fields) as children:
         assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
         for child in children:
             child.process.send_signal(signal.SIGSTOP)
-        time.sleep(12)  # longer than any limit of theirs
+        time.sleep(14)  # longer than any limit of theirs
         reached = last_step(workdir)
         for child in children:
             child.process.send_signal(signal.SIGCONT)
@@ -193,7 +274,7 @@ def test_one_that_dies_before_it_has_said_a_word_is_named(small, tmp_path):
 FAILING = """
 import jax
 import train
-from training import command, runner
+from training import command, run, runner
 
 def fail(*arguments):
     raise RuntimeError('RESOURCE_EXHAUSTED: a defect')
@@ -203,7 +284,7 @@ command.run(train.main)
 """
 
 
-@pytest.mark.parametrize('place', ['jax.devices', 'runner.Runner.fetch'])
+@pytest.mark.parametrize('place', ['jax.devices', 'run._Run._open_splits', 'runner.Runner.fetch'])
 def test_a_defect_of_one_is_told_to_the_other_at_once(place, small, tmp_path):
     scripts = None, FAILING.format(place=place)
     with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:
