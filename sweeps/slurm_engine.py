@@ -14,6 +14,7 @@ FILE, LOGS = 'slurm.json', 'slurm'
 MINUTES = 240  # of a task, unless --slurm=timeout_min=... says otherwise; then it is queued again
 REQUEUES = 10_000
 LOOK = 15.0  # seconds between two calls of squeue
+MOST = 600.0  # the same at most, where SLURM takes no job: it grows from one refusal to the next
 
 
 def run(work: Work) -> None:
@@ -30,7 +31,7 @@ class Slurm:
         self._jobs = json.loads(self._file.read_text()) if self._file.exists() else []
         self._say, self.output = work.say, f'their output is in {work.folder / LOGS}'
         self._count = None if self._jobs else 0
-        self._next, self._submitted, self._told = 0.0, False, False
+        self._next, self._pause, self._submitted, self._told = 0.0, LOOK, False, False
         try:
             self._executor = submitit.AutoExecutor(
                 work.folder / LOGS, cluster='slurm', slurm_max_num_timeout=REQUEUES
@@ -57,9 +58,11 @@ class Slurm:
             if not self._submitted:
                 raise UserError(f'SLURM did not take the job: {error}') from error
             self._say(f'SLURM did not take the job, which is tried again: {error}')
-            self._count = None  # nothing is started until squeue answers
+            self._count = None  # nothing is started until squeue has answered
+            self._next = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, MOST)
             return 0
-        self._submitted = True
+        self._submitted, self._pause = True, LOOK
         self._jobs.append(jobs[0].job_id.partition('_')[0])
         records.write_json_atomically(self._file, self._jobs)
         self._count += count

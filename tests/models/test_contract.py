@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import models
+from models import densenet, resnet
 from models.trace import trace
 from tests.models.declared import (
     IMAGENET,
@@ -33,19 +34,12 @@ ROOT = Path(__file__).parents[2]
 every_model = pytest.mark.parametrize('name', models.names())
 
 
-@pytest.fixture(scope='module', params=SMALL)
-def small(request):
-    """Model, variables and images [8, h, w, 1] for each family, compiled once."""
-    return make_small(request.param)
-
-
-# DenseNet-121 takes five times as long to compile as all others together.
-@pytest.fixture(
-    scope='module',
-    params=[pytest.param(n, marks=pytest.mark.full if n == 'densenet121' else ()) for n in SMALL],
-)
-def quick(request):
-    """As `small`; without DenseNet but in the full matrix."""
+@pytest.fixture(params=SMALL)
+def small(request, monkeypatch):
+    """Model, variables and images [8, h, w, 1] for each family; what is compiled is kept by JAX."""
+    # Fewer of the same blocks, which compile in seconds; the whole networks: see below.
+    monkeypatch.setitem(densenet.BLOCKS, 121, ((2, 2, 2, 2), 32))
+    monkeypatch.setitem(resnet.BLOCKS, 18, ((1, 1, 1, 1), False))
     return make_small(request.param)
 
 
@@ -135,8 +129,8 @@ def test_training_differs_by_batch_norm(small):
         np.testing.assert_array_equal(trained, evaluated)
 
 
-def test_training_differs_by_dropout(quick):
-    model, variables, images = quick
+def test_training_differs_by_dropout(small):
+    model, variables, images = small
     without, _ = train(model, variables, images)
     dropping = model.clone(dropout_rate=0.5)
     np.testing.assert_array_equal(
@@ -148,8 +142,8 @@ def test_training_differs_by_dropout(quick):
     assert float(abs(first - train(dropping, variables, images, seed=2)[0]).max()) > 1e-3
 
 
-def test_padding_does_not_change_real_examples(quick):
-    model, variables, images = quick
+def test_padding_does_not_change_real_examples(small):
+    model, variables, images = small
     mask = jnp.array([1, 1, 1, 0, 1, 0, 1, 1.0])
     padded = jnp.where(mask[:, None, None, None] > 0, images, 1e3)
     logits, updated = train(model, variables, padded, mask=mask)
@@ -203,8 +197,8 @@ def test_every_model_compiles_and_keeps_the_contract(name):
     test_bfloat16_is_finite_and_near(case)
 
 
-def test_a_population_of_dropout_rates_equals_its_members(quick):
-    model, variables, images = quick
+def test_a_population_of_dropout_rates_equals_its_members(small):
+    model, variables, images = small
     rates, seeds = jnp.array([0.0, 0.25, 0.5]), jnp.arange(3)
 
     def lane(rate, seed):

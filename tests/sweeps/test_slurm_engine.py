@@ -73,6 +73,11 @@ def test_only_the_first_job_that_is_not_taken_ends_the_sweep(slurm, commands, tm
     assert scheduler.start('worker', 1) == 0
     assert 'SLURM did not take the job, which is tried again' in scheduler.said[0]
     assert scheduler.under_way() is None  # until the next look
+    first = scheduler._next
+    scheduler._next = 0.0
+    assert scheduler.under_way() == 1
+    assert scheduler.start('worker', 1) == 0
+    assert scheduler._next > first + 10  # it is asked less and less often
     scheduler._next = 0.0
     assert scheduler.under_way() == 1
 
