@@ -179,11 +179,11 @@ class Watchdog:
                 os._exit(code)
 
     def _print(self, text: str, code: int) -> None:
-        sys.stdout.flush()
         print(f'error: {text}', file=sys.stderr, flush=True)
         if self._since is None and code == EXIT_CODE:
             print('This process was not waiting; its threads are at:', file=sys.stderr, flush=True)
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        sys.stdout.flush()  # last: nobody may read that
 
     def _agree(self, text: str, code: int) -> tuple[str, int]:
         """Returns the first reason that a process gave; later ones are of what followed from it."""
