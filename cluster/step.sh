@@ -42,8 +42,10 @@ elif [ "$code" = 69 ] || [ "$code" -gt 128 ]; then
     found=$(sed -n 's/.*failures=\([0-9]*\).*/\1/p' <<< "$comment")
     others=$(sed 's/ *failures=[0-9]*//; s/^(null)$//' <<< "$comment")
     count=$((${found:-0} + 1))
-    patiently scontrol update JobId="$SLURM_JOB_ID" Comment="${others:+$others }failures=$count" &&
+    if [ "$count" -gt "$MAX_FAILURES" ] || patiently scontrol update JobId="$SLURM_JOB_ID" \
+      Comment="${others:+$others }failures=$count"; then
       failures=$count
+    fi
   fi
   if [ "$failures" -le "$MAX_FAILURES" ]; then
     requeue "a process was lost ($code), failure $failures"

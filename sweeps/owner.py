@@ -39,9 +39,6 @@ class Owner:
     A process that has the sweep for itself may take every trial that another left running. Where
     several machines share it, each process has a file in the sweep's folder, which it touches as
     long as it lives, and its trials bear the file's name.
-
-    Raises:
-      UserError: see `check_alone`.
     """
 
     def __init__(self, folder: Path, alone: bool):
@@ -50,7 +47,6 @@ class Owner:
         self._ended = threading.Event()
         self._nameless: dict[int, float] = {}  # trial -> when it was first seen without an owner
         if alone:
-            check_alone(folder)
             return
         self._folder.mkdir(exist_ok=True)
         self._drawing = folder / 'drawing'

@@ -170,7 +170,8 @@ class Study:
             )
         if stored is None:
             self.optuna.set_user_attr('sweep', about)
-        self._check_folder()
+        if about['storage'] is not None:  # a journal is in the folder itself
+            self._check_folder()
         self._owner = Owner(folder, alone)
         if sampler == 'grid':
             self._lay_grid()

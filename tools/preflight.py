@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +62,12 @@ def main(argv: list[str]) -> int:
     with watchdog.telling():
         preflight.go()
     found = preflight.findings
-    if preflight.first:
-        print(preflight.as_json() if arguments.json else preflight.ending())
-        if found.problems:
-            print('error: no-go. ' + ' '.join(found.problems), file=sys.stderr)
-    return found.exit_code
+    if not preflight.first:
+        return found.exit_code
+    print(preflight.as_json() if arguments.json else preflight.ending())
+    if found.problems:
+        raise found.failure('no-go. ' + ' '.join(found.problems))
+    return 0
 
 
 class _Preflight:

@@ -58,18 +58,23 @@ class Findings:
 
     Attributes:
       checks: in their order.
-      exit_code: 0, or the worst of what was found.
+      failure: what a run that cannot go is to raise.
     """
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
         self.checks: list[Check] = []
-        self.exit_code = 0
+        self.failure: type[UserError] = UserError
 
     @property
     def problems(self) -> list[str]:
         """Why the run cannot go, in sentences; nothing if it can."""
         return [check.text for check in self.checks if check.verdict == NO_GO]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if the run can go."""
+        return self.failure.exit_code if self.problems else 0
 
     def alone(self, name: str, check: Callable[[], Finding]) -> bool:
         """Makes a check before the processes are connected; returns whether it went well."""
@@ -77,7 +82,7 @@ class Findings:
             self._found(name, check())
         except UserError as error:
             self._add(Check(name, NO_GO, str(error)))
-            self.exit_code = error.exit_code
+            self.failure = type(error)
             return False
         return True
 
@@ -103,7 +108,6 @@ class Findings:
         found, problems = hosts.attempt(check)
         if problems:
             self._add(Check(name, NO_GO, _named(problems, jax.process_count())))
-            self.exit_code = UserError.exit_code
         else:
             self._found(name, found)
 

@@ -24,6 +24,7 @@ from training.progress import format_seconds
 SECONDS = 2.0  # that each measurement takes, about
 GROUPS = 5  # of calls, whose median counts
 MOST = 10_000  # calls
+PLACE = 'a measurement of speed'  # for watchdog.waiting
 APART = 10.0  # a pipeline so many times as fast as the step costs it nothing worth measuring
 
 
@@ -81,10 +82,10 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     place = run.used[0].place
     with contextlib.closing(place.train_batches(0, lambda step: run.updates)) as batches:
         first = next(batches)
-        ahead = max(hosts.everyone(_ahead(run)))  # processes may have other numbers of threads
-        arriving = _slowest(_seconds(lambda: next(batches), ahead))
+        ahead = _most(_ahead(run))  # processes may have other numbers of threads
+        arriving = _most(_seconds(lambda: next(batches), ahead))
         step = _Steps(run)
-        stepping = _slowest(_seconds(lambda: step(first)))
+        stepping = _most(_seconds(lambda: step(first)))
         both = max(arriving, stepping)
         if devices == 1 and arriving * APART > stepping and stepping * APART > arriving:
             both = _seconds(lambda: step(next(batches)), ahead)
@@ -101,9 +102,9 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     return Speed(pipeline, alone, together, update, evaluation, save, devices != 1)
 
 
-def _slowest(seconds: float) -> float:
-    """Every process's measurement as one: what follows from it has to be the same on all."""
-    return max(hosts.everyone(seconds))
+def _most(value: float) -> float:
+    """The largest of all processes' values: what follows from it has to be the same on all."""
+    return max(hosts.everyone(value))
 
 
 class _Steps:
@@ -116,7 +117,7 @@ class _Steps:
         self._call = run.runner.train_many if run.updates > 1 else run.runner.train
 
     def __call__(self, batch: dict) -> dict:
-        with watchdog.waiting('a measurement of speed'):
+        with watchdog.waiting(PLACE):
             self.state, metrics = self._call(self.state, self._hyper, batch, self._dataset)
         return metrics
 
@@ -151,7 +152,7 @@ def _clocked(start: Callable[[], Any], count: int) -> np.ndarray:
     for number in range(count):
         waiting.append(start())
         while len(waiting) > (RUN_AHEAD if number < count - 1 else 0):
-            with watchdog.waiting('a measurement of speed'):
+            with watchdog.waiting(PLACE):
                 jax.block_until_ready(waiting.popleft())
             ends.append(time.monotonic())
     return np.diff(ends)
@@ -170,7 +171,7 @@ def _evaluated(run: Prepared, used: Used, variables, count: int) -> float:
     dataset, start = used.place.dataset, time.monotonic()
 
     def evaluate(batch: dict):
-        with watchdog.waiting('a measurement of speed'):
+        with watchdog.waiting(PLACE):
             return run.runner.evaluate(variables, batch, dataset)
 
     with contextlib.closing(used.place.eval_batches()) as batches:

@@ -246,25 +246,25 @@ class Watchdog:
                 continue
             broken, now = self._broken, self._now()
             if self._waited() > self._look or broken:
-                text = self._gone(broken, now) or self._late(broken, now)
+                silence = BROKEN if broken else self._silence
+                text = self._gone(silence, now) or self._late(silence, broken, now)
                 if text:
                     self.leave(text, EXIT_CODE)
 
-    def _gone(self, broken: tuple | None, now: float) -> str | None:
+    def _gone(self, silence: float, now: float) -> str | None:
         """Why to give up where the store does not answer."""
-        limit = BROKEN if broken else self._silence
-        if now - self._answered <= limit:
+        if now - self._answered <= silence:
             return None
         name = _named([0], self._signs)
         return f'{name}, through which the others are connected, no longer answers.'
 
-    def _late(self, broken: tuple | None, now: float) -> str | None:
+    def _late(self, silence: float, broken: tuple | None, now: float) -> str | None:
         """Why to give up by what the others say."""
         changed, looked = self._changed, self._looked
         if not (self._since or 0.0) <= looked <= now:
             return None  # nothing has been read yet since it began to wait, or since it was stopped
         silent = {rank: looked - since for rank, since in changed.items() if rank != self.rank}
-        limits = BROKEN if broken else self._silence, self._timeout
+        limits = silence, self._timeout
         text = verdict(self._signs, silent, self._points.copy(), self._waited(), limits)
         if not text and broken and now - broken[1] > 2 * BROKEN:
             where = self._points[self._reached]

@@ -197,6 +197,18 @@ def test_every_model_compiles_and_keeps_the_contract(name):
     test_bfloat16_is_finite_and_near(case)
 
 
+@pytest.mark.full
+def test_the_whole_densenet_keeps_the_contract():
+    """Besides what is asked of every model above.
+
+    Not padding: over 120 layers of batch norm, sums of six and of eight examples come apart by
+    more than a short network's rounding (3e-5 on some machines).
+    """
+    case = make_small('densenet121')
+    test_training_differs_by_dropout(case)
+    test_a_population_of_dropout_rates_equals_its_members(case)
+
+
 def test_a_population_of_dropout_rates_equals_its_members(small):
     model, variables, images = small
     rates, seeds = jnp.array([0.0, 0.25, 0.5]), jnp.arange(3)
