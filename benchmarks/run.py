@@ -58,6 +58,7 @@ class Section:
 
 SECTIONS = {
     'step': Section('step', 'one training step on the CPU', beside_torch=True),
+    'trace': Section('step_trace', "where that step's time goes, on one core and on two"),
     'evaluation': Section('evaluation', 'a pass of evaluation on the CPU', beside_torch=True),
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
     'start': Section('start', 'from the start of the process to the first step', True),

@@ -65,9 +65,8 @@ def updates(runner, found, batches: Iterable[Any], dataset) -> Iterator[np.ndarr
         yield np.empty(found.config.batch_size)
 
 
-def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Returns the updates on a small resident data set."""
-    runner, found = make_runner(work)
+def training(runner, found) -> Iterator[np.ndarray]:
+    """Returns the updates of what `make_runner` gave, on a small resident data set."""
     batches = (runner.split(_batch(found, number)) for number in itertools.count())
     return updates(runner, found, batches, runner.replicate(make_dataset(found)))
 
@@ -83,7 +82,7 @@ def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
     """Serves steps of the network that the work names."""
     import jax
 
-    answers.serve(training(work), versions={'jax': jax.__version__})
+    answers.serve(training(*make_runner(work)), versions={'jax': jax.__version__})
 
 
 if __name__ == '__main__':

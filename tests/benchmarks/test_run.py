@@ -87,13 +87,20 @@ def test_the_step_beside_pytorch(torch_python, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_other_sections_run(torch_python, tmp_path, capsys):
     output = tmp_path / 'result.json'
-    names = ('evaluation', 'growth', 'devices', 'sweep')
+    names = ('trace', 'evaluation', 'growth', 'devices', 'sweep')
     options = [f'--only={",".join(names)}', '--quick', '--markdown', f'--output={output}']
     assert call(*options, f'--torch_python={torch_python}') == 0
     printed = capsys.readouterr().out
     sections = json.loads(output.read_text())['sections']
     assert sorted(sections) == sorted(names)
     assert [line[4:] for line in printed.splitlines() if line.startswith('### ')] == list(names)
+
+    for cores in '12':
+        times = sections['trace']['figures']['lenet'][cores]
+        for layer in ('convolution', 'pooling', 'dense layers', 'activations, sums and loss'):
+            assert times[f'{layer}, forward'] > 0 < times[f'{layer}, backward']
+        assert times['batch, optimiser and metrics'] > 0
+    assert sum(float(row[4].split()[0]) for row in sections['trace']['rows']) in range(97, 104)
 
     scores = sections['evaluation']['figures']['lenet']
     assert [score['name'] for score in scores] == ['ours', 'PyTorch', 'torch.compile']

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import contest, evaluation, growth, run, step, tables, virtual_devices
-from benchmarks.contestants import our_split, our_step
+from benchmarks import contest, evaluation, growth, run, step, step_trace, tables, virtual_devices
+from benchmarks.contestants import our_split, our_step, our_trace
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -128,6 +128,56 @@ def test_ours_must_run_and_others_may_be_left_out(tmp_path):
     assert shown[-1] == 'test: ours, round 2 of 2'
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
         tables.side_by_side([absent, it], 2, work, 'test')
+
+
+@pytest.mark.parametrize(
+    ('place', 'expected'),
+    [
+        ('jit(_fun)/jvp(LeNet)/LeNet.stages/conv1/dot_general', 'convolution, forward'),
+        (
+            'jit(_fun)/transpose(jvp(A))/A.stages/block0/shortcut_conv/transpose()/pad',
+            'convolution, backward',
+        ),
+        ('jit(_fun)/jvp(ResNet)/ResNet.stages/block0/norm1/psum', 'normalisation, forward'),
+        ('jit(_fun)/transpose(jvp(A))/A.stages/stem.pool/max_pool/pad', 'pooling, backward'),
+        ('jit(_fun)/jvp(A)/A.logits/A.classify/head/dot_general', 'dense layers, forward'),
+        # The operation is called so, and stands in no layer.
+        (
+            'jit(_fun)/transpose(jvp(A))/A.stages/conv_general_dilated',
+            'activations, sums and loss, backward',
+        ),
+        ('jit(_fun)/shard_map/add', 'batch, optimiser and metrics'),
+        ('', 'batch, optimiser and metrics'),
+    ],
+)
+def test_what_a_place_in_the_program_belongs_to(place, expected):
+    assert step_trace.kind(place) == expected
+
+
+def test_an_operation_has_the_place_of_what_is_fused_in_it():
+    program = """
+%sums (p: f32[8]) -> f32[] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %r = f32[] reduce(%p), metadata={op_name="a/norm1/reduce_sum" id=3}
+}
+
+ENTRY %main.1 (x: f32[8]) -> f32[] {
+  %x = f32[8]{0} parameter(0)
+  %copy = f32[8]{0} copy(%x)
+  %ynn_fusion.2 = f32[] fusion(%copy), kind=kCustom, calls=%sums, backend_config={}
+  ROOT %after = f32[] copy(%ynn_fusion.2)
+}
+"""
+    found = our_trace.places(program)
+    assert found['ynn_fusion.2'] == found['r'] == found['after'] == 'a/norm1/reduce_sum'
+    assert found['copy'] == ''
+
+
+def test_small_shares_are_one_row():
+    times = {'large': 90.0, 'small': 1.0, 'middle': 8.0, 'smaller': 1.0}
+    rows = step_trace.with_small_ones_together(times, times)
+    assert [row[0] for row in rows] == ['large', 'middle', step_trace.TOGETHER]
+    assert rows[-1][1:] == (2.0, 2.0)
 
 
 def test_what_is_lost_by_devices(monkeypatch, tmp_path):
