@@ -88,8 +88,8 @@ def run(work: Work) -> Table:
             rows.append([case.model, name, *times, share, f'{alone / together:.2f}'])
     head = ('network', 'what', 'ms on 1 core', f'on {step.THREADS}', 'share', 'times as fast')
     caption = (
-        "Where our training step's time goes: the sum of XLA's operations in one trace on one core "
-        f'and one on {step.THREADS}, by the layer they stand in. XLA fuses an activation with what '
-        'comes before or after it.'
+        "Where our training step's time goes: how long XLA's operations run, in one trace on one "
+        f'core and one on {step.THREADS}, by the layer they stand in; those that run at once share '
+        'the time. XLA fuses an activation with what comes before or after it.'
     )
     return Table(caption, head, rows, figures)

@@ -6,10 +6,12 @@ The work is that of our_step.py. The answer is {operation of the compiled step: 
 program, as JAX names it, and milliseconds a step]}.
 """
 
+import collections
 import json
 import re
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +41,38 @@ def places(program: str) -> dict[str, str]:
     return found
 
 
-def milliseconds(folder: Path, steps: int) -> dict[str, float]:
-    """Returns {name of whatever was traced on XLA's threads: milliseconds a step}."""
+def elapsed(events: Collection[tuple[str, float, float]]) -> dict[str, float]:
+    """Returns {name: time}; where several events run at once, each has an equal part of it.
+
+    So the times add up to those in which anything ran.
+
+    Args:
+      events: (name, start, end), in any order.
+    """
+    edges = [(start, 1, name) for name, start, _ in events]
+    edges += [(end, -1, name) for name, _, end in events]
+    found, running, before = collections.Counter(), collections.Counter(), 0.0
+    for at, change, name in sorted(edges):
+        for other, count in running.items():
+            found[other] += (at - before) * count / running.total()
+        running[name] += change
+        running += collections.Counter()  # leaves out what has ended
+        before = at
+    return found
+
+
+def events(folder: Path, names: Collection[str]) -> list[tuple[str, float, float]]:
+    """Returns (name, start, end) in nanoseconds of all events of these names in a trace."""
     import jax
 
     (trace,) = folder.rglob('*.xplane.pb')
-    found: dict[str, float] = {}
-    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
-        for line in plane.lines:
-            if 'XLA' in line.name:
-                for event in line.events:
-                    found[event.name] = found.get(event.name, 0) + event.duration_ns / steps / 1e6
-    return found
+    return [
+        (event.name, event.start_ns, event.start_ns + event.duration_ns)
+        for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
+        for line in plane.lines
+        for event in line.events
+        if event.name in names
+    ]
 
 
 def trace(work: dict[str, Any]) -> dict[str, tuple[str, float]]:
@@ -61,14 +83,16 @@ def trace(work: dict[str, Any]) -> dict[str, tuple[str, float]]:
     batches = our_step.training(runner, found)
     for _ in range(max(2, work['steps'] // 4)):
         next(batches)
+    # Steps run ahead of the loop: none may be under way when the trace begins or ends.
+    jax.block_until_ready(jax.live_arrays())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(work['steps']):
                 next(batches)
-            jax.effects_barrier()
-        took = milliseconds(Path(folder), work['steps'])
-    named = places(runner.train.compiled.as_text())
-    return {name: (named[name], took[name]) for name in named if name in took}
+            jax.block_until_ready(jax.live_arrays())
+        named = places(runner.train.compiled.as_text())
+        took = elapsed(events(Path(folder), named))
+    return {name: (named[name], took[name] / work['steps'] / 1e6) for name in took}
 
 
 if __name__ == '__main__':

@@ -173,6 +173,11 @@ ENTRY %main.1 (x: f32[8]) -> f32[] {
     assert found['copy'] == ''
 
 
+def test_operations_that_run_at_once_share_the_time():
+    events = [('a', 0, 4), ('b', 2, 6), ('b', 4, 5), ('c', 8, 9), ('a', 9, 9)]
+    assert our_trace.elapsed(events) == {'a': 3, 'b': 3, 'c': 1}
+
+
 def test_small_shares_are_one_row():
     times = {'large': 90.0, 'small': 1.0, 'middle': 8.0, 'smaller': 1.0}
     rows = step_trace.with_small_ones_together(times, times)
