@@ -6,12 +6,14 @@ import os
 import re
 import resource
 import sys
+import zlib
 from pathlib import Path
 
 from errors import UserError
 
 APPLICATION = 'functional-cnn'
 MEETING = 10.0  # seconds at least for processes that are all there to connect
+ZLIB = b'\x78'  # the first byte of all that zlib packs
 HEARTBEAT = 100.0  # seconds without a sign of life after which JAX ends a process; its own choice
 
 
@@ -99,9 +101,31 @@ def _enable_cache(setting: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # A cache that cannot be written is no reason not to train.
+    with contextlib.suppress(OSError):  # where it may only be read
+        _remove_halves(folder)
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _remove_halves(folder: Path) -> None:
+    """Removes entries of the cache that a killed run or a full disk left half written.
+
+    JAX writes an entry where it stays, and never again: at half of one it would warn in every run,
+    and compile anew. An entry is looked at once, by the first run after the one that wrote it.
+    """
+    looked = folder / 'looked_at'
+    since = looked.stat().st_mtime if looked.exists() else 0.0
+    looked.touch()
+    for entry in os.scandir(folder):
+        if not entry.name.endswith('-cache') or entry.stat().st_mtime < since:
+            continue
+        content = Path(entry.path).read_bytes()
+        if content[:1] in (b'', ZLIB):  # with the package zstandard JAX packs otherwise
+            try:
+                zlib.decompress(content)
+            except zlib.error:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _connect(setting: str, timeout: float) -> None:

@@ -1,6 +1,7 @@
 """The start of a run: nothing is imported or compiled that it can do without."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,23 +39,33 @@ CACHE = '/jax/compilation_cache'
 
 @pytest.fixture(scope='module')
 def starts(small, tmp_path_factory) -> list[dict]:
-    """What two runs one after the other said, with a cache of their own."""
+    """What three runs one after the other said, with a cache of their own.
+
+    Before the third an entry is cut short, as if a run had been killed while it wrote it.
+    """
     folder, found = tmp_path_factory.mktemp('starts'), []
-    for name in ('cold', 'warm'):
+    for name in ('cold', 'warm', 'mended'):
+        if name == 'mended':
+            cut = max((folder / 'cache').glob('*-cache'), key=lambda entry: entry.stat().st_size)
+            whole = cut.stat().st_size
+            os.truncate(cut, whole // 2)
         argv = arguments(small, folder / name, compilation_cache=folder / 'cache')
         child = run_child([str(folder / 'said'), *argv], folder / f'{name}.log', SCRIPT)
         assert child.process.returncode == 0, child.output
-        found.append(json.loads((folder / 'said').read_text()))
+        found.append(json.loads((folder / 'said').read_text()) | {'output': child.output})
+    assert cut.stat().st_size > 0.9 * whole
     return found
 
 
-def test_the_second_run_compiles_nothing(starts):
-    cold, warm = (start['counts'] for start in starts)
+def test_the_second_run_compiles_nothing_and_the_next_what_was_spoilt(starts):
+    cold, warm, mended = (start['counts'] for start in starts)
     asked = cold[f'{CACHE}/compile_requests_use_cache']
     # The initial state, the step, and evaluation of validation and test: no small ones beside.
     assert asked == cold[f'{CACHE}/cache_misses'] <= 4
     assert warm[f'{CACHE}/cache_hits'] == asked
     assert f'{CACHE}/cache_misses' not in warm
+    assert mended[f'{CACHE}/cache_misses'] == 1
+    assert 'Warning' not in starts[-1]['output']
 
 
 def test_the_first_step_waits_for_no_import_that_it_can_do_without(starts):
