@@ -20,6 +20,19 @@ def compilation_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope='module')
+def compiled_in_haste():
+    """XLA optimises little: what takes long to compile, and is run once, is done a third sooner.
+
+    For tests of what a network is made of; where rounding or speed counts, test what users run.
+    """
+    import jax
+
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
 @pytest.fixture(scope='session')
 def mnist_idx_dir() -> Path:
     """The folder with MNIST's four idx .gz files; the test is skipped where there is none."""

@@ -30,6 +30,8 @@ from tests.models.declared import (
     train,
 )
 
+pytestmark = pytest.mark.usefixtures('compiled_in_haste')
+
 ROOT = Path(__file__).parents[2]
 every_model = pytest.mark.parametrize('name', models.names())
 

@@ -10,6 +10,8 @@ from errors import UserError
 from models import resnet
 from tests.models.declared import PARAMETERS, abstract_variables, count, draw_variables, evaluate
 
+pytestmark = pytest.mark.usefixtures('compiled_in_haste')
+
 every_model = pytest.mark.parametrize('name', models.names())
 
 

@@ -10,6 +10,8 @@ from models import densenet
 from models.lowering import NATIVE
 from models.trace import trace
 
+pytestmark = pytest.mark.usefixtures('compiled_in_haste')
+
 # At 224x224x3 and 1000 classes: multiply-adds of convolutions and dense layers in units of 10^9
 # (torchvision's table of weights), receptive fields of the last map (Araujo et al. 2019, table 1;
 # for resnet50 with the stride in the 3x3).
