@@ -183,6 +183,7 @@ class Loop:
         self._compiled: set[int] = set()
         self._waiting = collections.deque()
         self._last_saved: int | None = None
+        self._on_host = None  # the state that was saved last
 
     @property
     def examples_per_second(self) -> float:
@@ -327,10 +328,11 @@ class Loop:
         if validation is not None:
             self._record_validation(step, validation)
         if reason or self.due.saves(step):
-            state = self.runner.fetch(state)
-            self._check_state(state, step)
+            self.checkpoints.wait()  # the save before may still read what is written over now
+            self._on_host = self.runner.fetch(state, into=self._on_host)
+            self._check_state(self._on_host, step)
             window = dataclasses.asdict(self._window) if self._window.count else None
-            self.checkpoints.save(step, state, validation, window)
+            self.checkpoints.save(step, self._on_host, validation, window)
 
     def _check_state(self, state, step: int) -> None:
         # The loss of this step is of the parameters before it.

@@ -1,5 +1,8 @@
 """The loop: what is due when, how far it runs ahead, and that nothing non-finite is kept."""
 
+import itertools
+import threading
+import time
 import types
 
 import jax
@@ -18,7 +21,9 @@ from tests.support import (
     train_here,
 )
 from training import loop, run
+from training.checkpoints import Checkpoints
 from training.loop import Schedule
+from training.runner import Runner
 
 PERIODS = (
     st.floats(1, 200) | st.integers(1, 200).map(float) | st.integers(2, 400).map(lambda n: n / 2)
@@ -87,10 +92,10 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
 
     runner, fetch = spy(after), run.Runner.fetch
 
-    def counting(tree):
+    def counting(tree, into=None):
         if isinstance(tree, dict) and 'grad_norm' in tree:
             waited.append(id(tree))
-        return fetch(tree)
+        return fetch(tree, into)
 
     runner.fetch = staticmethod(counting)
     assert (
@@ -103,7 +108,7 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
 
 
 def poisoned(tree):
-    return jax.tree.map(lambda x: x * np.float32(np.nan), tree)
+    return jax.tree.map(lambda x: (x * np.float32(np.nan)).astype(x.dtype), tree)
 
 
 @pytest.mark.parametrize('step', [1, 4, 5, 6, 12])
@@ -163,3 +168,29 @@ def test_a_learning_rate_far_too_high(small, tmp_path):
     for step in kept:
         for name, array in saved_arrays(tmp_path / 'run', step).items():
             assert np.isfinite(array).all(), name
+
+
+def test_a_save_is_over_before_its_arrays_are_written_over(small, tmp_path, monkeypatch):
+    fetch, write_manifest = Runner.fetch, Checkpoints._write_manifest
+    writing, seen = threading.Event(), []
+
+    def slowly(self):
+        writing.set()
+        time.sleep(0.3)
+        write_manifest(self)
+        writing.clear()
+
+    def watched(tree, into=None):
+        if into is not None:
+            seen.append(writing.is_set())
+        return fetch(tree, into)
+
+    monkeypatch.setattr(Checkpoints, '_write_manifest', slowly)
+    monkeypatch.setattr(Runner, 'fetch', staticmethod(watched))
+    every_step = {'steps': 4, 'checkpoint__every_steps': 1, 'checkpoint__keep': 4}
+    assert train_here(small, tmp_path / 'run', **every_step) == 0
+    assert seen == [False] * 3
+    saved = [saved_arrays(tmp_path / 'run', step) for step in (1, 2, 3, 4)]
+    assert [int(arrays['step']) for arrays in saved] == [1, 2, 3, 4]
+    for before, after in itertools.pairwise(saved):
+        assert any('params' in n and (before[n] != after[n]).any() for n in before)
