@@ -188,10 +188,10 @@ def test_it_runs_ahead_by_two_calls_and_no_more(config, spy, monkeypatch, tmp_pa
     under_way, ahead = [0], []
     fetch = run.Runner.fetch
 
-    def counting(tree):
+    def counting(tree, into=None):
         if isinstance(tree, dict) and 'grad_norm' in tree:
             under_way[0] -= 1
-        return fetch(tree)
+        return fetch(tree, into)
 
     def after(count, state, metrics):
         under_way[0] += 1
