@@ -13,8 +13,8 @@ from errors import UserError
 
 APPLICATION = 'functional-cnn'
 MEETING = 10.0  # seconds at least for processes that are all there to connect
-ZLIB = b'\x78'  # the first byte of all that zlib packs
 HEARTBEAT = 100.0  # seconds without a sign of life after which JAX ends a process; its own choice
+ZLIB = b'\x78'  # the first byte of all that zlib packs
 
 
 def prepare_environment(config) -> None:
@@ -117,15 +117,15 @@ def _remove_halves(folder: Path) -> None:
     looked = folder / 'looked_at'
     since = looked.stat().st_mtime if looked.exists() else 0.0
     looked.touch()
-    for entry in os.scandir(folder):
-        if not entry.name.endswith('-cache') or entry.stat().st_mtime < since:
+    for entry in folder.glob('*-cache'):
+        if entry.stat().st_mtime < since:
             continue
-        content = Path(entry.path).read_bytes()
+        content = entry.read_bytes()
         if content[:1] in (b'', ZLIB):  # with the package zstandard JAX packs otherwise
             try:
                 zlib.decompress(content)
             except zlib.error:
-                Path(entry.path).unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
 
 
 def _connect(setting: str, timeout: float) -> None:

@@ -212,7 +212,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(found, small_run, tiny_disk
     child = run_child(arguments(None, workdir), tmp_path / 'log')
     assert child.process.returncode == 2, child.output
     # The threads of the library that writes may say something later still, or on the same line.
-    [message] = re.findall('error: The checkpoint of step 8 could not be written.*', child.output)
+    messages = re.findall(r'\berror: .*', child.output)
+    assert len(messages) == 1, child.output
+    message = messages[0]
+    assert message.startswith('error: The checkpoint of step 8 could not be written')
     assert 'No space left on device' in message
     assert 'The last good checkpoint is step 4' in message
     assert found != 'before' or 'Traceback' not in child.output
