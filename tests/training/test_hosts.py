@@ -75,25 +75,15 @@ def difference(ours: Path, theirs: Path, step: int) -> float:
 
 
 def assert_close_curves(ours: Path, theirs: Path, tolerance: float, batch: int = 32):
-    """Of accuracy, which counts, one example of a batch may lie on the other side of the border.
-
-    So may an activation, where rounding decides: the gradient jumps there, and the loss does not.
-    One gradient's norm in twenty may be a hundredth apart.
-    """
+    """Of accuracy, which counts, one example of a batch may lie on the other side of the border."""
     ours, theirs = curve(ours), curve(theirs)
     assert [set(record) for record in ours] == [set(record) for record in theirs]
-    norms = []
     for one, other in zip(ours, theirs, strict=True):
         for name in one:
-            if name.endswith('grad_norm'):
-                norms.append(abs(one[name] / other[name] - 1))
-                continue
             apart = 1 / batch if name.endswith('accuracy') else 0.0
             np.testing.assert_allclose(
                 one[name], other[name], rtol=tolerance, atol=apart, err_msg=name
             )
-    assert max(norms) < 0.01
-    assert np.quantile(norms, 0.95) < tolerance
 
 
 def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
