@@ -132,8 +132,9 @@ FIELDS = (
     Field('lowering.convolution', 'auto', "How convolutions are computed: XLA's own (native), as "
           'matrix products (patches), or the faster for each layer. Equal up to rounding.',
           choices=('auto', 'native', 'patches'), scope=RUN),
-    Field('lowering.pooling', 'auto', "Max pooling: by comparing pairs, or XLA's own (window).",
-          choices=('auto', 'pairs', 'window'), scope=RUN),
+    Field('lowering.pooling', 'auto', "Max pooling: remembering where maxima are, comparing pairs, "
+          "XLA's own (window), or the fastest.", choices=('auto', 'place', 'pairs', 'window'),
+          scope=RUN),
     Field('lowering.reduction', 'auto', "Sums of norm layers: XLA's own (native), or by matrix "
           'products.', choices=('auto', 'native', 'products'), scope=RUN),
     Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',

@@ -6,7 +6,6 @@ Sun 2015, "Delving deep into rectifiers", section 2.2), and biases start from ze
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from models.arithmetic import output_size
 from models.lowering import AUTO, Lowering
@@ -141,17 +139,24 @@ class Pool(nn.Module):
     lowering: Lowering = AUTO
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, h, w, c] -> [b, h', w', c]."""
+    def __call__(self, x: jax.Array, activation: str | None = None) -> jax.Array:
+        """[b, h, w, c] -> [b, h', w', c], of the activated x if an activation is named."""
+        if activation is None:
+            return self._pool(x)
+        # The larger of two numbers stays the larger one, or becomes its equal.
+        if self.kind == 'max' and activation == 'relu' and self.lowering.pools_first(x.shape[-1]):
+            return activate(self._pool(x), activation)
+        return self._pool(activate(x, activation))
+
+    def _pool(self, x: jax.Array) -> jax.Array:
         if self.ceil:
             if self.kind != 'max' or self.stride != self.window or self.padding:
                 raise ValueError('ceil belongs to max pooling side by side, without padding')
             x = pad_to_windows(x, self.window)
         height, width = map_size(self, x)
         if self.kind == 'max':
-            if self.lowering.pooling == 'window':
-                return window_max_pool(x, self.window, self.stride, self.padding)
-            return max_pool(x, (height, width), self.window, self.stride, self.padding)
+            arguments = (height, width), self.window, self.stride, self.padding
+            return self.lowering.max_pool(x, *arguments)
         if self.stride != self.window or self.padding:
             raise ValueError('windows of averages lie side by side, without padding')
         x = x[:, : height * self.window, : width * self.window]
@@ -204,38 +209,6 @@ def map_size(layer: Conv | Pool, x: jax.Array) -> tuple[int, int]:
     return output_size(x.shape[1], *arguments), output_size(x.shape[2], *arguments)
 
 
-def max_pool(
-    x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
-) -> jax.Array:
-    """[b, h, w, c] -> [b, *shape, c], each the maximum of a window.
-
-    Not by reduce_window, whose gradient is slow on the CPU. The values are the same; of several
-    equal maxima the first gets the gradient.
-    """
-    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    x = jnp.pad(x, around, constant_values=-jnp.inf) if padding else x
-    below, right = ((n - 1) * stride + 1 for n in shape)
-    x = functools.reduce(larger, (x[:, i : i + below : stride] for i in range(window)))
-    return functools.reduce(larger, (x[:, :, i : i + right : stride] for i in range(window)))
-
-
-def window_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """The same by XLA's reduce_window, for comparison: its gradient is slow on the CPU."""
-    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
-    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, sizes, strides, around)
-
-
-def larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the elementwise maximum; of two equal ones the gradient goes to `a`.
-
-    The gradients of jnp.max and jnp.maximum ask which element equals the maximum. XLA:CPU may
-    compute the elements anew for that, rounded differently than in the forward pass, and then no
-    element does: the gradient is lost, or 0 / 0. Which of two is larger does not depend on that.
-    """
-    return jnp.where((b > a) | jnp.isnan(b), b, a)
-
-
 def pad_to_windows(x: jax.Array, window: int = 2) -> jax.Array:
     """Pads [b, h, w, c] below and at the right with -inf, to whole windows of max pooling.
 
@@ -249,7 +222,7 @@ def global_pool(x: jax.Array, kind: str) -> jax.Array:
     """Takes the maximum ('max') or mean ('average') over all positions: [b, h, w, c] -> [b, c]."""
     if kind != 'max':
         return x.mean((1, 2))
-    # By place, for the reason that `larger` gives.
+    # By place, for the reason that `pooling.larger` gives.
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     return jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1)[:, 0]
 

@@ -43,10 +43,12 @@ class LeNet(Network):
         """Returns the stages; see Network."""
         del mask
         stages = OrderedDict()
-        stages['conv1'] = x = activate(self.conv1(self.prepare(images)), self.activation)
-        stages['pool1'] = x = self.pool1(x)
-        stages['conv2'] = x = activate(self.conv2(x), self.activation)
-        stages['pool2'] = x = self.pool2(x)
+        x = self.conv1(self.prepare(images))
+        stages['conv1'] = activate(x, self.activation)
+        stages['pool1'] = x = self.pool1(x, self.activation)
+        x = self.conv2(x)
+        stages['conv2'] = activate(x, self.activation)
+        stages['pool2'] = x = self.pool2(x, self.activation)
         x = x.reshape(x.shape[0], -1)
         stages['dense1'] = x = self.dropout(activate(self.dense1(x), self.activation), train)
         stages['dense2'] = self.dropout(activate(self.dense2(x), self.activation), train)

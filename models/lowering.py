@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 
-from models import convolution
+from models import convolution, pooling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +15,12 @@ class Lowering:
     """How layers are computed: by which of several forms that give the same numbers.
 
     Values agree to rounding. Gradients do as well; where a window of max pooling has several equal
-    maxima, the first gets it in every form.
+    maxima, one of them gets it: the first, but by 'pairs' the first of the leftmost.
 
     Attributes:
       convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer.
-      pooling: 'pairs', comparisons of shifted maps; 'window', XLA's own; 'auto' is 'pairs'.
+      pooling: of maxima: 'place', remembering where they were; 'pairs', comparisons of shifted
+        maps; 'window', XLA's own; 'auto' chooses.
       reduction: of norm layers: 'native'; 'products', with a vector of ones; 'auto' chooses.
     """
 
@@ -32,6 +33,24 @@ class Lowering:
         if self.reduction == 'auto':
             return channels >= MANY_CHANNELS and jax.default_backend() == 'cpu'
         return self.reduction == 'products'
+
+    def max_pool(
+        self, x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
+    ) -> jax.Array:
+        """Takes the maxima of windows of x [b, h, w, c]: [b, *shape, c]."""
+        if self._by_place() and window == stride and not padding:
+            return pooling.by_place(x, shape, window)
+        form = pooling.by_window if self.pooling == 'window' else pooling.by_pairs
+        return form(x, shape, window, stride, padding)
+
+    def pools_first(self, channels: int) -> bool:
+        """Whether max pooling comes before an activation that could as well come before it."""
+        return self._by_place() and channels < pooling.VECTOR
+
+    def _by_place(self) -> bool:
+        if self.pooling == 'auto':
+            return jax.default_backend() == 'cpu'
+        return self.pooling == 'place'
 
     def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
         """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""

@@ -93,7 +93,7 @@ def test_gradient_equals_central_differences(name, size, options, masked):
 
 
 def test_compiled_gradient_through_max_pooling_equals_the_one_op_by_op():
-    """XLA:CPU computes what is pooled anew for the gradient, with other rounding (`layers.larger`).
+    """XLA:CPU computes what is pooled anew for the gradient, rounded otherwise (`pooling.larger`).
 
     A maximum that looks for the element equal to it is 76 % off here.
     """

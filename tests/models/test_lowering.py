@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import models
 from configs import base
 from models import convolution, normalization, reduction
-from models.layers import Pool
+from models.layers import Pool, activate
 from models.lowering import Lowering
 from training.experiment import Experiment
 
@@ -118,25 +118,68 @@ def test_the_configuration_reaches_the_layers():
     assert experiment.spec().model.lowering == Lowering('native', 'window')
 
 
-@pytest.mark.parametrize(('window', 'stride', 'padding'), [(2, 2, 0), (3, 2, 1), (3, 1, 0)])
-def test_pooling_has_two_forms(window, stride, padding):
-    x = np.random.default_rng(0).permutation(2 * 7 * 8 * 3).reshape(2, 7, 8, 3)
+def pooled(x, form, *arguments, activation=None):
+    """The gradient of something uneven of the maxima, and the maxima."""
+    pool = Pool('max', *arguments, lowering=Lowering(pooling=form))
+
+    def total(x):
+        y = pool.apply({}, x, activation)
+        return jnp.sin(y).sum(), y
+
+    return jax.grad(total, has_aux=True)(x)
+
+
+@pytest.mark.parametrize('form', ['place', 'pairs'])
+@pytest.mark.parametrize('channels', [3, 8])
+@pytest.mark.parametrize(
+    ('window', 'stride', 'padding'), [(2, 2, 0), (3, 3, 0), (3, 2, 1), (3, 1, 0)]
+)
+def test_forms_of_pooling(form, channels, window, stride, padding):
+    x = np.random.default_rng(0).permutation(2 * 7 * 8 * channels).reshape(2, 7, 8, channels)
     x = x.astype(np.float32) / 100
-
-    def total(x, form):
-        pool = Pool('max', window, stride, padding, lowering=Lowering(pooling=form))
-        return jnp.sin(pool.apply({}, x)).sum(), pool.apply({}, x)
-
-    found, expected = (jax.grad(total, has_aux=True)(x, form) for form in ('pairs', 'window'))
+    found, expected = (pooled(x, name, window, stride, padding) for name in (form, 'window'))
     np.testing.assert_array_equal(found[1], expected[1])
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+    lanes = jax.vmap(lambda x: pooled(x, form, window, stride, padding))(np.stack([x, -x]))
+    for lane, alone in zip(lanes, found, strict=True):
+        np.testing.assert_allclose(lane[0], alone, atol=1e-6)
 
 
-@pytest.mark.parametrize('form', ['pairs', 'window'])
-def test_of_equal_maxima_the_first_gets_the_gradient(form):
-    pool = Pool('max', lowering=Lowering(pooling=form))
-    gradient = jax.grad(lambda x: pool.apply({}, x).sum())(jnp.ones((1, 4, 4, 1)))
-    np.testing.assert_array_equal(gradient[0, :, :, 0], np.tile([[1, 0], [0, 0]], (2, 2)))
+@pytest.mark.parametrize('channels', [3, 8])
+@pytest.mark.parametrize('form', ['place', 'pairs', 'window'])
+def test_of_equal_maxima_the_first_gets_the_gradient(form, channels):
+    x = jnp.ones((1, 4, 4, channels)).at[0, 0, 0].set(0)
+    gradient = jax.grad(lambda x: Pool('max', lowering=Lowering(pooling=form)).apply({}, x).sum())
+    first = np.tile([[1, 0], [0, 0]], (2, 2))
+    # Row by row it is the one to the right; column by column, as the pairs go, the one below.
+    first[:2, :2] = [[0, 0], [1, 0]] if form == 'pairs' else [[0, 1], [0, 0]]
+    for channel in range(channels):
+        np.testing.assert_array_equal(gradient(x)[0, :, :, channel], first)
+
+
+@pytest.mark.parametrize('channels', [3, 8])
+def test_a_nan_spoils_its_window_alone(channels):
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, channels)).astype(np.float32)
+    x[0, 0, 1] = x[0, 3, 2] = np.nan
+    for form in ('place', 'pairs'):
+        _, y = pooled(x, form)
+        assert np.array_equal(np.isnan(y[0, :, :, 0]), [[True, False], [False, True]])
+
+
+@pytest.mark.parametrize('form', ['place', 'pairs'])
+@pytest.mark.parametrize('channels', [3, 8])
+@pytest.mark.parametrize('activation', ['relu', 'tanh'])
+def test_pooling_of_what_is_activated_in_either_order(form, channels, activation):
+    x = np.random.default_rng(0).normal(size=(2, 7, 8, channels)).astype(np.float32)
+    x[0, :4, :4] = -1  # where a whole window is cut off
+    expected = jax.grad(lambda x: jnp.sin(activate(x, activation)[:, :6].reshape(
+        2, 3, 2, 4, 2, channels).max((2, 4))).sum())(x)  # fmt: skip
+    found, y = pooled(x, form, activation=activation)
+    reference = np.asarray(activate(x, activation))[:, :6].reshape(2, 3, 2, 4, 2, channels)
+    np.testing.assert_array_equal(y, reference.max((2, 4)))
+    if activation == 'tanh':  # which leaves ties, over which the reference shares the gradient
+        found, expected = (np.where(x == -1, 0, array) for array in (found, expected))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('shape', [(6, 5, 7, 3), (130, 4, 4, 70), (3, 2), (40, 2)])

@@ -1,0 +1,113 @@
+"""Forms of max pooling that give the same numbers, each fast somewhere.
+
+x is [b, h, w, c], the result [b, *shape, c], each the maximum of a window. In all of them a NaN
+wins. All are plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan;
+`models/lowering.py` chooses.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# With fewer channels XLA's CPU backend makes no vectors of maps of six dimensions.
+VECTOR = 8
+
+
+def by_pairs(
+    x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
+) -> jax.Array:
+    """By comparisons of shifted maps: first the rows of a window, then its columns.
+
+    Of several equal maxima in a column the uppermost, then the leftmost of such gets the gradient.
+    """
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = jnp.pad(x, around, constant_values=-jnp.inf) if padding else x
+    below, right = ((n - 1) * stride + 1 for n in shape)
+    x = functools.reduce(larger, (x[:, i : i + below : stride] for i in range(window)))
+    return functools.reduce(larger, (x[:, :, i : i + right : stride] for i in range(window)))
+
+
+def larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the elementwise maximum; of two equal ones the gradient goes to `a`.
+
+    The gradients of jnp.max and jnp.maximum ask which element equals the maximum. XLA:CPU may
+    compute the elements anew for that, rounded differently than in the forward pass, and then no
+    element does: the gradient is lost, or 0 / 0. Which of two is larger does not depend on that.
+    """
+    return jnp.where(_wins(b, a), b, a)
+
+
+def _wins(b: jax.Array, a: jax.Array) -> jax.Array:
+    return (b > a) | jnp.isnan(b)
+
+
+def by_window(
+    x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
+) -> jax.Array:
+    """XLA's own, whose gradient is slow on the CPU."""
+    del shape
+    sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, sizes, strides, around)
+
+
+def by_place(x: jax.Array, shape: tuple[int, int], window: int) -> jax.Array:
+    """Of windows side by side, without padding; the gradient goes where the maximum was found.
+
+    What JAX derives from comparisons pads and adds a map for each of them; this writes each number
+    of the gradient once. Of several equal maxima the first, row by row, gets it. Reverse mode
+    alone: jax.jvp refuses, and the other forms serve it.
+    """
+    return _by_place(x[:, : shape[0] * window, : shape[1] * window], window)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _by_place(x, window):
+    batch, height, width, channels = x.shape
+    rows = functools.reduce(jnp.maximum, (x[:, i::window] for i in range(window)))
+    # A reduction is computed once; comparisons XLA computes anew for each of the maximum's users.
+    columns = rows.reshape(batch, height // window, width // window, window, channels)
+    return columns.max(3)
+
+
+def _forward(x, window):
+    return _by_place(x, window), _place(x, window)
+
+
+def _place(x, window):
+    """Returns where in its window each maximum is, as 0 to window^2 - 1, row by row."""
+    corners = [(i, j) for i in range(window) for j in range(window)]
+    maximum, *others = (x[:, i::window, j::window] for i, j in corners)
+    place = jnp.zeros(maximum.shape, jnp.int32)
+    for number, other in enumerate(others, 1):
+        wins = _wins(other, maximum)
+        maximum, place = jnp.where(wins, other, maximum), jnp.where(wins, number, place)
+    return place
+
+
+def _backward(window, place, gradient):
+    batch, height, width, channels = gradient.shape
+    spread = _compared if channels >= VECTOR else _stacked
+    whole = spread(place, gradient, window)
+    return (whole.reshape(batch, height * window, width * window, channels),)
+
+
+def _compared(place, gradient, window):
+    """[b, h, w, c] -> [b, h, window, w, window, c]: each position is compared with the place."""
+    shape = 1, 1, window, 1, window, 1
+    rows, columns = (lax.broadcasted_iota(place.dtype, shape, axis) for axis in (2, 4))
+    here = place[:, :, None, :, None] == rows * window + columns
+    return jnp.where(here, gradient[:, :, None, :, None], 0)
+
+
+def _stacked(place, gradient, window):
+    """The same, from one map for each position in a window."""
+    maps = [jnp.where(place == number, gradient, 0) for number in range(window * window)]
+    rows = [jnp.stack(maps[i * window : (i + 1) * window], 3) for i in range(window)]
+    return jnp.stack(rows, 2)
+
+
+_by_place.defvjp(_forward, _backward)
