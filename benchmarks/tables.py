@@ -72,9 +72,9 @@ class Table:
 
 
 def side_by_side(
-    entries: Sequence[contest.Entry], batches: int, work: Work, what: str
+    entries: Sequence[contest.Entry], batches: int, work: Work, what: str, processes: int = 1
 ) -> dict[str, list[contest.Turn]]:
-    """Lets contestants take turns, `work.rounds` each; returns their turns, ours first.
+    """Lets contestants take turns; returns the turns of each by name, ours first.
 
     Args:
       entries: what to start; the first is ours. Others that do not start are left out, which is
@@ -82,27 +82,38 @@ def side_by_side(
       batches: in a turn.
       work: of the section.
       what: they contend in, for the user.
+      processes: of each, with `work.rounds` turns each. Some programs run at one speed from start
+        to end, and at another when started again.
 
     Raises:
       UserError: ours does not start, or one ends in its turn.
     """
     left_out: dict[str, str] = {}
+    players = {
+        f'{entry.name}, process {number}' if processes > 1 else entry.name: entry
+        for number in range(1, processes + 1)
+        for entry in entries
+    }
 
-    def leave_out(name: str, reason: str) -> None:
-        left_out[name] = reason
-        if name != entries[0].name:
+    def leave_out(player: str, reason: str) -> None:
+        name = players[player].name
+        if name != entries[0].name and name not in left_out:
             work.say(f'{what}: {name} is left out: {reason}')
+        left_out[name] = reason
 
-    def starting(name: str) -> None:
-        work.show(f'{what}: starting {name}')
+    def starting(player: str) -> None:
+        work.show(f'{what}: starting {player}')
 
     turns: dict[str, list[contest.Turn]] = collections.defaultdict(list)
-    with contest.started(entries, work.scratch, leave_out, starting) as contestants:
-        if entries[0].name not in contestants:
+    named = [dataclasses.replace(entry, name=player) for player, entry in players.items()]
+    with contest.started(named, work.scratch, leave_out, starting) as contestants:
+        if entries[0].name in left_out:
             raise UserError(f'{what}: ours does not run: {left_out[entries[0].name]}')
         work.show(f'{what}: warming up')
         warm_up = max(1, batches // 4)
-        for name, turn in contest.play(contestants, work.rounds, batches, warm_up):
-            turns[name].append(turn)
-            work.show(f'{what}: {name}, round {len(turns[name])} of {work.rounds}')
+        for player, turn in contest.play(contestants, work.rounds, batches, warm_up):
+            own = turns[players[player].name]
+            own.append(turn)
+            number = -(-len(own) // processes)
+            work.show(f'{what}: {player}, round {number} of {work.rounds}')
     return turns

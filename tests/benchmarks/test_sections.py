@@ -129,6 +129,15 @@ def test_ours_must_run_and_others_may_be_left_out(tmp_path):
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
         tables.side_by_side([absent, it], 2, work, 'test')
 
+    said.clear(), shown.clear()
+    turns = tables.side_by_side([it, absent], 2, work, 'test', processes=3)
+    assert [[turn.images for turn in own] for own in turns.values()] == [[6] * 6]
+    assert [line.partition(' is left')[0] for line in said] == ['test: theirs']
+    assert shown[0] == 'test: starting ours, process 1'
+    assert shown[-4:-2] == [f'test: ours, process {n}, round {r} of 2' for n, r in ((3, 1), (1, 2))]
+    with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
+        tables.side_by_side([absent, it], 2, work, 'test', processes=3)
+
 
 @pytest.mark.parametrize(
     ('place', 'expected'),
