@@ -77,7 +77,7 @@ def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
 def several() -> str:
     """Returns for a caption which cases have several processes, and how many."""
     models = ' and '.join(case.model for case in CASES if case.processes > 1)
-    return f'{models} in {SEVERAL} processes of each contestant, which differ'
+    return f'{models} in {SEVERAL} processes of each contestant'
 
 
 def run(work: Work) -> Table:
