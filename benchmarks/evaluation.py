@@ -47,9 +47,9 @@ def run(work: Work) -> Table:
             )
     head = ('network', 'who', 'images/s', 'range', 'ours / it')
     caption = (
-        f'Evaluation: float32, {step.THREADS} threads each. Medians of {work.rounds} passes in '
-        f'alternation, in one run; {step.several()}. Ours gathers and normalises uint8, and sums '
-        'up loss, right answers and confusion matrix; PyTorch, in `inference_mode`, counts the '
-        'right answers in a batch that is normalised already.'
+        f'Evaluation: float32, {step.THREADS} threads each. {step.turns_of(work, "passes")}. Ours '
+        'gathers and normalises uint8, and sums up loss, right answers and confusion matrix; '
+        'PyTorch, in `inference_mode`, counts the right answers in a batch that is normalised '
+        'already.'
     )
     return Table(caption, head, rows, figures)

@@ -74,10 +74,13 @@ def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
     return contest.score(side_by_side(entries, case.steps, work, case.model, processes))
 
 
-def several() -> str:
-    """Returns for a caption which cases have several processes, and how many."""
+def turns_of(work: Work, turn: str) -> str:
+    """Returns for a caption how many turns there were, and of how many processes."""
+    text = f'Medians of {work.rounds} {turn} in alternation, in one run'
+    if work.quick:
+        return text
     models = ' and '.join(case.model for case in CASES if case.processes > 1)
-    return f'{models} in {SEVERAL} processes of each contestant'
+    return f'{text}; {models} in {SEVERAL} processes of each contestant'
 
 
 def run(work: Work) -> Table:
@@ -99,8 +102,5 @@ def run(work: Work) -> Table:
                 ]
             )
     head = ('network', 'who', 'ms a step', 'images/s', 'range', 'ours / it')
-    caption = (
-        f'Training step: float32, Adam, {THREADS} threads each. Medians of {work.rounds} turns in '
-        f'alternation, in one run; {several()}.'
-    )
+    caption = f'Training step: float32, Adam, {THREADS} threads each. {turns_of(work, "turns")}.'
     return Table(caption, head, rows, figures)

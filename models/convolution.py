@@ -73,7 +73,7 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
 
     That gradient is a convolution in which the examples are the channels and the map is the window.
     XLA's CPU backend is up to twice as fast with a few channels there as with a hundred. Reverse
-    mode alone: jax.jvp refuses, and `Lowering('native')` serves it.
+    mode alone: jax.jvp refuses, and `lowering.NATIVE` serves it.
     """
     return _by_parts(x, varying_as(kernel, x), stride, padding)
 

@@ -45,7 +45,7 @@ class Lowering:
 
     def pools_first(self, channels: int) -> bool:
         """Whether max pooling comes before an activation that could as well come before it."""
-        return self._by_place() and channels < pooling.VECTOR
+        return self._by_place() and channels < pooling.ENOUGH_CHANNELS
 
     def _by_place(self) -> bool:
         if self.pooling == 'auto':

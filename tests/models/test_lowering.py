@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import models
@@ -59,6 +59,9 @@ def cases(draw_from):
 @given(cases(), st.sampled_from(sorted(FORMS)))
 def test_convolutions_equal_xlas_own(case, form):
     batch, height, width, channels, features, window, stride, padding = case
+    # There XLA's own gradient ends the process (jax 0.10.1, a failed check of its algebraic
+    # simplifier): the only one of 144 small maps that were looked at. 'auto' does without it.
+    assume((window, stride, padding) != (2, 2, 1) or min(height, width) > 1)
     x = draw(batch, height, width, channels, seed=0)
     kernel = draw(window, window, channels, features, seed=1)
     shape = jax.eval_shape(lambda x: convolution.native(x, kernel, stride, padding), x).shape
