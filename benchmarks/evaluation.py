@@ -18,11 +18,10 @@ BATCHES = {'lenet': 40, 'deep_cnn': 10, 'resnet18': 2, 'vgg11_bn': 2, 'resnet50'
 
 def cases() -> list[step.Case]:
     """Returns the cases of `step` with batches for evaluation; a turn is a pass over `steps`."""
-    small = ('lenet', 'deep_cnn')
     return [
         dataclasses.replace(
             case,
-            batch_size=SMALL_BATCH if case.model in small else case.batch_size,
+            batch_size=SMALL_BATCH if case.model in step.SMALL_NETWORKS else case.batch_size,
             steps=BATCHES[case.model],
         )
         for case in step.CASES

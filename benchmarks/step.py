@@ -22,7 +22,6 @@ class Case:
       batch_size: images a step.
       steps: in a turn.
       small: whether its first layers are those for small images.
-      processes: of each contestant.
     """
 
     model: str
@@ -32,19 +31,19 @@ class Case:
     batch_size: int
     steps: int
     small: bool = True
-    processes: int = 1
 
 
-# PyTorch takes 6.5 to 13 ms for a step of lenet, each process at a speed of its own from start to
-# end: one process each would be a draw of lots. Of the large networks that costs minutes.
-SEVERAL = 5
 CASES = (
-    Case('lenet', 28, 1, 10, 128, 100, processes=SEVERAL),
-    Case('deep_cnn', 28, 1, 10, 128, 40, processes=SEVERAL),
+    Case('lenet', 28, 1, 10, 128, 100),
+    Case('deep_cnn', 28, 1, 10, 128, 40),
     Case('resnet18', 32, 3, 10, 128, 3),
     Case('vgg11_bn', 32, 3, 10, 128, 3),
     Case('resnet50', 224, 3, 1000, 8, 3, small=False),
 )
+SMALL_NETWORKS = ('lenet', 'deep_cnn')
+# PyTorch takes 6.5 to 13 ms for a step of lenet, each process at a speed of its own from start to
+# end: one process each would be a draw of lots. Of the large networks that costs minutes.
+PROCESSES = 5
 
 
 def make_entries(case: Case, task: str, torch_python: Path | None) -> list[contest.Entry]:
@@ -70,7 +69,7 @@ def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
     if work.quick:
         case = dataclasses.replace(case, steps=1)
     entries = make_entries(case, task, work.torch_python)
-    processes = 1 if work.quick else case.processes
+    processes = PROCESSES if case.model in SMALL_NETWORKS and not work.quick else 1
     return contest.score(side_by_side(entries, case.steps, work, case.model, processes))
 
 
@@ -79,8 +78,7 @@ def turns_of(work: Work, turn: str) -> str:
     text = f'Medians of {work.rounds} {turn} in alternation, in one run'
     if work.quick:
         return text
-    models = ' and '.join(case.model for case in CASES if case.processes > 1)
-    return f'{text}; {models} in {SEVERAL} processes of each contestant'
+    return f'{text}; {" and ".join(SMALL_NETWORKS)} in {PROCESSES} processes of each contestant'
 
 
 def run(work: Work) -> Table:
