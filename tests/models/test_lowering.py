@@ -70,6 +70,34 @@ def test_convolutions_equal_xlas_own(case, form):
     assert_close(value_and_gradients(FORMS[form], *arguments), expected)
 
 
+@settings(max_examples=15, deadline=None)
+@given(cases(), st.sampled_from((10, 60, 400)))
+def test_a_kernels_gradient_may_be_summed_over_any_parts(case, enough):
+    batch, height, width, channels, features, window, stride, padding = case
+    assume((window, stride, padding) != (2, 2, 1) or min(height, width) > 1)
+    x = draw(batch, height, width, channels, seed=0)
+    kernel = draw(window, window, channels, features, seed=1)
+    shape = jax.eval_shape(lambda x: convolution.native(x, kernel, stride, padding), x).shape
+    arguments = x, kernel, draw(*shape, seed=2), stride, padding
+    expected = value_and_gradients(convolution.native, *arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, 'ENOUGH_POSITIONS', enough)
+        assert_close(value_and_gradients(convolution.by_parts, *arguments), expected)
+
+
+@given(st.integers(1, 300), st.integers(1, 230), st.integers(1, 230), st.data())
+def test_parts_cover_a_batch_once(batch, height, width, data):
+    rows = data.draw(st.integers(1, height))
+    covered = np.zeros((batch, rows), int)
+    parts = list(convolution.parts(batch, height, width, rows))
+    for part in parts:
+        covered[part] += 1
+    assert (covered == 1).all()
+    assert len(parts) <= convolution.MOST_PARTS
+    if batch * height * width <= convolution.ENOUGH_POSITIONS:
+        assert len(parts) == 1
+
+
 @pytest.mark.parametrize('block', [1, 2, 3, 6])
 @pytest.mark.parametrize(('stride', 'width'), [(1, 6), (2, 11)])
 def test_a_patch_may_serve_several_outputs(block, stride, width):
