@@ -135,8 +135,8 @@ FIELDS = (
     Field('lowering.pooling', 'auto', "Max pooling: remembering where maxima are, comparing pairs, "
           "XLA's own (window), or the fastest.", choices=('auto', 'place', 'pairs', 'window'),
           scope=RUN),
-    Field('lowering.reduction', 'auto', "Sums of norm layers: XLA's own (native), or by matrix "
-          'products.', choices=('auto', 'native', 'products'), scope=RUN),
+    Field('lowering.reduction', 'auto', "Sums of norm layers: XLA's own (native), of wide rows, "
+          'or the faster.', choices=('auto', 'native', 'wide'), scope=RUN),
     Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
           scope=RUN),
     Field('distributed_timeout', 600.0, 'Seconds that a process waits for another before the run '

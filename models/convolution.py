@@ -13,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from models.reduction import varying_as
-
 # A convolution that computes a kernel's gradient is fast up to so many positions of its input. More
 # parts than so many take too long to compile.
 ENOUGH_POSITIONS, MOST_PARTS = 2048, 64
@@ -78,7 +76,16 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     examples or, where maps are large, some rows of one. Reverse mode alone: jax.jvp refuses, and
     `lowering.NATIVE` serves it.
     """
-    return _by_parts(x, varying_as(kernel, x), stride, padding)
+    return _by_parts(x, _varying_as(kernel, x), stride, padding)
+
+
+def _varying_as(value: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the value, for JAX one of each device's own if x is that (under shard_map).
+
+    A gradient that we compute ourselves is that of the device alone. JAX sums it over the devices
+    where it made the value each device's own; the branch that is never taken makes it do so.
+    """
+    return jnp.where(False, lax.stop_gradient(x.reshape(-1)[0]).astype(value.dtype), value)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -22,18 +22,18 @@ class Lowering:
       pooling: of maxima: 'place', remembering where they were, for windows side by side; 'pairs',
         comparisons of shifted maps, also for the windows that 'place' leaves; 'window', XLA's own;
         'auto' chooses.
-      reduction: of norm layers: 'native'; 'products', with a vector of ones; 'auto' chooses.
+      reduction: sums of norm layers: 'native'; 'wide', rows of several positions; 'auto' chooses.
     """
 
     convolution: str = 'auto'
     pooling: str = 'auto'
     reduction: str = 'auto'
 
-    def sums_by_products(self, channels: int) -> bool:
-        """Whether a norm layer sums over the batch by matrix products."""
+    def sums_wide(self) -> bool:
+        """Whether a norm layer sums wide rows."""
         if self.reduction == 'auto':
-            return channels >= MANY_CHANNELS and jax.default_backend() == 'cpu'
-        return self.reduction == 'products'
+            return jax.default_backend() == 'cpu'
+        return self.reduction == 'wide'
 
     def max_pool(
         self, x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
@@ -83,8 +83,6 @@ FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
 # On the CPU max pooling's gradient by comparing positions takes half the time of stacking with 16
 # channels; with 6, 1.6 times that. What lies between was not measured.
 ENOUGH_TO_COMPARE = 8
-# From here on a sum as a matrix product saves more than it costs to write down what is summed.
-MANY_CHANNELS = 64
 
 
 def _block(width: int, channels: int, features: int) -> int:

@@ -51,13 +51,13 @@ class BatchNorm(nn.Module):
         running_var = self.variable('batch_stats', 'var', jnp.ones, channels, stat_dtype)
 
         x = x.astype(stat_dtype)
-        products = self.lowering.sums_by_products(x.shape[-1])
+        wide = self.lowering.sums_wide()
         mean, var = running_mean.value, running_var.value
         centre = mean
         if train and not self._is_frozen():
             # At initialisation no axis is mapped yet.
             axis_name = None if self.is_initializing() else self.axis_name
-            mean, var, count = masked_moments(x, mask, axis_name, products)
+            mean, var, count = masked_moments(x, mask, axis_name, wide)
             centre = lax.stop_gradient(mean)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
@@ -69,8 +69,8 @@ class BatchNorm(nn.Module):
         # (x - mean) factor + bias; the mean's gradient goes by way of the offset, which is a vector
         # of channels, so that it costs no pass over x.
         offset = bias.astype(stat_dtype) + (centre - mean) * factor
-        if products:
-            factor, offset = (reduction.spread(vector, x) for vector in (factor, offset))
+        if wide:
+            factor, offset = (reduction.spread(vector, x.shape) for vector in (factor, offset))
         return ((x - centre) * factor + offset).astype(self.dtype)
 
     def _is_frozen(self) -> bool:
@@ -79,18 +79,18 @@ class BatchNorm(nn.Module):
 
 
 def masked_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None, products: bool = False
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None, wide: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns mean [c], biased variance [c] and count [] of x [b, ..., c] where mask [b] is 1.
 
-    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0. `products`: see
+    Two passes: E[x^2] - E[x]^2 cancels where the mean is far from 0. `wide`: see
     models/reduction.py.
     """
     if mask is None:
         mask = jnp.ones(x.shape[0], x.dtype)
 
     def total(values):
-        values = reduction.masked_sum(values, mask, products)
+        values = reduction.masked_sum(values, mask, wide)
         return lax.psum(values, axis_name) if axis_name else values
 
     count = mask.astype(x.dtype).sum() * math.prod(x.shape[1:-1])

@@ -85,6 +85,7 @@ def test_a_kernels_gradient_may_be_summed_over_any_parts(case, enough):
         assert_close(value_and_gradients(convolution.by_parts, *arguments), expected)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 230), st.integers(1, 230), st.data())
 def test_parts_cover_a_batch_once(batch, height, width, data):
     rows = data.draw(st.integers(1, height))
@@ -214,7 +215,7 @@ def test_pooling_of_what_is_activated_in_either_order(form, channels, activation
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('shape', [(6, 5, 7, 3), (130, 4, 4, 70), (3, 2), (40, 2)])
+@pytest.mark.parametrize('shape', [(6, 5, 7, 3), (130, 4, 4, 70), (2, 8, 8, 600), (3, 2), (40, 2)])
 def test_batch_norm_sums_in_two_forms(shape):
     x, weight = draw(*shape, seed=0) + 3, draw(*shape, seed=1)
     mask = jnp.asarray(np.arange(shape[0]) % 3 > 0, jnp.float32)
@@ -229,30 +230,42 @@ def test_batch_norm_sums_in_two_forms(shape):
     params, stats = variables['params'], variables['batch_stats']
     found, expected = (
         jax.tree.leaves(jax.grad(total, (0, 1), has_aux=True)(x, params, form))
-        for form in ('products', 'native')
+        for form in ('wide', 'native')
     )
     assert_close(found, expected)
 
 
-def test_norms_of_many_channels_sum_by_products_on_a_cpu(monkeypatch):
-    assert Lowering().sums_by_products(64)
-    assert not Lowering().sums_by_products(32)
-    assert Lowering(reduction='products').sums_by_products(1)
-    assert not Lowering(reduction='native').sums_by_products(512)
+def test_norms_sum_wide_rows_on_a_cpu(monkeypatch):
+    assert Lowering().sums_wide()
+    assert not Lowering(reduction='native').sums_wide()
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert not Lowering().sums_by_products(64)
+    assert not Lowering().sums_wide()
+    assert Lowering(reduction='wide').sums_wide()
 
 
-@pytest.mark.parametrize('products', [False, True])
-def test_a_sum_of_many_is_rounded_little(products):
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 24), min_size=2, max_size=4))
+def test_positions_stand_side_by_side(shape):
+    beside, positions = reduction.side_by_side(shape), int(np.prod(shape[:-1]))
+    assert positions % beside == 0
+    values = np.random.default_rng(0).integers(-9, 9, shape).astype(np.float32)
+    mask = np.arange(shape[0]) % 3 > 0
+    found = reduction.masked_sum(jnp.asarray(values), jnp.asarray(mask, jnp.float32), wide=True)
+    np.testing.assert_array_equal(found, values[mask].reshape(-1, shape[-1]).sum(0))
+    spread = reduction.spread(jnp.arange(shape[-1]), tuple(shape))
+    np.testing.assert_array_equal(spread, np.broadcast_to(np.arange(shape[-1]), shape))
+
+
+@pytest.mark.parametrize('wide', [False, True])
+def test_a_sum_of_many_is_rounded_little(wide):
     values = draw(100, 60, 60, 2, seed=0) ** 2
-    found = reduction.masked_sum(jnp.asarray(values), jnp.ones(100), products)
+    found = reduction.masked_sum(jnp.asarray(values), jnp.ones(100), wide)
     np.testing.assert_allclose(found, values.astype(np.float64).sum((0, 1, 2)), rtol=5e-6)
 
 
-@pytest.mark.parametrize('products', [False, True])
-def test_padding_is_not_summed(products):
+@pytest.mark.parametrize('wide', [False, True])
+def test_padding_is_not_summed(wide):
     values, mask = draw(6, 4, 4, 3, seed=1), np.array([1, 0, 1, 1, 0, 1], np.float32)
-    found = reduction.masked_sum(jnp.asarray(values), jnp.asarray(mask), products)
+    found = reduction.masked_sum(jnp.asarray(values), jnp.asarray(mask), wide)
     expected = values[mask > 0].astype(np.float64).sum((0, 1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import models
-from models.lowering import Lowering
 from training import optimizers, state, step
 from training.tasks import Classification
 
@@ -55,9 +54,7 @@ def equations(jaxpr):
 def test_products_are_of_bfloat16_and_what_is_kept_is_float32(
     name, options, side, channels, monkeypatch
 ):
-    # Statistics are float32, also where a CPU sums them up by products.
-    forms = {'lowering': Lowering(reduction='native')}
-    model = models.create(name, num_classes=10, dtype=jnp.bfloat16, **forms, **options)
+    model = models.create(name, num_classes=10, dtype=jnp.bfloat16, **options)
     on = {'ema': True, 'clip': True}
     spec = step.StepSpec(model, Classification(10), 'sgd', lambda n: 1.0, (0.5,), (0.3,), **on)
     shape, size = (side, side, channels), 4
