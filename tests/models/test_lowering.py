@@ -55,17 +55,21 @@ def cases(draw_from):
     return batch, draw_from(sides), draw_from(sides), channels, features, window, stride, padding
 
 
-@settings(max_examples=15, deadline=None)
-@given(cases(), st.sampled_from(sorted(FORMS)))
-def test_convolutions_equal_xlas_own(case, form):
-    batch, height, width, channels, features, window, stride, padding = case
+def arguments_of(batch, height, width, channels, features, window, stride, padding):
+    """Those of value_and_gradients."""
     # There XLA's own gradient ends the process (jax 0.10.1, a failed check of its algebraic
     # simplifier): the only one of 144 small maps that were looked at. 'auto' does without it.
     assume((window, stride, padding) != (2, 2, 1) or min(height, width) > 1)
     x = draw(batch, height, width, channels, seed=0)
     kernel = draw(window, window, channels, features, seed=1)
     shape = jax.eval_shape(lambda x: convolution.native(x, kernel, stride, padding), x).shape
-    arguments = x, kernel, draw(*shape, seed=2), stride, padding
+    return x, kernel, draw(*shape, seed=2), stride, padding
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases(), st.sampled_from(sorted(FORMS)))
+def test_convolutions_equal_xlas_own(case, form):
+    arguments = arguments_of(*case)
     expected = value_and_gradients(convolution.native, *arguments)
     assert_close(value_and_gradients(FORMS[form], *arguments), expected)
 
@@ -73,12 +77,7 @@ def test_convolutions_equal_xlas_own(case, form):
 @settings(max_examples=15, deadline=None)
 @given(cases(), st.sampled_from((10, 60, 400)))
 def test_a_kernels_gradient_may_be_summed_over_any_parts(case, enough):
-    batch, height, width, channels, features, window, stride, padding = case
-    assume((window, stride, padding) != (2, 2, 1) or min(height, width) > 1)
-    x = draw(batch, height, width, channels, seed=0)
-    kernel = draw(window, window, channels, features, seed=1)
-    shape = jax.eval_shape(lambda x: convolution.native(x, kernel, stride, padding), x).shape
-    arguments = x, kernel, draw(*shape, seed=2), stride, padding
+    arguments = arguments_of(*case)
     expected = value_and_gradients(convolution.native, *arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, 'ENOUGH_POSITIONS', enough)
