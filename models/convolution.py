@@ -1,7 +1,7 @@
 """Forms of a two-dimensional convolution that give the same numbers, each fast somewhere.
 
 x is [b, h, w, c], kernel [f, f, c, features], the result [b, h', w', features]. All of them are
-plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan. `models/layers.py`
+plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan. `models/lowering.py`
 chooses.
 """
 
@@ -114,7 +114,12 @@ def _backward(stride, padding, saved, gradient):
 
 
 def parts(batch: int, height: int, width: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Yields slices of the examples and of the result's rows; together they cover all once."""
+    """Yields slices of the examples and of the result's rows; together they cover all once.
+
+    Args:
+      batch, height, width: of the convolution's input.
+      rows: of its result.
+    """
     count = min(-(-batch * height * width // ENOUGH_POSITIONS), MOST_PARTS)
     examples, band = -(-batch // min(count, batch)), -(-rows // max(1, count // batch))
     for start in range(0, batch, examples):

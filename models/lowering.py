@@ -31,9 +31,7 @@ class Lowering:
 
     def sums_wide(self) -> bool:
         """Whether a norm layer sums wide rows."""
-        if self.reduction == 'auto':
-            return jax.default_backend() == 'cpu'
-        return self.reduction == 'wide'
+        return _takes(self.reduction, 'wide')
 
     def max_pool(
         self, x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
@@ -49,9 +47,7 @@ class Lowering:
         return self._by_place() and channels < ENOUGH_TO_COMPARE
 
     def _by_place(self) -> bool:
-        if self.pooling == 'auto':
-            return jax.default_backend() == 'cpu'
-        return self.pooling == 'place'
+        return _takes(self.pooling, 'place')
 
     def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
         """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""
@@ -83,6 +79,11 @@ FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
 # On the CPU max pooling's gradient by comparing positions takes half the time of stacking with 16
 # channels; with 6, 1.6 times that. What lies between was not measured.
 ENOUGH_TO_COMPARE = 8
+
+
+def _takes(asked: str, form: str) -> bool:
+    """Whether this form is the one asked for; 'auto' asks for it on CPUs."""
+    return jax.default_backend() == 'cpu' if asked == 'auto' else asked == form
 
 
 def _block(width: int, channels: int, features: int) -> int:
