@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 # A convolution that computes a kernel's gradient is fast up to so many positions of its input. More
@@ -25,47 +24,79 @@ def native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Ar
     return lax.conv_general_dilated(x, kernel, [stride] * 2, around, dimension_numbers=_LAYOUT)
 
 
-def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A 1x1 convolution without padding: one matrix product over all positions."""
-    x = x[:, ::stride, ::stride]
+def pointwise(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """A 1x1 convolution: one matrix product over all positions."""
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = jnp.pad(x, around)[:, ::stride, ::stride]
     product = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
     return product.reshape(*x.shape[:3], -1)
 
 
 def patches(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, block: int = 1
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+    tile: tuple[int, int] = (1, 1),
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """One matrix product of all patches with the kernel; a patch serves `block` outputs of a row.
+    """One matrix product of all patches with the kernel; a patch serves a tile of outputs.
 
-    With a block of 1 this is the usual im2col. A wider patch, of (block - 1) stride + f columns,
-    meets a kernel that is repeated along a diagonal band, [f columns c, block features]: some of
-    the products are with zeros, but the matrices are large where c and the features are few, and
-    there is less to copy. (A NaN spreads to all outputs of its patch.) `block` divides w'.
+    With a tile of one output this is the usual im2col. A larger patch, with sides of (n - 1) stride
+    + f, meets a kernel that stands in it once for each output: some of the products are with zeros,
+    but the matrices are large where c and the features are few, and there is less to copy. (A NaN
+    spreads to all outputs of its patch.) The bias [features] is added if it is given.
 
-    The patches are a matrix [b h' w' / block, ...]: left in four dimensions, the product's gradient
-    with respect to the kernel comes out wrong under pmap and shard_map on the CPU with jax 0.10.1
-    (tests/models/test_synchronised_batch_norm.py fails).
+    The patches are a matrix [b h' w' / outputs, ...]: left in four dimensions, the product's
+    gradient with respect to the kernel comes out wrong under pmap and shard_map on the CPU with jax
+    0.10.1 (tests/models/test_synchronised_batch_norm.py fails).
     """
-    window, features = kernel.shape[0], kernel.shape[-1]
+    window, _, channels, features = kernel.shape
     height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
-    columns = (block - 1) * stride + window
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    starts = range(0, width * stride, block * stride)
-    strips = jnp.stack([x[:, :, j : j + columns].reshape(*x.shape[:2], -1) for j in starts], 2)
-    below = (height - 1) * stride + 1
-    rows = jnp.concatenate([strips[:, i : i + below : stride] for i in range(window)], axis=-1)
-    band = jnp.einsum('ujv,ijcn->iucvn', jnp.asarray(_band(block, window, stride), x.dtype), kernel)
-    product = rows.reshape(-1, rows.shape[-1]) @ band.reshape(-1, block * features)
-    return product.reshape(x.shape[0], height, width, features)
+    grid = -(-height // tile[0]), -(-width // tile[1])
+    step = tile[0] * stride, tile[1] * stride
+    rows, columns = ((n - 1) * stride + window for n in tile)
+    patch = _patches(x, padding, grid, step, (rows, columns))
+    placed = [
+        jnp.pad(kernel, ((i, rows - window - i), (j, columns - window - j), (0, 0), (0, 0)))
+        for i in range(0, step[0], stride)
+        for j in range(0, step[1], stride)
+    ]
+    size = rows * columns * channels
+    product = patch.reshape(-1, size) @ jnp.stack(placed, axis=3).reshape(size, -1)
+    if bias is not None:
+        product = product + jnp.tile(bias, len(placed))
+    tiles = product.reshape(x.shape[0], *grid, *tile, features).swapaxes(2, 3)
+    whole = tiles.reshape(x.shape[0], grid[0] * tile[0], grid[1] * tile[1], features)
+    return whole[:, :height, :width]
 
 
-def _band(block: int, window: int, stride: int) -> np.ndarray:
-    """[columns, window, block]: 1 where a column of a patch is column j of output v's window."""
-    band = np.zeros(((block - 1) * stride + window, window, block))
-    for v in range(block):
-        for j in range(window):
-            band[v * stride + j, j, v] = 1
-    return band
+def _patches(
+    x: jax.Array,
+    padding: int,
+    grid: tuple[int, int],
+    step: tuple[int, int],
+    shape: tuple[int, int],
+) -> jax.Array:
+    """Returns [b, *grid, *shape, c]: patches of padded x, one a step from the next.
+
+    They are put together from cells of the size of a step: their gradient is a sum of shifted
+    cells, where that of patches cut from x as it is would be one of maps with gaps.
+    """
+    batch, *sizes, channels = x.shape
+    pieces = [-(-n // s) for n, s in zip(shape, step, strict=True)]
+    cells = [n + p - 1 for n, p in zip(grid, pieces, strict=True)]
+    ends = [n * s - padding - size for n, s, size in zip(cells, step, sizes, strict=True)]
+    around = ((0, 0, 0), *((padding, end, 0) for end in ends), (0, 0, 0))
+    x = lax.pad(x, jnp.zeros((), x.dtype), around)
+    x = x.reshape(batch, cells[0], step[0], cells[1], step[1], channels).swapaxes(2, 3)
+    starts = range(pieces[1])
+    x = [x[:, :, j : j + grid[1], :, : shape[1] - j * step[1]] for j in starts]
+    x = jnp.concatenate(x, axis=4)
+    starts = range(pieces[0])
+    return jnp.concatenate(
+        [x[:, i : i + grid[0], :, : shape[0] - i * step[0]] for i in starts], axis=3
+    )
 
 
 def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:

@@ -69,11 +69,12 @@ class Conv(nn.Module):
         map_size(self, x)
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype).astype(self.dtype)
-        x = self.lowering.convolve(x.astype(self.dtype), kernel, self.stride, self.padding)
+        bias = None
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,), self.param_dtype)
-            x = x + bias.astype(self.dtype)
-        return x
+            bias = bias.astype(self.dtype)
+        x = x.astype(self.dtype)
+        return self.lowering.convolve(x, kernel, self.stride, self.padding, bias)
 
 
 class Dropout(nn.Module):

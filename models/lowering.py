@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
@@ -49,32 +50,44 @@ class Lowering:
     def _by_place(self) -> bool:
         return _takes(self.pooling, 'place')
 
-    def convolve(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-        """Convolves x [b, h, w, c] with kernel [f, f, c, features]."""
-        window, _, channels, features = kernel.shape
-        height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
-        form = self.convolution
-        if form == 'auto':
-            # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is
-            # smaller than the window, and 2 to 5 times where channels and features are few.
-            tiny = min(*x.shape[1:3], height, width) < window
-            few = channels <= FEW_CHANNELS and features <= FEW_FEATURES
-            form = 'patches' if tiny or few else 'by_parts'
-            form = form if jax.default_backend() == 'cpu' else 'native'
-        if form == 'native':
-            return convolution.native(x, kernel, stride, padding)
-        if window == 1 and not padding:
-            return convolution.pointwise(x, kernel, stride)
-        if form == 'by_parts':
-            return convolution.by_parts(x, kernel, stride, padding)
-        return convolution.patches(x, kernel, stride, padding, _block(width, channels, features))
+    def convolve(
+        self,
+        x: jax.Array,
+        kernel: jax.Array,
+        stride: int,
+        padding: int,
+        bias: jax.Array | None = None,
+    ) -> jax.Array:
+        """Convolves x [b, h, w, c] with kernel [f, f, c, features]; adds the bias [features]."""
+        form, tiled = self._form(x, kernel, stride, padding), {}
+        if form is convolution.patches and _few(kernel):
+            width = (x.shape[2] + 2 * padding - kernel.shape[0]) // stride + 1
+            tiled['tile'] = _tile(width, kernel.shape[-1])
+            if self.pools_first(kernel.shape[-1]):
+                # The gradient of a pooling that comes next is written once if the bias joins here.
+                tiled['bias'], bias = bias, None
+        x = form(x, kernel, stride, padding, **tiled)
+        return x if bias is None else x + bias
+
+    def _form(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> Callable:
+        """Returns a function of `models/convolution.py`."""
+        window, patches = kernel.shape[0], self.convolution == 'patches'
+        if not _takes(self.convolution, 'patches'):
+            return convolution.native
+        # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is smaller
+        # than the window.
+        sizes = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
+        tiny = min(*x.shape[1:3], *sizes) < window
+        if not (patches or tiny or _few(kernel)):
+            return convolution.by_parts
+        return convolution.pointwise if window == 1 else convolution.patches
 
 
 AUTO = Lowering()
 # Asks no device what it is, and lets itself be differentiated forward, too.
 NATIVE = Lowering('native', 'pairs', 'native')
-# A vector register of AVX-512 holds 16 numbers: with fewer, XLA's convolution leaves it half empty,
-# and a matrix product wants four of them full.
+# A vector register of AVX-512 holds 16 numbers: XLA's CPU convolution leaves it half empty with
+# fewer, and is then 2 to 5 times slower. A matrix product wants four full.
 FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
 # On the CPU max pooling's gradient by comparing positions takes half the time of stacking with 16
 # channels; with 6, 1.6 times that. What lies between was not measured.
@@ -86,9 +99,12 @@ def _takes(asked: str, form: str) -> bool:
     return jax.default_backend() == 'cpu' if asked == 'auto' else asked == form
 
 
-def _block(width: int, channels: int, features: int) -> int:
-    """How many outputs of a row one patch serves; divides the width."""
-    if channels > FEW_CHANNELS:
-        return 1
-    divisors = [n for n in range(1, 9) if width % n == 0]
-    return next((n for n in divisors if n * features >= ENOUGH_COLUMNS), divisors[-1])
+def _few(kernel: jax.Array) -> bool:
+    """Whether a kernel [f, f, c, features] has few channels and features."""
+    return kernel.shape[-2] <= FEW_CHANNELS and kernel.shape[-1] <= FEW_FEATURES
+
+
+def _tile(width: int, features: int) -> tuple[int, int]:
+    """How many outputs, rows and columns, one patch serves where channels and features are few."""
+    # A tile of one row leaves the map's numbers in order; one of two has fewer zeros in the kernel.
+    return (1, 4) if 4 * features >= ENOUGH_COLUMNS and width % 4 == 0 else (2, 2)

@@ -67,11 +67,16 @@ def by_place(x: jax.Array, shape: tuple[int, int], window: int, stacked: bool) -
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _by_place(x, window, stacked):
     del stacked  # of the gradient alone
-    batch, height, width, channels = x.shape
-    rows = functools.reduce(jnp.maximum, (x[:, i::window] for i in range(window)))
+    windows = _windows(x, window)
+    rows = functools.reduce(jnp.maximum, (windows[:, :, i] for i in range(window)))
     # A reduction is computed once; comparisons XLA computes anew for each of the maximum's users.
-    columns = rows.reshape(batch, height // window, width // window, window, channels)
-    return columns.max(3)
+    return rows.max(3)
+
+
+def _windows(x, window):
+    """[b, height, width, c] -> [b, h, window, w, window, c]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // window, window, width // window, window, channels)
 
 
 def _forward(x, window, stacked):
@@ -80,8 +85,9 @@ def _forward(x, window, stacked):
 
 def _place(x, window):
     """Returns where in its window each maximum is, as 0 to window^2 - 1, row by row."""
+    windows = _windows(x, window)
     corners = [(i, j) for i in range(window) for j in range(window)]
-    maximum, *others = (x[:, i::window, j::window] for i, j in corners)
+    maximum, *others = (windows[:, :, i, :, j] for i, j in corners)
     place = jnp.zeros(maximum.shape, jnp.int32)
     for number, other in enumerate(others, 1):
         wins = _wins(other, maximum)
@@ -106,8 +112,9 @@ def _compared(place, gradient, window):
 def _stacked(place, gradient, window):
     """The same, from one map for each position in a window."""
     maps = [jnp.where(place == number, gradient, 0) for number in range(window * window)]
-    rows = [jnp.stack(maps[i * window : (i + 1) * window], 3) for i in range(window)]
-    return jnp.stack(rows, 2)
+    batch, height, width, channels = gradient.shape
+    side_by_side = jnp.stack(maps, 3).reshape(batch, height, width, window, window, channels)
+    return side_by_side.swapaxes(2, 3)
 
 
 _by_place.defvjp(_forward, _backward)

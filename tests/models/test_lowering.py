@@ -98,15 +98,30 @@ def test_parts_cover_a_batch_once(batch, height, width, data):
         assert len(parts) == 1
 
 
-@pytest.mark.parametrize('block', [1, 2, 3, 6])
-@pytest.mark.parametrize(('stride', 'width'), [(1, 6), (2, 11)])
-def test_a_patch_may_serve_several_outputs(block, stride, width):
-    x, kernel = draw(2, 7, width, 3, seed=0), draw(3, 3, 3, 4, seed=1)
-    form = functools.partial(convolution.patches, block=block)
-    weight = draw(*convolution.native(x, kernel, stride, 1).shape, seed=2)
-    arguments = x, kernel, weight, stride, 1
+@settings(max_examples=15, deadline=None)
+@given(cases(), st.tuples(st.integers(1, 4), st.integers(1, 5)))
+def test_a_patch_may_serve_a_tile_of_outputs(case, tile):
+    arguments = arguments_of(*case)
     expected = value_and_gradients(convolution.native, *arguments)
+    form = functools.partial(convolution.patches, tile=tile)
     assert_close(value_and_gradients(form, *arguments), expected)
+
+
+@pytest.mark.parametrize('features', [6, 16, 20])
+def test_a_bias_is_added_wherever_it_joins(features):
+    x, kernel = draw(9, 8, 7, 3, seed=0), draw(5, 5, 3, features, seed=1)
+    weight, bias = draw(9, 8, 7, features, seed=2), draw(features, seed=3)
+
+    def found(convolve):
+        def total(x, kernel, bias):
+            y = convolve(x, kernel, bias)
+            return (y * weight).sum(), y
+
+        gradients, y = jax.grad(total, (0, 1, 2), has_aux=True)(x, kernel, bias)
+        return y, *gradients
+
+    ours = found(lambda x, kernel, bias: Lowering().convolve(x, kernel, 1, 2, bias))
+    assert_close(ours, found(lambda x, kernel, bias: convolution.native(x, kernel, 1, 2) + bias))
 
 
 @pytest.mark.parametrize('form', sorted(FORMS))
