@@ -42,8 +42,9 @@ CASES = (
 )
 SMALL_NETWORKS = ('lenet', 'deep_cnn')
 # PyTorch takes 6.5 to 13 ms for a step of lenet, each process at a speed of its own from start to
-# end: one process each would be a draw of lots. Of the large networks that costs minutes.
-PROCESSES = 5
+# end: one process each would be a draw of lots. Of the large networks, of up to 3 GB each, not all
+# fit at once: their processes come one after the other, and share the turns.
+PROCESSES, LARGE_PROCESSES = 5, 3
 
 
 def make_entries(case: Case, task: str, torch_python: Path | None) -> list[contest.Entry]:
@@ -69,8 +70,22 @@ def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
     if work.quick:
         case = dataclasses.replace(case, steps=1)
     entries = make_entries(case, task, work.torch_python)
-    processes = PROCESSES if case.model in SMALL_NETWORKS and not work.quick else 1
-    return contest.score(side_by_side(entries, case.steps, work, case.model, processes))
+    if work.quick:
+        return contest.score(side_by_side(entries, case.steps, work, case.model))
+    if case.model in SMALL_NETWORKS:
+        return contest.score(side_by_side(entries, case.steps, work, case.model, PROCESSES))
+    turns: dict[str, list[contest.Turn]] = {}
+    few = dataclasses.replace(work, rounds=large_rounds(work))
+    for number in range(1, LARGE_PROCESSES + 1):
+        what = f'{case.model}, process {number} of {LARGE_PROCESSES}'
+        for name, own in side_by_side(entries, case.steps, few, what).items():
+            turns.setdefault(name, []).extend(own)
+    return contest.score(turns)
+
+
+def large_rounds(work: Work) -> int:
+    """Returns the turns of each of a large network's processes."""
+    return -(-work.rounds // LARGE_PROCESSES)
 
 
 def turns_of(work: Work, turn: str) -> str:
@@ -78,7 +93,11 @@ def turns_of(work: Work, turn: str) -> str:
     text = f'Medians of {work.rounds} {turn} in alternation, in one run'
     if work.quick:
         return text
-    return f'{text}; {" and ".join(SMALL_NETWORKS)} in {PROCESSES} processes of each contestant'
+    return (
+        f'Medians of {turn} in alternation, in one run: {" and ".join(SMALL_NETWORKS)} in '
+        f'{PROCESSES} processes of each contestant with {work.rounds} {turn} each, the others in '
+        f'{LARGE_PROCESSES}, one after the other, with {large_rounds(work)} each'
+    )
 
 
 def run(work: Work) -> Table:

@@ -71,16 +71,18 @@ class Lowering:
 
     def _form(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> Callable:
         """Returns a function of `models/convolution.py`."""
-        window, patches = kernel.shape[0], self.convolution == 'patches'
         if not _takes(self.convolution, 'patches'):
             return convolution.native
+        window = kernel.shape[0]
+        if window == 1:
+            return convolution.pointwise
         # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is smaller
         # than the window.
         sizes = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
         tiny = min(*x.shape[1:3], *sizes) < window
-        if not (patches or tiny or _few(kernel)):
-            return convolution.by_parts
-        return convolution.pointwise if window == 1 else convolution.patches
+        if self.convolution == 'patches' or tiny or _few(kernel):
+            return convolution.patches
+        return convolution.by_parts
 
 
 AUTO = Lowering()

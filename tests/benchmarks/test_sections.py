@@ -1,5 +1,6 @@
 """What the sections compare, and what they make of it."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -137,6 +138,28 @@ def test_ours_must_run_and_others_may_be_left_out(tmp_path):
     assert shown[-4:-2] == [f'test: ours, process {n}, round {r} of 2' for n, r in ((3, 1), (1, 2))]
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
         tables.side_by_side([absent, it], 2, work, 'test', processes=3)
+
+
+def test_processes_of_large_networks_come_one_after_the_other(monkeypatch, tmp_path):
+    """Five of a small one run at once. PyTorch does not start beside the first of the large one."""
+    calls = []
+
+    def play(entries, batches, work, what, processes=1):
+        calls.append((what, work.rounds, processes))
+        who = ['ours', 'PyTorch'] if len(calls) != 2 else ['ours']
+        return {name: [contest.Turn(100 * len(calls), 1.0, 1.0)] * work.rounds for name in who}
+
+    monkeypatch.setattr(step, 'side_by_side', play)
+    work = dataclasses.replace(work_of(tmp_path), quick=False, rounds=5)
+    assert step.contest_of(step.CASES[0], 'train', work)[0].rate == 100
+    own, other = step.contest_of(step.CASES[2], 'train', work)
+    assert calls == [
+        ('lenet', 5, 5),
+        *((f'resnet18, process {number} of 3', 2, 1) for number in (1, 2, 3)),
+    ]
+    assert (own.slowest, own.rate, own.fastest) == (200, 300, 400)
+    assert (other.slowest, other.rate, other.fastest) == (300, 350, 400)
+    assert 'in 3, one after the other, with 2 each' in step.turns_of(work, 'turns')
 
 
 @pytest.mark.parametrize(
