@@ -70,10 +70,9 @@ def contest_of(case: Case, task: str, work: Work) -> list[contest.Score]:
     if work.quick:
         case = dataclasses.replace(case, steps=1)
     entries = make_entries(case, task, work.torch_python)
-    if work.quick:
-        return contest.score(side_by_side(entries, case.steps, work, case.model))
-    if case.model in SMALL_NETWORKS:
-        return contest.score(side_by_side(entries, case.steps, work, case.model, PROCESSES))
+    if work.quick or case.model in SMALL_NETWORKS:
+        processes = 1 if work.quick else PROCESSES
+        return contest.score(side_by_side(entries, case.steps, work, case.model, processes))
     turns: dict[str, list[contest.Turn]] = {}
     few = dataclasses.replace(work, rounds=large_rounds(work))
     for number in range(1, LARGE_PROCESSES + 1):

@@ -12,10 +12,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models.arithmetic import output_size
+
 # A convolution that computes a kernel's gradient is fast up to so many positions of its input. More
 # parts than so many take too long to compile.
 ENOUGH_POSITIONS, MOST_PARTS = 2048, 64
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def result_size(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[int, int]:
+    """Returns (h', w')."""
+    height, width = (
+        output_size(n, kernel.shape[0], stride, padding, 'floor') for n in x.shape[1:3]
+    )
+    return height, width
 
 
 def native(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -52,7 +62,7 @@ def patches(
     0.10.1 (tests/models/test_synchronised_batch_norm.py fails).
     """
     window, _, channels, features = kernel.shape
-    height, width = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
+    height, width = result_size(x, kernel, stride, padding)
     grid = -(-height // tile[0]), -(-width // tile[1])
     step = tile[0] * stride, tile[1] * stride
     rows, columns = ((n - 1) * stride + window for n in tile)

@@ -59,9 +59,9 @@ class Lowering:
         bias: jax.Array | None = None,
     ) -> jax.Array:
         """Convolves x [b, h, w, c] with kernel [f, f, c, features]; adds the bias [features]."""
-        form, tiled = self._form(x, kernel, stride, padding), {}
+        height, width = convolution.result_size(x, kernel, stride, padding)
+        form, tiled = self._form(kernel, min(*x.shape[1:3], height, width)), {}
         if form is convolution.patches and _few(kernel):
-            width = (x.shape[2] + 2 * padding - kernel.shape[0]) // stride + 1
             tiled['tile'] = _tile(width, kernel.shape[-1])
             if self.pools_first(kernel.shape[-1]):
                 # The gradient of a pooling that comes next is written once if the bias joins here.
@@ -69,8 +69,8 @@ class Lowering:
         x = form(x, kernel, stride, padding, **tiled)
         return x if bias is None else x + bias
 
-    def _form(self, x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> Callable:
-        """Returns a function of `models/convolution.py`."""
+    def _form(self, kernel: jax.Array, least: int) -> Callable:
+        """Returns a function of `models/convolution.py`; `least` is the shortest side of a map."""
         if not _takes(self.convolution, 'patches'):
             return convolution.native
         window = kernel.shape[0]
@@ -78,9 +78,7 @@ class Lowering:
             return convolution.pointwise
         # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is smaller
         # than the window.
-        sizes = ((n + 2 * padding - window) // stride + 1 for n in x.shape[1:3])
-        tiny = min(*x.shape[1:3], *sizes) < window
-        if self.convolution == 'patches' or tiny or _few(kernel):
+        if self.convolution == 'patches' or least < window or _few(kernel):
             return convolution.patches
         return convolution.by_parts
 
