@@ -130,7 +130,7 @@ FIELDS = (
     Field('runner', 'pmap', 'What spreads the step over the devices.', scope=RUN,
           choices=('pmap', 'shard_map')),
     Field('lowering.convolution', 'auto', "How convolutions are computed: XLA's own (native), as "
-          'matrix products (patches), or the faster for each layer. Equal up to rounding.',
+          'matrix products (patches), or the fastest for each layer. Equal up to rounding.',
           choices=('auto', 'native', 'patches'), scope=RUN),
     Field('lowering.pooling', 'auto', "Max pooling: remembering where maxima are, comparing pairs, "
           "XLA's own (window), or the fastest.", choices=('auto', 'place', 'pairs', 'window'),

@@ -117,10 +117,10 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     examples or, where maps are large, some rows of one. Reverse mode alone: jax.jvp refuses, and
     `lowering.NATIVE` serves it.
     """
-    return _by_parts(x, _varying_as(kernel, x), stride, padding)
+    return _by_parts(x, varying_as(kernel, x), stride, padding)
 
 
-def _varying_as(value: jax.Array, x: jax.Array) -> jax.Array:
+def varying_as(value: jax.Array, x: jax.Array) -> jax.Array:
     """Returns the value, for JAX one of each device's own if x is that (under shard_map).
 
     A gradient that we compute ourselves is that of the device alone. JAX sums it over the devices

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 
-from models import convolution, pooling
+from models import convolution, pooling, winograd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Lowering:
     maxima, one of them gets it: the first, but by 'pairs' the first of the leftmost.
 
     Attributes:
-      convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer.
+      convolution: 'native', XLA's own; 'patches', matrix products; 'auto' chooses for each layer,
+        also by_parts and winograd.
       pooling: of maxima: 'place', remembering where they were, for windows side by side; 'pairs',
         comparisons of shifted maps, also for the windows that 'place' leaves; 'window', XLA's own;
         'auto' chooses.
@@ -60,7 +61,7 @@ class Lowering:
     ) -> jax.Array:
         """Convolves x [b, h, w, c] with kernel [f, f, c, features]; adds the bias [features]."""
         height, width = convolution.result_size(x, kernel, stride, padding)
-        form, tiled = self._form(kernel, min(*x.shape[1:3], height, width)), {}
+        form, tiled = self._form(kernel, stride, min(*x.shape[1:3], height, width)), {}
         if form is convolution.patches and _few(kernel):
             tiled['tile'] = _tile(width, kernel.shape[-1])
             if self.pools_first(kernel.shape[-1]):
@@ -69,13 +70,15 @@ class Lowering:
         x = form(x, kernel, stride, padding, **tiled)
         return x if bias is None else x + bias
 
-    def _form(self, kernel: jax.Array, least: int) -> Callable:
-        """Returns a function of `models/convolution.py`; `least` is the shortest side of a map."""
+    def _form(self, kernel: jax.Array, stride: int, least: int) -> Callable:
+        """Returns one of the forms; `least` is the shortest side of a map."""
         if not _takes(self.convolution, 'patches'):
             return convolution.native
         window = kernel.shape[0]
         if window == 1:
             return convolution.pointwise
+        if self.convolution == 'auto' and least > 1 and _many(kernel, stride):
+            return winograd.winograd
         # XLA's CPU convolution, or its gradient, is 10 to 50 times slower where a map is smaller
         # than the window.
         if self.convolution == 'patches' or least < window or _few(kernel):
@@ -89,6 +92,8 @@ NATIVE = Lowering('native', 'pairs', 'native')
 # A vector register of AVX-512 holds 16 numbers: XLA's CPU convolution leaves it half empty with
 # fewer, and is then 2 to 5 times slower. A matrix product wants four full.
 FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
+# With 64 channels Winograd's form takes 1.4 times the time of by_parts, with 128 0.9, with 512 0.6.
+MANY_CHANNELS = 128
 # On the CPU max pooling's gradient by comparing positions takes half the time of stacking with 16
 # channels; with 6, 1.6 times that. What lies between was not measured.
 ENOUGH_TO_COMPARE = 8
@@ -102,6 +107,15 @@ def _takes(asked: str, form: str) -> bool:
 def _few(kernel: jax.Array) -> bool:
     """Whether a kernel [f, f, c, features] has few channels and features."""
     return kernel.shape[-2] <= FEW_CHANNELS and kernel.shape[-1] <= FEW_FEATURES
+
+
+def _many(kernel: jax.Array, stride: int) -> bool:
+    """Whether Winograd's form can convolve and has little to move beside what it multiplies.
+
+    Not with half precision, whose rounding its differences of neighbours make worse.
+    """
+    fits = kernel.shape[0] == 3 and stride == 1 and kernel.dtype.itemsize >= 4
+    return fits and min(kernel.shape[2:]) >= MANY_CHANNELS
 
 
 def _tile(width: int, features: int) -> tuple[int, int]:

@@ -1,6 +1,11 @@
 """Every form of a layer gives the numbers of XLA's own, in value and gradient."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 
 import models
 from configs import base
-from models import convolution, normalization, reduction
+from models import convolution, normalization, reduction, winograd
 from models.layers import Pool, activate
 from models.lowering import Lowering
 from training.experiment import Experiment
@@ -21,6 +26,7 @@ FORMS = {
     'patches': Lowering('patches').convolve,
     'by_parts': convolution.by_parts,
 }
+CHILD = Path(__file__).with_name('forms_child.py')
 
 
 def draw(*shape, seed):
@@ -36,6 +42,10 @@ def value_and_gradients(convolve, x, kernel, weight, stride, padding):
     return y, *gradients
 
 
+# One program compiles sooner than its many operations.
+compiled = jax.jit(value_and_gradients, static_argnums=(0, 4, 5))
+
+
 def assert_close(found, expected):
     for array, other in zip(found, expected, strict=True):
         assert array.shape == other.shape
@@ -43,15 +53,15 @@ def assert_close(found, expected):
 
 
 @st.composite
-def cases(draw_from):
+def cases(draw_from, windows=(1, 2, 3, 5), strides=(1, 2, 3)):
     """(batch, height, width, channels, features, window, stride, padding) that fit."""
-    window = draw_from(st.sampled_from((1, 2, 3, 5)))
+    window = draw_from(st.sampled_from(windows))
     padding = draw_from(st.integers(0, window // 2))
     sides = st.integers(max(1, window - 2 * padding), 12)
     channels = draw_from(st.sampled_from((1, 3, 8, 9, 20)))
     features = draw_from(st.sampled_from((1, 6, 16, 17)))
     batch = draw_from(st.sampled_from((1, 3, 17, 40)))
-    stride = draw_from(st.integers(1, 3))
+    stride = draw_from(st.sampled_from(strides))
     return batch, draw_from(sides), draw_from(sides), channels, features, window, stride, padding
 
 
@@ -71,7 +81,47 @@ def arguments_of(batch, height, width, channels, features, window, stride, paddi
 def test_convolutions_equal_xlas_own(case, form):
     arguments = arguments_of(*case)
     expected = value_and_gradients(convolution.native, *arguments)
-    assert_close(value_and_gradients(FORMS[form], *arguments), expected)
+    assert_close(compiled(FORMS[form], *arguments), expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases(windows=(3,), strides=(1,)))
+def test_winograds_convolution_equals_xlas_own(case):
+    arguments = arguments_of(*case)
+    expected = value_and_gradients(convolution.native, *arguments)
+    assert_close(compiled(winograd.winograd, *arguments), expected)
+
+
+def test_winograds_convolution_is_exact_to_1e_5_with_many_channels():
+    x, kernel = draw(4, 7, 7, 512, seed=0), draw(3, 3, 512, 128, seed=1)
+    weight = draw(4, 7, 7, 128, seed=2)
+    arguments = x, kernel, weight, 1, 1
+    expected = value_and_gradients(convolution.native, *arguments)
+    assert_close(compiled(Lowering().convolve, *arguments), expected)
+
+
+def test_winograds_convolution_refuses_what_it_is_not_for():
+    x = draw(1, 8, 8, 2, seed=0)
+    for window, stride in ((5, 1), (3, 2)):
+        with pytest.raises(ValueError, match='3x3 kernel and stride 1'):
+            winograd.winograd(x, draw(window, window, 2, 2, seed=1), stride, 1)
+
+
+def test_gradients_are_summed_over_devices():
+    environment = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        'PJRT_NPROC': '16',  # XLA:CPU can hang with fewer threads than devices
+        'PYTHONPATH': str(CHILD.parents[2]),
+    }
+    child = subprocess.run(
+        [sys.executable, str(CHILD)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    for name, runners in json.loads(child.stdout).items():
+        for runner, distance in runners.items():
+            assert distance < 1e-5, (name, runner)
 
 
 @settings(max_examples=15, deadline=None)
@@ -104,7 +154,7 @@ def test_a_patch_may_serve_a_tile_of_outputs(case, tile):
     arguments = arguments_of(*case)
     expected = value_and_gradients(convolution.native, *arguments)
     form = functools.partial(convolution.patches, tile=tile)
-    assert_close(value_and_gradients(form, *arguments), expected)
+    assert_close(compiled(form, *arguments), expected)
 
 
 @pytest.mark.parametrize('features', [6, 16, 20])
@@ -124,13 +174,13 @@ def test_a_bias_is_added_wherever_it_joins(features):
     assert_close(ours, found(lambda x, kernel, bias: convolution.native(x, kernel, 1, 2) + bias))
 
 
-@pytest.mark.parametrize('form', sorted(FORMS))
+@pytest.mark.parametrize('form', [*FORMS.values(), winograd.winograd])
 def test_forms_work_in_lanes_and_loops(form):
     xs, kernels = draw(3, 20, 6, 6, 4, seed=0), draw(3, 3, 3, 4, 5, seed=1)
     weight = draw(20, 6, 6, 5, seed=2)
 
     def one(x, kernel):
-        return value_and_gradients(FORMS[form], x, kernel, weight, 1, 1)
+        return value_and_gradients(form, x, kernel, weight, 1, 1)
 
     expected = [
         value_and_gradients(convolution.native, *pair, weight, 1, 1)
@@ -163,6 +213,22 @@ def test_a_1x1_convolution_is_a_matrix_product_on_cpus():
     text = str(jax.make_jaxpr(lambda *pair: Lowering().convolve(*pair, 1, 0))(*arguments))
     assert 'dot_general' in text
     assert 'conv_general_dilated' not in text
+
+
+@pytest.mark.parametrize(
+    ('channels', 'features', 'stride', 'dtype', 'wanted'),
+    [
+        (128, 128, 1, 'float32', True),
+        (64, 128, 1, 'float32', False),
+        (128, 64, 1, 'float32', False),
+        (128, 128, 2, 'float32', False),
+        (128, 128, 1, 'bfloat16', False),
+    ],
+)
+def test_winograds_convolution_is_for_many_channels(channels, features, stride, dtype, wanted):
+    x, kernel = jnp.zeros((1, 8, 8, channels), dtype), jnp.zeros((3, 3, channels, features), dtype)
+    text = str(jax.make_jaxpr(lambda *pair: Lowering().convolve(*pair, stride, 1))(x, kernel))
+    assert text.count('dot_general[') == (16 if wanted else 0)
 
 
 def test_the_configuration_reaches_the_layers():
