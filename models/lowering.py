@@ -92,8 +92,9 @@ NATIVE = Lowering('native', 'pairs', 'native')
 # A vector register of AVX-512 holds 16 numbers: XLA's CPU convolution leaves it half empty with
 # fewer, and is then 2 to 5 times slower. A matrix product wants four full.
 FEW_CHANNELS, FEW_FEATURES, ENOUGH_COLUMNS = 8, 16, 64
-# With 64 channels Winograd's form takes 1.4 times the time of by_parts, with 128 0.9, with 512 0.6.
-MANY_CHANNELS = 128
+# Alone, Winograd's form takes 1.4 times the time of by_parts with 64 channels, 0.9 with 128 and 0.6
+# with 256 or more. In ResNet-18's whole step 128 are too few.
+MANY_CHANNELS = 256
 # On the CPU max pooling's gradient by comparing positions takes half the time of stacking with 16
 # channels; with 6, 1.6 times that. What lies between was not measured.
 ENOUGH_TO_COMPARE = 8

@@ -93,8 +93,8 @@ def test_winograds_convolution_equals_xlas_own(case):
 
 
 def test_winograds_convolution_is_exact_to_1e_5_with_many_channels():
-    x, kernel = draw(4, 7, 7, 512, seed=0), draw(3, 3, 512, 128, seed=1)
-    weight = draw(4, 7, 7, 128, seed=2)
+    x, kernel = draw(4, 7, 7, 512, seed=0), draw(3, 3, 512, 256, seed=1)
+    weight = draw(4, 7, 7, 256, seed=2)
     arguments = x, kernel, weight, 1, 1
     expected = value_and_gradients(convolution.native, *arguments)
     assert_close(compiled(Lowering().convolve, *arguments), expected)
@@ -218,11 +218,11 @@ def test_a_1x1_convolution_is_a_matrix_product_on_cpus():
 @pytest.mark.parametrize(
     ('channels', 'features', 'stride', 'dtype', 'wanted'),
     [
-        (128, 128, 1, 'float32', True),
-        (64, 128, 1, 'float32', False),
-        (128, 64, 1, 'float32', False),
-        (128, 128, 2, 'float32', False),
-        (128, 128, 1, 'bfloat16', False),
+        (256, 256, 1, 'float32', True),
+        (128, 256, 1, 'float32', False),
+        (256, 128, 1, 'float32', False),
+        (256, 256, 2, 'float32', False),
+        (256, 256, 1, 'bfloat16', False),
     ],
 )
 def test_winograds_convolution_is_for_many_channels(channels, features, stride, dtype, wanted):
