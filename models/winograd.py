@@ -27,6 +27,7 @@ def winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
 
     In float32 it differs from XLA's own by about 1e-6 of the largest value. (A NaN spreads to all
     outputs of its tiles.) Reverse mode alone: jax.jvp refuses, and `lowering.NATIVE` serves it.
+    Raises ValueError for another kernel or stride.
     """
     if kernel.shape[:2] != (3, 3) or stride != 1:
         raise ValueError(f'for a 3x3 kernel and stride 1, not {kernel.shape[:2]} and {stride}')

@@ -1,5 +1,6 @@
 """What the sections compare, and what they make of it."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -13,6 +14,7 @@ from benchmarks import contest, evaluation, growth, run, step, step_trace, table
 from benchmarks.contestants import our_split, our_step, our_trace
 from errors import UserError
 from tests.conftest import ROOT
+from training import loop
 
 # As published: LeNet-5, ResNet-18 for CIFAR and ResNet-50; deep_cnn and VGG-11 for small images by
 # hand: 416 + 32 + 12,832 + 64 + 15,690, and 9,225,984 (convolutions, batch norm) + 2 x 262,656
@@ -138,6 +140,25 @@ def test_ours_must_run_and_others_may_be_left_out(tmp_path):
     assert shown[-4:-2] == [f'test: ours, process {n}, round {r} of 2' for n, r in ((3, 1), (1, 2))]
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
         tables.side_by_side([absent, it], 2, work, 'test', processes=3)
+
+
+def test_the_first_update_is_over_before_the_first_turn(monkeypatch, tmp_path):
+    asked = []
+
+    @contextlib.contextmanager
+    def started(entries, *arguments):
+        yield {entry.name: None for entry in entries}
+
+    def play(contestants, rounds, batches, warm_up):
+        asked.append((batches, warm_up))
+        return iter(())
+
+    monkeypatch.setattr(contest, 'started', started)
+    monkeypatch.setattr(contest, 'play', play)
+    for batches in (1, 3, 100):
+        tables.side_by_side([contest.Entry('ours', [], {})], batches, work_of(tmp_path, []), 'test')
+    assert asked == [(1, 4), (3, 4), (100, 25)]
+    assert tables.WARM_UP > loop.RUN_AHEAD
 
 
 def test_processes_of_large_networks_come_one_after_the_other(monkeypatch, tmp_path):
