@@ -109,6 +109,7 @@ def _patches(
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """XLA's own convolution, with the kernel's gradient summed over parts of the batch.
 
@@ -117,20 +118,6 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     examples or, where maps are large, some rows of one. Reverse mode alone: jax.jvp refuses, and
     `lowering.NATIVE` serves it.
     """
-    return _by_parts(x, varying_as(kernel, x), stride, padding)
-
-
-def varying_as(value: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns the value, for JAX one of each device's own if x is that (under shard_map).
-
-    A gradient that we compute ourselves is that of the device alone. JAX sums it over the devices
-    where it made the value each device's own; the branch that is never taken makes it do so.
-    """
-    return jnp.where(False, lax.stop_gradient(x.reshape(-1)[0]).astype(value.dtype), value)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_parts(x, kernel, stride, padding):
     return native(x, kernel, stride, padding)
 
 
@@ -168,4 +155,4 @@ def parts(batch: int, height: int, width: int, rows: int) -> Iterator[tuple[slic
             yield slice(start, start + examples), slice(top, top + band)
 
 
-_by_parts.defvjp(_forward, _backward)
+by_parts.defvjp(_forward, _backward)

@@ -115,8 +115,8 @@ def _many(kernel: jax.Array, stride: int) -> bool:
 
     Not with half precision, whose rounding its differences of neighbours make worse.
     """
-    fits = kernel.shape[0] == 3 and stride == 1 and kernel.dtype.itemsize >= 4
-    return fits and min(kernel.shape[2:]) >= MANY_CHANNELS
+    exact = kernel.dtype.itemsize >= 4
+    return winograd.serves(kernel, stride) and exact and min(kernel.shape[2:]) >= MANY_CHANNELS
 
 
 def _tile(width: int, features: int) -> tuple[int, int]:

@@ -12,16 +12,24 @@ and both axes do it one after the other. Each of the 16 is a matrix product [til
 section 4.1.) `models/lowering.py` chooses.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.convolution import result_size, varying_as
+from models.convolution import result_size
 
 # Where a product of the kernel stands in the list that the kernel turned by 180 degrees would give.
 _TURNED = (3, 1, 2, 0)
 
 
+def serves(kernel: jax.Array, stride: int) -> bool:
+    """Whether this is the form of a convolution with such a kernel and stride."""
+    return kernel.shape[:2] == (3, 3) and stride == 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolves x [b, h, w, c] with kernel [3, 3, c, features], stride 1: [b, h', w', features].
 
@@ -29,9 +37,9 @@ def winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     outputs of its tiles.) Reverse mode alone: jax.jvp refuses, and `lowering.NATIVE` serves it.
     Raises ValueError for another kernel or stride.
     """
-    if kernel.shape[:2] != (3, 3) or stride != 1:
+    if not serves(kernel, stride):
         raise ValueError(f'for a 3x3 kernel and stride 1, not {kernel.shape[:2]} and {stride}')
-    return _with_gradient(x, varying_as(kernel, x), padding)
+    return _convolve(x, kernel, padding)
 
 
 def _convolve(x, kernel, padding):
@@ -40,11 +48,11 @@ def _convolve(x, kernel, padding):
     return _outputs(products, shape)
 
 
-def _forward(x, kernel, padding):
-    return _convolve(x, kernel, padding), (x, kernel)
+def _forward(x, kernel, stride, padding):
+    return winograd(x, kernel, stride, padding), (x, kernel)
 
 
-def _backward(padding, saved, gradient):
+def _backward(_, padding, saved, gradient):
     x, kernel = saved
     # Its gradient with respect to x is a convolution with the turned kernel, from features to
     # channels. Products with matrices read the other way round are fast; writing a kernel of 512
@@ -57,8 +65,7 @@ def _backward(padding, saved, gradient):
     return by_input, by_kernel(gradient)[0]
 
 
-_with_gradient = jax.custom_vjp(_convolve, nondiff_argnums=(2,))
-_with_gradient.defvjp(_forward, _backward)
+winograd.defvjp(_forward, _backward)
 
 
 def _data(x: jax.Array, padding: int, shape: tuple[int, ...]) -> list[jax.Array]:
