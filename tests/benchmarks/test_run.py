@@ -225,6 +225,15 @@ def test_mistakes_end_with_a_sentence_and_code_2(sections, tmp_path, capsys):
         assert message in error
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """A shell may have started the tests with Ctrl-C ignored, which children inherit."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.usefixtures('heeding_ctrl_c')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_no_contestant(tmp_path, number):
     """Ours waits for its turn, stopped, while PyTorch's never gets ready."""
