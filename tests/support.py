@@ -59,6 +59,22 @@ def train_here(config: Path | None, workdir: Path, *more: str, **fields) -> int:
     return train.main(arguments(config, workdir, *more, **fields))
 
 
+def on_eight_devices(*command: str, **environment: str) -> str:
+    """Runs Python on eight virtual CPU devices, warnings being errors; returns its output."""
+    given = os.environ | {
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        'PJRT_NPROC': '16',  # XLA:CPU can hang with fewer threads than devices
+        'PYTHONPATH': str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', *command],
+        env=given | environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class Child:
     """train.py in a process of its own, ended when the context is left.
 

@@ -2,9 +2,6 @@
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +16,7 @@ from configs import base
 from models import convolution, normalization, reduction, winograd
 from models.layers import Pool, activate
 from models.lowering import Lowering
+from tests.support import on_eight_devices
 from training.experiment import Experiment
 
 FORMS = {
@@ -26,6 +24,7 @@ FORMS = {
     'patches': Lowering('patches').convolve,
     'by_parts': convolution.by_parts,
 }
+EVERY_FORM = FORMS | {'winograd': winograd.winograd}
 CHILD = Path(__file__).with_name('forms_child.py')
 
 
@@ -108,18 +107,7 @@ def test_winograds_convolution_refuses_what_it_is_not_for():
 
 
 def test_gradients_are_summed_over_devices():
-    environment = os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-        'PJRT_NPROC': '16',  # XLA:CPU can hang with fewer threads than devices
-        'PYTHONPATH': str(CHILD.parents[2]),
-    }
-    child = subprocess.run(
-        [sys.executable, str(CHILD)],
-        env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert child.returncode == 0, child.stderr
-    for name, runners in json.loads(child.stdout).items():
+    for name, runners in json.loads(on_eight_devices(str(CHILD))).items():
         for runner, distance in runners.items():
             assert distance < 1e-5, (name, runner)
 
@@ -174,13 +162,13 @@ def test_a_bias_is_added_wherever_it_joins(features):
     assert_close(ours, found(lambda x, kernel, bias: convolution.native(x, kernel, 1, 2) + bias))
 
 
-@pytest.mark.parametrize('form', [*FORMS.values(), winograd.winograd])
+@pytest.mark.parametrize('form', sorted(EVERY_FORM))
 def test_forms_work_in_lanes_and_loops(form):
     xs, kernels = draw(3, 20, 6, 6, 4, seed=0), draw(3, 3, 3, 4, 5, seed=1)
     weight = draw(20, 6, 6, 5, seed=2)
 
     def one(x, kernel):
-        return value_and_gradients(form, x, kernel, weight, 1, 1)
+        return value_and_gradients(EVERY_FORM[form], x, kernel, weight, 1, 1)
 
     expected = [
         value_and_gradients(convolution.native, *pair, weight, 1, 1)

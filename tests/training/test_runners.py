@@ -4,18 +4,14 @@ The cases run once, in one child with eight virtual CPU devices (runners_child.p
 compared, with the same update written in plain words and with each other.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support import once
+from tests.support import on_eight_devices, once
 from tests.training import runners_child as child
 
-ROOT = Path(__file__).resolve().parents[2]
 EVERY = [(kind, devices) for kind in child.KINDS for devices in child.DEVICES]
 
 
@@ -27,19 +23,8 @@ def results(tmp_path_factory):
 
 
 def _run_child(file: Path) -> None:
-    environment = os.environ | {
-        'JAX_PLATFORMS': 'cpu',
-        # Without optimisation the programs compile three times as fast, and say the same.
-        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-        'PJRT_NPROC': '16',  # XLA:CPU can hang with fewer threads than devices
-        'PYTHONPATH': str(ROOT),
-    }
-    command = [sys.executable, '-W', 'error', '-m', child.__name__, str(file)]
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    # Without optimisation the programs compile three times as fast, and say the same.
+    on_eight_devices('-m', child.__name__, str(file), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
 
 
 def case(results, prefix):
