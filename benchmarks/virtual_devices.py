@@ -5,7 +5,6 @@ collectives) is lost on real devices, too.
 """
 
 import dataclasses
-import sys
 
 from benchmarks import contest, step
 from benchmarks.tables import Table, Work, side_by_side
@@ -13,21 +12,28 @@ from benchmarks.tables import Table, Work, side_by_side
 DEVICES = 8
 CASES = (
     dataclasses.replace(step.CASES[0], batch_size=128, steps=60),
-    dataclasses.replace(step.CASES[0], batch_size=1024, steps=10),
+    dataclasses.replace(step.CASES[0], batch_size=256, steps=40),
+    dataclasses.replace(step.CASES[0], batch_size=512, steps=20),
     dataclasses.replace(step.CASES[1], batch_size=128, steps=20),
+    dataclasses.replace(step.CASES[1], batch_size=256, steps=10),
+    dataclasses.replace(step.CASES[1], batch_size=512, steps=5),
+    dataclasses.replace(step.CASES[2], batch_size=128, steps=2),
 )
 
 
 def make_entries(case: step.Case, devices: int) -> list[contest.Entry]:
     """Returns what to start: one device first, then several by each runner."""
-    ours = [sys.executable, '-m', 'benchmarks.contestants.our_step']
-    work = {**dataclasses.asdict(case), 'threads': step.THREADS}
-    entries = [contest.Entry('1 device', ours, {**work, 'overrides': ['--config.devices=1']})]
+    entries = [_entry(case, '1 device', '--config.devices=1')]
     for runner in ('pmap', 'shard_map'):
-        overrides = [f'--config.devices={devices}', f'--config.runner={runner}']
-        own = {**work, 'overrides': overrides}
-        entries.append(contest.Entry(f'{devices} devices, {runner}', ours, own))
+        overrides = f'--config.devices={devices}', f'--config.runner={runner}'
+        entries.append(_entry(case, f'{devices} devices, {runner}', *overrides))
     return entries
+
+
+def _entry(case: step.Case, name: str, *overrides: str) -> contest.Entry:
+    ours = step.make_entries(case, 'train', None)[0]
+    work = {**ours.work, 'overrides': [*ours.work['overrides'], *overrides]}
+    return dataclasses.replace(ours, name=name, work=work)
 
 
 def run(work: Work) -> Table:
