@@ -10,14 +10,18 @@ from benchmarks import contest, step
 from benchmarks.tables import Table, Work, side_by_side
 
 DEVICES = 8
-CASES = (
-    dataclasses.replace(step.CASES[0], batch_size=128, steps=60),
-    dataclasses.replace(step.CASES[0], batch_size=256, steps=40),
-    dataclasses.replace(step.CASES[0], batch_size=512, steps=20),
-    dataclasses.replace(step.CASES[1], batch_size=128, steps=20),
-    dataclasses.replace(step.CASES[1], batch_size=256, steps=10),
-    dataclasses.replace(step.CASES[1], batch_size=512, steps=5),
-    dataclasses.replace(step.CASES[2], batch_size=128, steps=2),
+LENET, DEEP_CNN, RESNET18 = step.CASES[:3]
+CASES = tuple(
+    dataclasses.replace(case, batch_size=size, steps=steps)
+    for case, size, steps in (
+        (LENET, 128, 60),
+        (LENET, 256, 40),
+        (LENET, 512, 20),
+        (DEEP_CNN, 128, 20),
+        (DEEP_CNN, 256, 10),
+        (DEEP_CNN, 512, 5),
+        (RESNET18, 128, 2),
+    )
 )
 
 

@@ -51,6 +51,10 @@ def assert_close(found, expected):
         np.testing.assert_allclose(array, other, atol=1e-5 * max(1, np.abs(other).max()))
 
 
+def assert_equals_xlas_own(convolve, *arguments):
+    assert_close(compiled(convolve, *arguments), compiled(convolution.native, *arguments))
+
+
 @st.composite
 def cases(draw_from, windows=(1, 2, 3, 5), strides=(1, 2, 3)):
     """(batch, height, width, channels, features, window, stride, padding) that fit."""
@@ -78,25 +82,19 @@ def arguments_of(batch, height, width, channels, features, window, stride, paddi
 @settings(max_examples=15, deadline=None)
 @given(cases(), st.sampled_from(sorted(FORMS)))
 def test_convolutions_equal_xlas_own(case, form):
-    arguments = arguments_of(*case)
-    expected = compiled(convolution.native, *arguments)
-    assert_close(compiled(FORMS[form], *arguments), expected)
+    assert_equals_xlas_own(FORMS[form], *arguments_of(*case))
 
 
 @settings(max_examples=15, deadline=None)
 @given(cases(windows=(3,), strides=(1,)))
 def test_winograds_convolution_equals_xlas_own(case):
-    arguments = arguments_of(*case)
-    expected = compiled(convolution.native, *arguments)
-    assert_close(compiled(winograd.winograd, *arguments), expected)
+    assert_equals_xlas_own(winograd.winograd, *arguments_of(*case))
 
 
 def test_winograds_convolution_is_exact_to_1e_5_with_many_channels():
     x, kernel = draw(4, 7, 7, 512, seed=0), draw(3, 3, 512, 256, seed=1)
     weight = draw(4, 7, 7, 256, seed=2)
-    arguments = x, kernel, weight, 1, 1
-    expected = compiled(convolution.native, *arguments)
-    assert_close(compiled(Lowering().convolve, *arguments), expected)
+    assert_equals_xlas_own(Lowering().convolve, x, kernel, weight, 1, 1)
 
 
 def test_winograds_convolution_refuses_what_it_is_not_for():
@@ -139,10 +137,8 @@ def test_parts_cover_a_batch_once(batch, height, width, data):
 @settings(max_examples=15, deadline=None)
 @given(cases(), st.tuples(st.integers(1, 4), st.integers(1, 5)))
 def test_a_patch_may_serve_a_tile_of_outputs(case, tile):
-    arguments = arguments_of(*case)
-    expected = compiled(convolution.native, *arguments)
     form = functools.partial(convolution.patches, tile=tile)
-    assert_close(compiled(form, *arguments), expected)
+    assert_equals_xlas_own(form, *arguments_of(*case))
 
 
 @pytest.mark.parametrize('features', [6, 16, 20])
