@@ -132,14 +132,15 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
         if name not in known:
             raise UserError(unknown(name, known))
     checked = build(fields)
-    for name, field in known.items():
-        if name not in flat:
-            section = name.rpartition('.')[0]
-            raise UserError(
-                f'config.{name} is missing: config.{section} was replaced as a whole; '
-                'assign its fields one by one.'
-            )
-        with checked.ignore_type():
+    # Entered once: it walks through the whole configuration.
+    with checked.ignore_type():
+        for name, field in known.items():
+            if name not in flat:
+                section = name.rpartition('.')[0]
+                raise UserError(
+                    f'config.{name} is missing: config.{section} was replaced as a whole; '
+                    'assign its fields one by one.'
+                )
             assign(checked, name, field.check(flat[name]))
     return checked
 
@@ -213,10 +214,10 @@ def _load_json(file: Path) -> ConfigDict:
         raise UserError(f'{file} is not readable as JSON: {error}.') from error
     config = base.get_config()
     known = flatten(config)
-    for name, value in flatten(values).items():
-        if name not in known:
-            raise UserError(f'{file}: {unknown(name, known)}')
-        with config.ignore_type():
+    with config.ignore_type():
+        for name, value in flatten(values).items():
+            if name not in known:
+                raise UserError(f'{file}: {unknown(name, known)}')
             assign(config, name, tuple(value) if isinstance(value, list) else value)
     return config
 
@@ -238,13 +239,13 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
       UserError: no value, an unknown field, or a value of the wrong type or range.
     """
     known = {field.name: field for field in fields}
-    for argument in arguments:
-        name, equals, text = argument.removeprefix('--config.').partition('=')
-        if name not in known:
-            raise UserError(unknown(name, known))
-        if not equals:
-            raise UserError(f'--config.{name} needs a value: --config.{name}=VALUE.')
-        with config.ignore_type():
+    with config.ignore_type():
+        for argument in arguments:
+            name, equals, text = argument.removeprefix('--config.').partition('=')
+            if name not in known:
+                raise UserError(unknown(name, known))
+            if not equals:
+                raise UserError(f'--config.{name} needs a value: --config.{name}=VALUE.')
             assign(config, name, known[name].check(_parse(text, known[name])))
 
 
