@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import input_pipeline, pictures, reader
 from benchmarks.contestants import ours
-from tests.conftest import SHARED_DATA
+from tests.support_pictures import imagenet_files
 from training import command
 
 TINY = ['--batch_size=8', '--size=64', '--batches=1', '--rounds=2', '--warm_up=1']
@@ -152,13 +152,8 @@ def test_a_shifted_crop_is_found_out(work, monkeypatch):
 
 def test_accuracy_of_the_sample_reaches_its_goal():
     """Issue: at most 1 of 255 from Pillow's antialiased result."""
-    sample = SHARED_DATA / 'imagenet_sample'
-    if not sample.is_dir():
-        pytest.skip(f'needs ImageNet pictures in {sample} (set SHARED_DATA to point elsewhere)')
-    encoded = [path.read_bytes() for path in sorted(sample.glob('*.JPEG'))]
-    crops = [
-        reader.draw_crop(0, visit, *pair, 224) for pair in enumerate(encoded) for visit in (0,)
-    ]
+    encoded = enumerate(path.read_bytes() for path in imagenet_files())
+    crops = [reader.draw_crop(0, 0, number, picture, 224) for number, picture in encoded]
     assert reader.differences(crops, 224).mean() <= 1
 
 

@@ -17,7 +17,7 @@ from configs import base
 from data_sources import host_augment, host_ops
 from data_sources.draws import Draws
 from data_sources.host_augment import RANDAUGMENT, TRIVIALAUGMENT, Settings
-from tests.conftest import SHARED_DATA
+from tests.support_pictures import imagenet_files
 
 JITTER = (0.4, 0.3, 0.2, 0.1)
 EVERYTHING = {
@@ -38,10 +38,8 @@ def augmented(image, chosen, visit=0, number=0, seed=0):
 
 @pytest.fixture
 def photographs():
-    files = sorted((SHARED_DATA / 'imagenet_sample').glob('*.JPEG'))[:6]
-    if not files:
-        pytest.skip(f'needs {SHARED_DATA}/imagenet_sample (set SHARED_DATA to point elsewhere)')
-    return [np.array(Image.open(file).convert('RGB').resize((224, 224))) for file in files]
+    pictures = (Image.open(file).convert('RGB') for file in imagenet_files()[:6])
+    return [np.array(picture.resize((224, 224))) for picture in pictures]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageEnhance, ImageOps
 
 from data_sources import host_ops
-from tests.conftest import SHARED_DATA
+from tests.support_pictures import imagenet_files
 
 FILL = (124, 116, 104)
 BILINEAR, AFFINE = Image.Resampling.BILINEAR, Image.Transform.AFFINE
@@ -22,9 +22,8 @@ def noise(height=37, width=23, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def photographs(count=4):
-    files = sorted((SHARED_DATA / 'imagenet_sample').glob('*.JPEG'))[:count]
-    return [np.array(Image.open(file).convert('RGB')) for file in files]
+def photographs():
+    return [np.array(Image.open(file).convert('RGB')) for file in imagenet_files()[:4]]
 
 
 def enhance(name):
@@ -75,8 +74,6 @@ PILLOW = {
 @pytest.mark.parametrize('kind', ['noise', 'photographs'])
 def test_equals_pillow(name, kind):
     images = photographs() if kind == 'photographs' else [noise(), noise(1, 1), noise(2, 50)]
-    if not images:
-        pytest.skip(f'needs {SHARED_DATA}/imagenet_sample (set SHARED_DATA to point elsewhere)')
     definition, values = PILLOW[name]
     for image, value in itertools.product(images, values):
         expected = np.asarray(definition(Image.fromarray(image), value))

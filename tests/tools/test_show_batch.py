@@ -14,7 +14,7 @@ from configs import schema
 from data_sources import digits, host_augment
 from data_sources.draws import Draws
 from tests import support
-from tests.conftest import SHARED_DATA
+from tests.support_pictures import imagenet_files
 from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
 from training import command
@@ -51,9 +51,7 @@ def tiles(sheet, side, rows, columns, lines=1):
 @pytest.fixture(scope='module')
 def streamed(tmp_path_factory):
     """A data set of 40 real photographs in two classes, and a configuration that streams it."""
-    files = sorted((SHARED_DATA / 'imagenet_sample').glob('*.JPEG'))[:40]
-    if not files:
-        pytest.skip(f'needs {SHARED_DATA}/imagenet_sample (set SHARED_DATA to point elsewhere)')
+    files = imagenet_files()[:40]
     root = tmp_path_factory.mktemp('data')
     folder = root / 'photographs' / '1.0.0'
     folder.mkdir(parents=True)
