@@ -1,5 +1,6 @@
 """Fixtures shared by all tests. Nothing here may start JAX: children choose their own devices."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get('SHARED_DATA', ROOT.parent / 'shared' / 'data'))
+
+
+def pytest_configure(config):
+    # JAX makes objects by the million while it traces a network, and hardly any of them is garbage.
+    gc.set_threshold(50_000, 20, 10)
 
 
 @pytest.fixture(scope='session', autouse=True)

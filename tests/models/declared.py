@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import models
+from models import network
 
 MNIST, IMAGENET = (28, 28, 1), (224, 224, 3)
 # Parameters at 10 classes of MNIST for the small networks; for the others at 1000 of ImageNet, as
@@ -126,8 +127,8 @@ def classes_of(name):
 
 
 def abstract_variables(model, shape=MNIST):
-    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images), images
+    """The variables' shapes, traced with XLA's own layers, which is done sooner; and two images."""
+    return network.abstract_variables(model, shape), jax.ShapeDtypeStruct((2, *shape), jnp.float32)
 
 
 def count(tree):
@@ -146,7 +147,7 @@ def draw_variables(model, images):
         return jnp.asarray(rng.normal(size=leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5,
                            jnp.float32)  # fmt: skip
 
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = network.abstract_variables(model, images.shape[1:])
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
