@@ -11,7 +11,7 @@ SHARED_DATA = Path(os.environ.get('SHARED_DATA', ROOT.parent / 'shared' / 'data'
 
 
 def pytest_configure(config):
-    # JAX makes objects by the million while it traces a network, and hardly any of them is garbage.
+    # Tracing a network makes objects by the million, and Python collects garbage after every 700.
     gc.set_threshold(50_000, 20, 10)
 
 
