@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+import command
+import files
 from errors import UserError
-from training import command
 
 EPILOG = """\
 examples:
@@ -42,9 +43,9 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
     import input_pipeline
-    from training import records, trained, workdir
-    from training.loop import Evaluator
-    from training.report import Report
+    from tasks.confusion import Report
+    from training import trained, workdir
+    from training.evaluation import Evaluator
     from training.runner import Runner
 
     found = trained.load(arguments.workdir, arguments.checkpoint, overrides)
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
     bad = int(sums.get('bad', 0))
     result = {'split': arguments.split, 'step': found.step, 'bad_records': bad, **report.to_json()}
     numbers = output / f'evaluation_{arguments.split}.json'
-    records.write_json_atomically(numbers, result)
+    files.write_json(numbers, result)
     picture = report.confusion_png(output / f'confusion_{arguments.split}.png', title)
     left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
     print(f'{title}\n\n{report.text()}{left_out}\n\nWritten: {numbers}, {picture}')

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-import data_sources
-from data_sources import draws
+from data_sources import arrays, draws
 from errors import UserError
 
 _FOR_EVER = 2**40  # steps
@@ -42,7 +41,7 @@ def open_split(config, split: str):
 
         source, channels = records.load(data.name, split, data.dir), 3
     else:
-        source = data_sources.load(data.name, split, data.dir)
+        source = arrays.load(data.name, split, data.dir)
         channels = source.images.shape[-1]
     for name in ('mean', 'std'):
         if len(data[name]) not in (1, channels):
@@ -72,9 +71,9 @@ def check_test_split(config) -> None:
     """
     wanted = (config.data.name, 'test', config.data.dir)
     if config.data.image_size:
-        from data_sources import records
+        from data_sources import record_source
 
-        records.find(*wanted)
+        record_source.find(*wanted)
     elif config.data.name != 'digits':
         from data_sources import tfds_sets
 
@@ -88,9 +87,7 @@ def image_shape(config, source) -> tuple[int, int, int]:
     return source.images.shape[1:]
 
 
-def few_per_class(
-    source: data_sources.ArraySource, count: int, seed: int
-) -> data_sources.ArraySource:
+def few_per_class(source: arrays.ArraySource, count: int, seed: int) -> arrays.ArraySource:
     """Returns `count` examples of each class, drawn by the seed, in the order of the data set.
 
     By the seed, so that a mean over seeds is one over choices of examples as well. Of the same seed
@@ -219,7 +216,7 @@ def stream_indices(
     one after the other and then again: the permutation goes on `repeats` times as slowly, and every
     example still has its turn. `visit` counts how often it came before. Both are int32 [count].
     """
-    from data_sources.records import shuffled
+    from data_sources.record_source import shuffled
 
     # Odd, if it can be: then an example has one neighbour and then the other, and never itself,
     # with which it may be mixed.
@@ -334,6 +331,6 @@ def eval_images(config, source, plan: EvalPlan) -> Iterator[dict[str, np.ndarray
             yield _with_images(batch, source)
 
 
-def _with_images(batch: dict, source: data_sources.ArraySource) -> dict[str, np.ndarray]:
+def _with_images(batch: dict, source: arrays.ArraySource) -> dict[str, np.ndarray]:
     chosen = batch['index']
     return {**batch, 'image': source.images[chosen], 'label': source.labels[chosen]}

@@ -4,8 +4,8 @@ import argparse
 import json
 import sys
 
+import command
 from errors import UserError
-from training import command
 
 EPILOG = """\
 examples:

@@ -5,8 +5,9 @@ import contextlib
 import importlib
 from pathlib import Path
 
+import command
 from errors import UserError
-from training import command
+from training import checks
 
 ENGINES = ('vmap', 'local', 'slurm', 'ray')
 EPILOG = """\
@@ -72,22 +73,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
-    from configs import schema
-    from sweeps import space
+    from configs import reading, search
 
-    config = schema.from_arguments(arguments.config, overrides)
-    sweep = space.load(arguments.sweep)
-    from training import experiment
+    config = reading.from_arguments(arguments.config, overrides)
+    sweep = search.load(arguments.sweep)
 
-    experiment.check(config)
+    checks.check(config)
     return run(config, sweep, arguments)
 
 
 def run(config, sweep, arguments) -> int:
     """Runs a checked sweep; returns the exit code."""
+    from distributed.preemption import EXIT_CODE, Preemption
     from sweeps import engine, report, study
     from training import workdir
-    from training.preemption import EXIT_CODE, Preemption
 
     folder = Path(arguments.workdir).resolve()
     workdir.check_writable(folder)

@@ -3,11 +3,19 @@
 import argparse
 from pathlib import Path
 
+import command
 from errors import UserError
-from training import command
 
 ROOT = Path(__file__).resolve().parent
-NO_EXPERIMENT = ('__init__', 'base', 'imagenet', 'schema', 'smoke')  # of the files in configs/
+NO_EXPERIMENT = (
+    '__init__',
+    'base',
+    'imagenet',
+    'reading',
+    'schema',
+    'search',
+    'smoke',
+)  # of the files in configs/
 
 EPILOG = """\
 examples:
@@ -98,7 +106,7 @@ def main(argv: list[str]) -> int:
         return 0
     if not arguments.workdir:
         raise UserError('--workdir=DIR is missing: the folder for the checkpoints and results.')
-    from configs import schema
+    from configs import reading
     from training import workdir
 
     path = arguments.config
@@ -106,7 +114,7 @@ def main(argv: list[str]) -> int:
         path = str(Path(arguments.workdir) / workdir.CONFIG)
         if not Path(path).is_file():
             raise UserError('--config=FILE is missing; `python train.py --list` shows what is.')
-    config = schema.from_arguments(path, overrides)
+    config = reading.from_arguments(path, overrides)
     from training import run
 
     return run.train(config, arguments.workdir, arguments.resume, arguments.extend)

@@ -94,11 +94,12 @@ class Clock:
 def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
     """Yields (loop, function that trains), with checkpoints under `folder`."""
     from configs import base
-    from data_sources import ArraySource
-    from training import devices, experiment
+    from data_sources.arrays import ArraySource
+    from distributed import devices
+    from distributed.preemption import Preemption
+    from training import experiment
     from training.checkpoints import Checkpoints
     from training.loop import Loop
-    from training.preemption import Preemption
     from training.progress import Progress
     from training.records import Records
     from training.runner import Runner

@@ -32,11 +32,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command
 from benchmarks import accelerator, gpu_tables
 from benchmarks.contest import ROOT
 from benchmarks.output import reserved
 from errors import UserError, did_you_mean
-from training import command
 
 # The parts in their order, and their shares of the time: what one leaves over, the later ones get.
 # XLA compiles DenseNet-121 four times as long as ResNet-50.

@@ -65,7 +65,8 @@ class Setting:
     @classmethod
     def of(cls, config, arrays: dict[str, np.ndarray], classes: int) -> 'Setting':
         """Puts a data set {'image', 'label'} on the device, and what the step needs."""
-        from training import devices, experiment
+        from distributed import devices
+        from training import experiment
         from training.runner import Runner
 
         config.devices, config.distributed = 1, 'off'

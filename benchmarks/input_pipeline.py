@@ -35,10 +35,10 @@ from typing import Any
 from rich import console as rich_console
 from rich import table as rich_table
 
+import command
 from benchmarks import contest, pictures
 from benchmarks import output as output_file
 from errors import UserError
-from training import command
 
 _CONTESTANTS = Path(__file__).parent / 'contestants'
 _GOAL = 1.0  # mean difference to Pillow, of 255

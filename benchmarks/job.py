@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-import data_sources
 from benchmarks import commands
 from benchmarks.tables import Table, Work
-from configs import schema
+from configs import reading
+from data_sources import arrays
 from errors import UserError
 
 CONTESTANT = Path(__file__).parent / 'contestants' / 'torch_mnist.py'
@@ -33,10 +33,10 @@ OURS, COLD, TUNED, TORCH = 'ours', 'ours, nothing compiled', 'ours, tuned recipe
 def write_idx(folder: Path, config) -> None:
     """Writes the splits of a set of grey images as idx files, which PyTorch's users read."""
     folder.mkdir()
-    for split in data_sources.SPLITS:
-        source = data_sources.load(config.data.name, split, config.data.dir)
-        arrays = {'images': source.images[..., 0], 'labels': source.labels.astype(np.uint8)}
-        for name, array in arrays.items():
+    for split in arrays.SPLITS:
+        source = arrays.load(config.data.name, split, config.data.dir)
+        values = {'images': source.images[..., 0], 'labels': source.labels.astype(np.uint8)}
+        for name, array in values.items():
             header = struct.pack(f'>HBB{array.ndim}I', 0, 8, array.ndim, *array.shape)
             (folder / f'{split}-{name}').write_bytes(header + array.tobytes())
 
@@ -111,7 +111,7 @@ def run(work: Work) -> Table:
         name = tuned = 'configs/digits_lenet.py'
         shorter, goal = ['epochs=3', 'eval_every=1'], 10.0
     overrides = [f'data.dir={work.data_dir}', *shorter]
-    config = schema.from_arguments(name, [f'--config.{text}' for text in overrides])
+    config = reading.from_arguments(name, [f'--config.{text}' for text in overrides])
     write_idx(work.scratch / 'idx', config)
     numbers, python = itertools.count(), torch_python(work)
     found: dict[str, list[dict[str, Any]]] = {}

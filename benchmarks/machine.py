@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from distributed import devices
 from errors import UserError
-from training import devices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.contest import ROOT
 from benchmarks.tables import Table, Work
+from distributed import devices
 from errors import UserError
-from training import devices
 
 STEPS = 6
 CASES = (

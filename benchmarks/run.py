@@ -23,13 +23,14 @@ from typing import Any, NoReturn
 from rich import console as rich_console
 from rich import markup
 
+import command
+import files
 from benchmarks import machine
 from benchmarks.contest import ROOT
 from benchmarks.output import reserved
 from benchmarks.tables import Table, Work
 from errors import UserError, did_you_mean
 from tools import readme as readme_file
-from training import command, records
 
 TORCH_PYTHON = ROOT / '.venv-torch' / 'bin' / 'python'  # `make bench` makes it
 MARKER = 'speed'
@@ -105,7 +106,7 @@ class Report:
         self.results[name] = dataclasses.asdict(table)
         if self.output:
             whole = {'options': self.options, 'machine': dataclasses.asdict(self.where)}
-            records.write_json_atomically(self.output, {**whole, 'sections': self.results})
+            files.write_json(self.output, {**whole, 'sections': self.results})
         if self.readme:
             readme_file.update(self.readme, MARKER, {name: text})
 

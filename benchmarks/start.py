@@ -7,7 +7,7 @@ import statistics
 
 from benchmarks import commands, job
 from benchmarks.tables import Table, Work
-from configs import schema
+from configs import reading
 
 FIRST_STEP = r'^step 1/'
 TRAIN = 'configs/digits_lenet.py'  # `make train`
@@ -18,7 +18,7 @@ def run(work: Work) -> Table:
     """Starts everybody in turn; then `make train` again and again, compiled."""
     name = TRAIN if work.quick else 'configs/mnist_lenet.py'
     place = f'data.dir={work.data_dir}'
-    config = schema.from_arguments(name, [f'--config.{place}'])
+    config = reading.from_arguments(name, [f'--config.{place}'])
     job.write_idx(work.scratch / 'idx', config)
     rounds = 1 if work.quick else work.rounds
     first: dict[str, list[float]] = {}

@@ -4,8 +4,8 @@ import statistics
 import time
 
 from benchmarks.tables import Table, Work
-from configs import schema
-from sweeps import space, study
+from configs import reading, search
+from sweeps import study
 
 CONFIG, SPACE = 'configs/digits_lenet.py', 'configs/sweeps/lenet.py'
 EVALUATIONS = 12  # that each trial reports, as that configuration's do
@@ -32,7 +32,7 @@ def run(work: Work) -> Table:
 
 def _milliseconds(work: Work, sampler: str, count: int) -> list[float]:
     """Of each trial."""
-    sweep, config = space.load(SPACE), schema.from_arguments(CONFIG, [])
+    sweep, config = search.load(SPACE), reading.from_arguments(CONFIG, [])
     folder = work.scratch / sampler
     folder.mkdir()
     about = study.describe(sweep, config, sampler, None)

@@ -3,12 +3,7 @@
 import ast
 import dataclasses
 import difflib
-import importlib.util
-import json
 import math
-import sys
-import traceback
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -164,74 +159,6 @@ def assign(config: ConfigDict, name: str, value: Any) -> None:
     config[leaf] = value
 
 
-def load(path: str) -> ConfigDict:
-    """Reads a config: a .py file with get_config(), or a .json file that a run or sweep wrote.
-
-    Raises:
-      UserError: no such file, or the file does not run; names the line.
-    """
-    file = Path(path)
-    if not file.is_file():
-        near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        hint = did_you_mean(path, near) or ' `python train.py --list` shows what there is.'
-        raise UserError(f'There is no config file {path}.{hint}')
-    if file.suffix == '.json':
-        return _load_json(file)
-    return call(path, 'get_config')
-
-
-def call(path: str, function: str) -> Any:
-    """Returns what a function without arguments in a .py file returns.
-
-    Raises:
-      UserError: no such file or function, or it does not run; names the line.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f'There is no file {path}.')
-    spec = importlib.util.spec_from_file_location(f'{function}_{file.stem}', file)
-    if spec is None:
-        raise UserError(f'{path} is neither a .py file with {function}() nor a .json file.')
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(_where(path, error)) from error
-    if not hasattr(module, function):
-        raise UserError(f'{path} has no function {function}().')
-    try:
-        return getattr(module, function)()
-    except Exception as error:
-        raise UserError(_where(path, error)) from error
-
-
-def _load_json(file: Path) -> ConfigDict:
-    from configs import base
-
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file} is not readable as JSON: {error}.') from error
-    config = base.get_config()
-    known = flatten(config)
-    with config.ignore_type():
-        for name, value in flatten(values).items():
-            if name not in known:
-                raise UserError(f'{file}: {unknown(name, known)}')
-            assign(config, name, tuple(value) if isinstance(value, list) else value)
-    return config
-
-
-def _where(path: str, error: Exception) -> str:
-    """'file, line n: what' for an error raised while a config file ran."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = f', line {frames[-1].lineno}' if frames else ''
-    if isinstance(error, SyntaxError) and error.lineno:
-        line = f', line {error.lineno}'
-    text = ' '.join(str(error.args[0] if error.args else error).split())
-    return f'{path}{line}: {type(error).__name__}: {text}'
-
-
 def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]) -> None:
     """Applies '--config.a.b=value' arguments in place.
 
@@ -291,26 +218,3 @@ def describe(fields: tuple[Field, ...]) -> str:
     width = max(len(field.name) for field in fields)
     rows = [f'  {f.name:<{width}}  {f.doc} [{f.default!r}]' for f in fields]
     return '\n'.join(rows)
-
-
-def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
-    """Loads a config file, applies the command line, checks the whole, and shrinks a smoke run.
-
-    Raises:
-      UserError: whatever is wrong with either.
-    """
-    from configs import base, smoke
-
-    config = load(path)
-    try:
-        config = validate(config, base.FIELDS)
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from error
-    override(config, arguments, base.FIELDS)
-    return smoke.shrunk(validate(config, base.FIELDS))
-
-
-if __name__ == '__main__':
-    from configs import base
-
-    sys.stdout.write(describe(base.FIELDS) + '\n')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_sources import ArraySource
+from data_sources.arrays import ArraySource
 from errors import UserError
 
 _SIDE = 20  # MNIST's digits fill a box of 20x20 ...

@@ -21,11 +21,11 @@ from absl import flags
 from data_sources import cropping, decoding
 from data_sources.decoding import DecodeError
 from data_sources.draws import Draws
-from data_sources.records import Record, RecordSource
+from data_sources.record_source import Record, RecordSource
 from errors import UserError
 
 PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
-_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # training/preemption.py
+_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # distributed/preemption.py
 _TRIES = 100  # records looked at in place of one that does not decode
 
 

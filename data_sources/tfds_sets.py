@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_sources import ArraySource, empty_images, png
+from data_sources import png
+from data_sources.arrays import ArraySource, empty_images
 from errors import UserError, did_you_mean
 
 _COMMANDS = {  # data set -> the options that prepare_data needs for it

@@ -11,13 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import files
 from configs import schema
+from distributed.preemption import EXIT_CODE
 from errors import UserError
-from sweeps import owner, space
-from sweeps.engine import Work
+from sweeps import owner
+from sweeps.engine import Work, configuration
 from sweeps.study import OpenTrial
 from training import records, workdir
-from training.preemption import EXIT_CODE
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVING = 60.0  # seconds that a process has to save and end
@@ -40,14 +41,14 @@ def run(
     """
     started = time.monotonic()
     try:
-        config = space.configuration(work.config, trial.parameters)
+        config = configuration(work.config, trial.parameters)
     except UserError as error:
         trial.fail(str(error))
         return f'cannot be: {error}'
     folder = work.folder / 'trials' / f'{trial.number:04d}'
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix('.json')
-    records.write_json_atomically(file, schema.plain(config))
+    files.write_json(file, schema.plain(config))
     if not _wait_until_free(work, folder):
         return None
     command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs import base, schema
+from configs.search import Sweep
+from distributed.preemption import Preemption
 from errors import UserError
-from sweeps.space import Sweep
 from sweeps.study import OpenTrial, Study
-from training.preemption import Preemption
+from training import checks
 
 INTERVAL = 5.0  # seconds between two lines of progress
 
@@ -75,3 +77,20 @@ class Work:
         if best is not None:
             text += f'; best {best.value:.4f} (trial {best.number})'
         self.say(f'{text}; {news}')
+
+
+def configuration(config, parameters: dict[str, Any]):
+    """Returns a trial's configuration: the sweep's own with the trial's values in it.
+
+    Raises:
+      UserError: a value is not fit, or contradicts another.
+    """
+    # Imported here because it imports JAX.
+
+    config = config.copy_and_resolve_references()
+    with config.unlocked(), config.ignore_type():
+        for name, value in parameters.items():
+            schema.assign(config, name, value)
+    config = schema.validate(config, base.FIELDS)
+    checks.check(config)
+    return config

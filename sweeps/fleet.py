@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 
+from configs.search import Sweep
 from errors import UserError
 from sweeps import local_engine, owner, study
 from sweeps.engine import Work
-from sweeps.space import Sweep
 
 PAUSE = 1.0  # seconds between two looks
 FRUITLESS = 3  # times that all workers may be started anew without one trial getting further
@@ -42,7 +42,7 @@ class Scheduler(Protocol):
 
 
 class _Stop:
-    """What an engine asks whether to end (as training.preemption.Preemption), set by hand."""
+    """What an engine asks whether to end (as distributed.preemption.Preemption), set by hand."""
 
     def __init__(self):
         self.event = threading.Event()

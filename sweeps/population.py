@@ -21,11 +21,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
 from configs import schema
+from distributed.devices import memory_limit
 from errors import UserError
 from training import augment_config
-from training.devices import memory_limit
+from training.calendar import Calendar
+from training.evaluation import add
 from training.experiment import Experiment, from_split, hyperparameters
-from training.loop import RUN_AHEAD, Schedule, add
+from training.runner import RUN_AHEAD
 from training.step import eval_step, train_step
 
 # Fields that enter the step as numbers; all others are compiled in, or change data or lengths.
@@ -105,7 +107,7 @@ class Population:
     def __init__(self, config, train_split, validation_split, size: int, devices: list):
         self.experiment: Experiment = from_split(config, train_split)
         self._spec = self.experiment.spec()
-        self._due = Schedule.of(self.experiment)
+        self._due = Calendar.of(self.experiment)
         self._mesh = Mesh(np.array(devices), (LANES,))
         self._validation_size = validation_split.size
         self._dataset = self._everywhere(train_split.arrays)

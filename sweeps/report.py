@@ -11,10 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich import console as rich_console
 from rich import table as rich_table
 
+import files
 from configs import schema
-from sweeps import space
-from sweeps.engine import Work
-from training import records
+from sweeps.engine import Work, configuration
 
 TRIALS, BEST, PICTURES, TENSORBOARD = 'trials.csv', 'best_config.json', 'pictures', 'tensorboard'
 STATES = {
@@ -39,8 +38,8 @@ def write(work: Work) -> None:
     best = work.study.best()
     if best is None:
         return
-    config = space.configuration(work.config, best.params)
-    records.write_json_atomically(work.folder / BEST, schema.plain(config))
+    config = configuration(work.config, best.params)
+    files.write_json(work.folder / BEST, schema.plain(config))
     _draw(work)
     _write_tensorboard(work, trials)
     _print_table(work)
@@ -71,8 +70,8 @@ def _write_csv(work: Work, trials: list[FrozenTrial]) -> None:
                 about.get('reason', ''),
             ]
         )
-    with records.naming_file(work.folder / TRIALS):
-        records.replace_file(work.folder / TRIALS, text.getvalue().encode())
+    with files.explaining_errors(work.folder / TRIALS):
+        files.replace(work.folder / TRIALS, text.getvalue().encode())
 
 
 def _draw(work: Work) -> None:
@@ -110,8 +109,8 @@ def _draw(work: Work) -> None:
             figure.set_size_inches(max(wide, 10), 5)
             picture = io.BytesIO()
             figure.savefig(picture, format='png', dpi=110, bbox_inches='tight')
-            with records.naming_file(folder / f'{name}.png'):
-                records.replace_file(folder / f'{name}.png', picture.getvalue())
+            with files.explaining_errors(folder / f'{name}.png'):
+                files.replace(folder / f'{name}.png', picture.getvalue())
         plt.close('all')
 
 

@@ -4,11 +4,11 @@ import json
 import shlex
 import time
 
+import files
 from errors import UserError
 from sweeps import child, engine, fleet, slurm_options
 from sweeps.engine import Work
 from sweeps.slurm_task import Task, squeue
-from training import records
 
 FILE, LOGS = 'slurm.json', 'slurm'
 MINUTES = 240  # of a task, unless --slurm=timeout_min=... says otherwise; then it is queued again
@@ -64,7 +64,7 @@ class Slurm:
             return 0
         self._submitted, self._pause = True, LOOK
         self._jobs.append(jobs[0].job_id.partition('_')[0])
-        records.write_json_atomically(self._file, self._jobs)
+        files.write_json(self._file, self._jobs)
         self._count += count
         return count
 

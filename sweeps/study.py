@@ -20,10 +20,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+import files
 from configs import base, schema
+from configs.search import Sweep
 from errors import UserError
 from sweeps.owner import Owner, check_alone, unlock_if_moved
-from sweeps.space import Sweep
 
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
@@ -314,9 +315,8 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
     if not file.exists():
         if (folder / 'config.json').exists():
             raise UserError(f'{folder} holds a run of train.py. Choose another --workdir.')
-        from training import records
 
-        records.write_json_atomically(file, own)
+        files.write_json(file, own)
         return
     stored = json.loads(file.read_text())
     for part in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):

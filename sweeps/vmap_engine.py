@@ -10,13 +10,14 @@ import time
 import jax
 
 import input_pipeline
+from distributed import devices
 from errors import UserError
-from sweeps import population, space
-from sweeps.engine import Work
+from sweeps import population
+from sweeps.engine import Work, configuration
 from sweeps.owner import TakenOverError
 from sweeps.population import Population
 from sweeps.study import OpenTrial
-from training import devices, experiment
+from training import checks
 
 MOST = {'cpu': 16}  # lanes, where the command line does not say
 MOST_ELSEWHERE = 256
@@ -57,9 +58,9 @@ class _Engine:
         """A trial and its configuration; those that cannot be are noted as failed."""
         while (trial := self._study.ask()) is not None:
             try:
-                config = space.configuration(self._work.config, trial.parameters)
+                config = configuration(self._work.config, trial.parameters)
                 population.check(config)
-                experiment.check_devices(config, 1)
+                checks.check_devices(config, 1)
                 return trial, config
             except UserError as error:
                 self._fail(trial, error)

@@ -28,7 +28,7 @@ QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_pass
 
 # A sweep file; %s takes other dimensions of its space.
 SPACE = """
-from sweeps.space import Categorical, Float, Int, Objective, Sweep
+from configs.search import Categorical, Float, Int, Objective, Sweep
 
 def get_sweep():
     return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},

@@ -66,7 +66,7 @@ def imagenet_tars(
     Returns:
       folder.
     """
-    from data_sources import imagenet
+    from preparation import imagenet
 
     files = list(imagenet_files() if files is None else files)
     folder.mkdir(parents=True, exist_ok=True)

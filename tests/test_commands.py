@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command import has_accelerator
 from data_sources import digits
 from tests.conftest import ROOT
-from training.command import has_accelerator
 
 SHORT = (
     '--config=configs/digits_lenet.py',

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import data_sources
 import input_pipeline
 from configs import base
+from data_sources import arrays
 from errors import UserError
 
 ORDERS = {
@@ -137,7 +137,7 @@ def test_a_late_step_of_a_large_set_does_not_overflow():
 
 def test_train_batches_hold_the_images_of_their_indices():
     settings_ = config(batch_size=300)
-    source = data_sources.load('digits', 'train', '')
+    source = arrays.load('digits', 'train', '')
     found = take(input_pipeline.batches(settings_, 'train', start_step=3), 3)
     plan = take(input_pipeline.train_batches(settings_, len(source.labels), 3), 3)
     for batch, indices in zip(found, plan, strict=True):
@@ -152,7 +152,7 @@ def test_train_batches_hold_the_images_of_their_indices():
 
 @pytest.mark.parametrize('split', ['validation', 'test'])
 def test_evaluation_batches_hold_the_split_in_order(split):
-    source = data_sources.load('digits', split, '')
+    source = arrays.load('digits', split, '')
     found = list(input_pipeline.batches(config(eval_batch_size=50), split))
     mask = np.concatenate([batch['mask'] for batch in found]) > 0
     assert {len(batch['mask']) for batch in found} == {50}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import input_pipeline
 from configs import base
-from data_sources import cropping, decoding, records, stream
+from data_sources import cropping, decoding, record_source, stream
 from data_sources.draws import Draws
 from errors import UserError
 
@@ -181,7 +181,7 @@ def test_a_late_step_of_a_huge_set(digit_set, monkeypatch):
     """Step 100,000 at the size of ImageNet and of a thousand ImageNets: nothing is replayed."""
     source = input_pipeline.open_split(config(digit_set), 'train')
     real = source.read(range(8))
-    monkeypatch.setattr(records.RecordSource, 'read', lambda self, rows: real[: len(rows)])
+    monkeypatch.setattr(record_source.RecordSource, 'read', lambda self, rows: real[: len(rows)])
     for size in (1_281_167, 1_281_167_000):
         large = dataclasses.replace(source, size=size, stored_size=size)
         settings_ = config(digit_set, batch_size=8)
@@ -244,7 +244,7 @@ def spoil_split(folder, split, count=3, first=4):
             serialised = example.SerializeToString()
         writer.write(serialised)
     writer.close()
-    records._open.cache_clear()
+    record_source._open.cache_clear()
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+import command
 from errors import UserError
-from training import command
 
 _TORCH_SUFFIXES = ('.pth', '.pt', '.bin')
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import files
 from errors import UserError
-from training.records import naming_file, replace_file
 
 
 def table_line(cells: Iterable[str]) -> str:
@@ -51,8 +51,8 @@ def update(readme: Path, kind: str, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         before, begin, end, after = _split(whole, readme, kind, name)
         whole = f'{before}{begin}\n{text}\n{end}{after}'
-    with naming_file(readme):
-        replace_file(readme, whole.encode())
+    with files.explaining_errors(readme):
+        files.replace(readme, whole.encode())
 
 
 def _read(readme: Path) -> str:

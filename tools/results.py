@@ -33,11 +33,11 @@ from rich import console as rich_console
 from rich import live as rich_live
 from rich import markup as rich_markup
 
+import files
 from errors import UserError
 from tools import readme as readme_file
 from tools.experiments import TABLES, Row, Table, find_table, run_folder
 from training.progress import format_seconds
-from training.records import naming_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TO_BE_CONTINUED = 75  # train.py was asked to stop, has saved, and wants to be started again
@@ -225,7 +225,7 @@ class Runner:
     def _run(self, table: Table, row: Row, seed: int) -> str:
         """Runs one training, again while it asks for it; returns what went wrong, or ''."""
         folder = run_folder(self._workdir, table, row, seed)
-        with naming_file(folder):
+        with files.explaining_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
         log = folder.with_name(f'{folder.name}.log')
         command = [sys.executable, str(self._train), *row.flags(seed), f'--workdir={folder}']

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import command
 from errors import UserError, did_you_mean
-from training import command
 
 if TYPE_CHECKING:  # imported when it is known what for
     from tools.batch_sheets import Shown
@@ -58,10 +58,10 @@ def main(argv: list[str]) -> int:
     for name, least in (('step', 0), ('count', 1)):
         if getattr(arguments, name) < least:
             raise UserError(f'--{name}={getattr(arguments, name)} must be at least {least}.')
-    from configs import schema
-    from training import devices
+    from configs import reading
+    from distributed import devices
 
-    config = schema.from_arguments(arguments.config, overrides)
+    config = reading.from_arguments(arguments.config, overrides)
     config.devices, config.distributed = 0, 'off'  # one is enough to look
     devices.start(config)
     from tools import batch_sheets, contact_sheet
@@ -87,10 +87,10 @@ def open_batch(config, split: str, step: int, count: int) -> 'Shown':
     """
     import input_pipeline
     from tools.batch_sheets import Shown
-    from training import experiment
+    from training import checks, experiment
 
-    experiment.check(config)
-    experiment.check_devices(config, 1)
+    checks.check(config)
+    checks.check_devices(config, 1)
     train = input_pipeline.open_split(config, 'train')
     source = train if split == 'train' else input_pipeline.open_split(config, split)
     shape = tuple(input_pipeline.image_shape(config, train))

@@ -20,9 +20,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import command
 from errors import UserError
-from training import command
-from training.report import columns
+from files import columns
 
 if TYPE_CHECKING:  # JAX is imported when it is known what for, and what XLA may say
     from models import Network
@@ -73,16 +73,16 @@ def describe(
         raise UserError('Say which network: --model=NAME or --config=FILE.')
     import input_pipeline
     import models
-    from configs import base, schema
-    from training import experiment
+    from configs import base, reading, schema
+    from training import checks, experiment
 
     if arguments.config:
-        config = schema.from_arguments(arguments.config, overrides)
+        config = reading.from_arguments(arguments.config, overrides)
     else:
         config = base.get_config()
         config.model.name = arguments.model
         schema.override(config, overrides, base.FIELDS)
-    options = experiment.model_options(config)
+    options = checks.model_options(config)
     defaults = {name: option.default for name, option in models.options(config.model.name).items()}
     stem = (defaults | options).get('stem', 'mnist')
     shape, classes = IMAGES[stem], 1000 if stem == 'imagenet' else 10

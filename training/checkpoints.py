@@ -19,8 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+import files
 from errors import UserError
-from training import records
 from training.state import TrainState, named_leaves
 
 FOLDER = 'checkpoints'
@@ -45,7 +45,7 @@ class Checkpoints:
         self._best = best
         self._saving: int | None = None
         self._window: dict | None = None
-        with records.naming_file(self.folder):
+        with files.explaining_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = self._make_manager(keep)
 
@@ -214,7 +214,7 @@ class Checkpoints:
         if folder.exists():
             return
         temporary = folder.with_name('metrics.tmp')
-        with records.naming_file(folder):
+        with files.explaining_errors(folder):
             temporary.mkdir(exist_ok=True)
             (temporary / 'metrics').write_text(json.dumps(metrics))
             temporary.rename(folder)
@@ -222,7 +222,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> Path:
         folder = self.folder.parent / DAMAGED_FOLDER
-        with records.naming_file(folder):
+        with files.explaining_errors(folder):
             folder.mkdir(exist_ok=True)
             number = 0
             while (target := folder / f'{step}.{number}').exists():

@@ -10,107 +10,13 @@ import numpy as np
 
 import input_pipeline
 import models
-from errors import UserError, did_you_mean
+from errors import UserError
 from models.lowering import Lowering
-from training import augment_config, optimizers, partition, placement, profiling, state
+from tasks.classification import Classification
+from training import augment_config, checks, optimizers, partition, profiling, state
 from training.step import StepSpec
-from training.tasks import Classification
 
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-
-
-def check(config) -> None:
-    """Checks what no single field can say: options that do not belong, contradictions.
-
-    Raises:
-      UserError: one sentence, before anything is compiled.
-    """
-    model_options(config)
-    partition.check(config)
-    augment_config.check(config)
-    profiling.check(config.profile.steps)
-    placement.check(config)
-    if config.bce_threshold is not None and config.loss != 'bce':
-        raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
-    optimizer, schedule = config.optimizer, config.schedule
-    known = optimizers.OPTIONS[optimizer.name]
-    for name, value in optimizer.items():
-        if name not in (*optimizers.COMMON, *known) and value is not None:
-            raise UserError(
-                f'config.optimizer.{name} means nothing to {optimizer.name}, which takes '
-                f'{", ".join(known)}.'
-            )
-    chosen = optimizers.options(optimizer)
-    if chosen.get('nesterov') and not chosen['momentum']:
-        raise UserError('config.optimizer.nesterov needs a config.optimizer.momentum above 0.')
-    if schedule.name != 'step' and schedule.milestones:
-        raise UserError(
-            f'config.schedule.milestones belongs to schedule.name=step, not {schedule.name}.'
-        )
-    if schedule.name == 'step' and not schedule.milestones:
-        raise UserError('config.schedule.name=step needs config.schedule.milestones.')
-    if list(schedule.milestones) != sorted(set(schedule.milestones)):
-        raise UserError('config.schedule.milestones must increase.')
-    if schedule.name != 'cosine' and schedule.final:
-        raise UserError('config.schedule.final belongs to schedule.name=cosine.')
-    if min(config.data.std) <= 0:
-        raise UserError('config.data.std must be greater than 0.')
-    if config.batch_size % config.accumulate:
-        raise UserError(
-            f'config.batch_size={config.batch_size} is not divisible by '
-            f'config.accumulate={config.accumulate}.'
-        )
-
-
-def check_devices(config, devices: int) -> None:
-    """Checks that every device gets equally many examples of every micro-batch, and whole pairs.
-
-    Raises:
-      UserError: it does not; names sizes that work.
-    """
-    unit = devices * config.accumulate
-    if config.batch_size % unit:
-        lower = max(config.batch_size // unit * unit, unit)
-        per = f' times {config.accumulate} micro-batches' if config.accumulate > 1 else ''
-        raise UserError(
-            f'config.batch_size={config.batch_size} is not divisible by {devices} devices{per}: '
-            f'choose {lower} or {lower + unit}, or set config.devices.'
-        )
-    if augment_config.mixes(config) and config.batch_size % (2 * devices):
-        unit = math.lcm(2, config.accumulate) * devices
-        lower = max(config.batch_size // unit * unit, unit)
-        raise UserError(
-            'config.augment.mixup and config.augment.cutmix mix pairs of examples within a device, '
-            f'and {devices} devices do not get an even part each of '
-            f'config.batch_size={config.batch_size}: choose {lower} or {lower + unit}, or set '
-            'config.devices.' + ' (config.smoke made the batch small.)' * config.smoke
-        )
-
-
-def model_options(config) -> dict[str, Any]:
-    """Returns the options given for the configured model.
-
-    Raises:
-      UserError: no such model, an option that it does not take, or a value out of range.
-    """
-    given = {k: v for k, v in config.model.items() if k != 'name' and v is not None}
-    if config.model.name not in models.names():
-        raise UserError(
-            f'config.model.name={config.model.name} is not a model; there are '
-            f'{", ".join(models.names())}.{did_you_mean(config.model.name, models.names())}'
-        )
-    known = models.options(config.model.name)
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f'config.model.{name} means nothing to {config.model.name}, which takes '
-                f'{", ".join(sorted(known))}.'
-            )
-    try:
-        models.create(config.model.name, num_classes=1, **given)
-    except UserError as error:
-        raise UserError(f'config.model: {error}') from error
-    return given
 
 
 def total_steps(config, examples: int) -> int:
@@ -177,7 +83,7 @@ class Experiment:
             dtype=MODEL_DTYPES[config.dtype],
             frozen=config.freeze,
             lowering=Lowering(**config.lowering),
-            **model_options(config),
+            **checks.model_options(config),
         )
         frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(

@@ -15,121 +15,22 @@ from typing import Any
 import jax
 import numpy as np
 
+from distributed import hosts, watchdog
+from distributed.preemption import Preemption
 from errors import UserError
-from training import flops, hosts, watchdog
+from tasks.classification import Classification
+from training import flops
+from training.calendar import Calendar
 from training.checkpoints import Checkpoints
+from training.evaluation import Evaluator
 from training.experiment import Experiment
 from training.meter import Meter, Window
 from training.placement import Placement, updates_per_call
-from training.preemption import Preemption
 from training.profiling import Profile
 from training.progress import Progress
 from training.records import Records
-from training.runner import Runner
+from training.runner import RUN_AHEAD, Runner
 from training.state import named_leaves
-from training.tasks import Classification
-
-RUN_AHEAD = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """At which steps something is due besides training.
-
-    A period is in steps and need not be whole: the k-th time is at round(k * period), and at the
-    last step. `edges` are other steps over which no call may reach.
-    """
-
-    steps: int
-    log_every: int
-    eval_every: float
-    save_every: float
-    edges: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, experiment: Experiment, edges: tuple[int, ...] = ()) -> 'Schedule':
-        """Reads the periods off the configuration."""
-        config, epoch = experiment.config, experiment.steps_per_epoch
-        every = config.checkpoint.every_steps or config.checkpoint.every * epoch
-        return cls(experiment.steps, config.log_every, config.eval_every * epoch, every, edges)
-
-    def _due(self, step: int, period: float) -> bool:
-        period = max(period, 1.0)
-        return step == self.steps or step == round(max(round(step / period), 1) * period)
-
-    def evaluates(self, step: int) -> bool:
-        """Whether the validation split is read after `step` updates."""
-        return self._due(step, self.eval_every)
-
-    def saves(self, step: int) -> bool:
-        """Whether a checkpoint is written after `step` updates."""
-        return self._due(step, self.save_every)
-
-    def logs(self, step: int) -> bool:
-        """Whether training metrics are recorded: also before each checkpoint.
-
-        So what was summed up before a checkpoint is on record, and a run that goes on from there
-        writes the same records as one that was never stopped.
-        """
-        return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
-
-    def call(self, step: int, most: int) -> int:
-        """Returns how many updates the call after `step` does: `most`, or 1 if that is too far.
-
-        Nothing but these two, so that there are two programs to compile and no more. It depends on
-        the step alone: a run that goes on makes the calls of one that was never stopped.
-        """
-        between = range(step + 1, step + most)
-        return 1 if any(self.logs(n) or n in self.edges for n in between) else most
-
-
-class Evaluator:
-    """Evaluates variables on one split.
-
-    Args:
-      experiment: what is evaluated.
-      runner: how.
-      split: an open split.
-    """
-
-    def __init__(self, experiment: Experiment, runner: Runner, split):
-        self._experiment, self._runner = experiment, runner
-        self._data = Placement(runner, split, experiment.config)
-        self._compiled = jax.process_count() == 1
-
-    def __call__(self, variables) -> dict[str, Any]:
-        """Returns the metrics' sums over every example of the split, counted once, as NumPy."""
-        total, waiting = {}, collections.deque()
-        for batch in self._data.eval_batches():
-            waiting.append(self._start(variables, batch, self._data.dataset))
-            if len(waiting) > RUN_AHEAD:
-                add(total, self._fetch(waiting.popleft()))
-        for sums in waiting:
-            add(total, self._fetch(sums))
-        if not total['count']:
-            raise UserError(
-                'Not one record that was to be evaluated decodes: prepare the set again.'
-            )
-        return total
-
-    def _start(self, *arguments):
-        if not self._compiled:  # compiling has no limit; waiting for other processes has
-            hosts.meet('an evaluation')
-            self._runner.evaluate.lower(*arguments).compile()
-            self._compiled = True
-        with watchdog.waiting('an evaluation'):
-            return self._runner.evaluate(*arguments)
-
-    def _fetch(self, sums) -> dict[str, Any]:
-        with watchdog.waiting('an evaluation'):
-            return self._runner.fetch(sums)
-
-
-def add(total: dict, sums: dict) -> None:
-    """Adds on the host, in float64 and int64: a million examples lose nothing."""
-    for name, value in sums.items():
-        wide = np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64
-        total[name] = total.get(name, 0) + value.astype(wide)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +73,7 @@ class Loop:
         self.experiment, self.runner = experiment, runner
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
         self._profile = profile or Profile('', ())
-        self.due = Schedule.of(experiment, self._profile.edges)
+        self.due = Calendar.of(experiment, self._profile.edges)
         self.validate = Evaluator(experiment, runner, validation_split)
         config, device = experiment.config, runner.local[0]
         self._data = Placement(runner, train_split, config)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import jax
 
 import input_pipeline
+from distributed import devices, hosts
 from errors import UserError
-from training import devices, hosts
 from training.runner import Runner
 
 SHARE = 0.25  # of a device's memory that a resident split may take

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jax
 
+import files
+from distributed import hosts
 from errors import UserError
-from training import hosts, records
+from training import records
 
 
 def check(steps: tuple[int, ...]) -> None:
@@ -77,7 +79,7 @@ class Profile:
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # it would slow down what is measured
-        with records.naming_file(self._folder):
+        with files.explaining_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
         jax.profiler.start_trace(self._folder, profiler_options=options)
 

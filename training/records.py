@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, JSON files and curves.png.
+"""The records of a run: metrics.jsonl and TensorBoard events.
 
 metrics.jsonl is the truth: one line per record, {"step", "wall_seconds", name: value, ...}.
 A record at step s is written after update s. A run that goes on from the checkpoint of step r
@@ -8,7 +8,6 @@ however often that run was stopped.
 
 import collections
 import contextlib
-import io
 import json
 import math
 import numbers
@@ -18,10 +17,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import files
 from errors import UserError
 
 METRICS_FILE = 'metrics.jsonl'
-CURVES_FILE = 'curves.png'
 TENSORBOARD_FOLDER = 'tensorboard'
 RESERVED_NAMES = ('step', 'wall_seconds')
 
@@ -57,7 +56,7 @@ class Records:
         if not enabled:
             return
         last_step = -1 if resume_step is None else int(resume_step)
-        with naming_file(self.path):
+        with files.explaining_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._keep_until(last_step)
             self._file = self.path.open('ab')
@@ -87,8 +86,10 @@ class Records:
         if not values:
             return
         record = {'step': step, 'wall_seconds': self.wall_seconds, **values}
-        with naming_file(self.path):
-            self._file.write(json.dumps(_nan_to_null(record), allow_nan=False).encode() + b'\n')
+        with files.explaining_errors(self.path):
+            self._file.write(
+                json.dumps(files.nan_to_null(record), allow_nan=False).encode() + b'\n'
+            )
             self._file.flush()
         self._names_at_step[step].update(values)
         if self._events is not None:
@@ -114,7 +115,7 @@ class Records:
             self._earlier_seconds = max(self._earlier_seconds, record.get('wall_seconds', 0.0))
         content = b''.join(line + b'\n' for line, _ in kept)
         if content != self.path.read_bytes():
-            replace_file(self.path, content)
+            files.replace(self.path, content)
 
 
 class _Events:
@@ -131,7 +132,7 @@ class _Events:
 
         self._event, self._summary = event_pb2, summary_pb2
         self._folder = folder
-        with naming_file(folder):
+        with files.explaining_errors(folder):
             folder.mkdir(exist_ok=True)
             # The file's name holds whole seconds; two starts in one second must not share it.
             self._writer = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
@@ -148,7 +149,7 @@ class _Events:
         self._writer.close()
 
     def _add(self, **content) -> None:
-        with naming_file(self._folder):
+        with files.explaining_errors(self._folder):
             self._writer.write_event(self._event.Event(wall_time=time.time(), **content))
             self._writer.flush()
 
@@ -164,16 +165,6 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
         return []
     records = [record for _, record in _parse(path)]
     return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
-
-
-def write_json_atomically(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as sorted, indented JSON; a reader sees the old file or the new, never half.
-
-    Numbers that are not finite become null; numpy scalars and arrays become numbers and lists.
-    """
-    text = json.dumps(_nan_to_null(value), indent=2, sort_keys=True, allow_nan=False)
-    with naming_file(path):
-        replace_file(Path(path), text.encode() + b'\n')
 
 
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -195,38 +186,6 @@ def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         yield line, record
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Puts `content` in place of the file `path`, in one step that survives a power cut."""
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself has to reach the disk, too
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def naming_file(path: str | os.PathLike) -> Iterator[None]:
-    """Turns the system's refusal to write into a sentence that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'Cannot write {path}: {error.strerror or error}. Make room or choose another '
-            '--workdir; the same command goes on from the last checkpoint.'
-        ) from error
-
-
 def _number(name: str, value: Any) -> float | int:
     """Returns a plain Python number for a number, a numpy scalar or an array of one element."""
     if name in RESERVED_NAMES:
@@ -236,113 +195,3 @@ def _number(name: str, value: Any) -> float | int:
     if not isinstance(value, numbers.Real):
         raise TypeError(f'{name} must be a number, not {value!r}')
     return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-
-def _nan_to_null(value: Any) -> Any:
-    """Returns `value` with everything JSON cannot say replaced by what it can."""
-    if isinstance(value, Mapping):
-        return {str(k): _nan_to_null(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_null(v) for v in value]
-    if hasattr(value, 'tolist'):  # numpy scalars and arrays
-        return _nan_to_null(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def plot_curves(workdir: str | os.PathLike, steps_per_epoch: float | None = None) -> Path | None:
-    """Draws loss and accuracy against the step into curves.png and returns its path.
-
-    Args:
-      workdir: the run's folder; its metrics.jsonl is drawn, and the test accuracy of its
-        result.json if there is one.
-      steps_per_epoch: adds the epochs as an upper axis.
-
-    Returns:
-      The path of the picture, or None where there are no records to draw.
-    """
-    # The object interface: pyplot would keep global state and could ask for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    records = read_metrics(workdir)
-    if not records:
-        return None
-    figure = Figure(figsize=(10, 4.2), dpi=130, layout='constrained')
-    FigureCanvasAgg(figure)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    _plot_panel(loss_axes, records, 'loss', 'loss (nats per example)', 1.0)
-    _plot_panel(accuracy_axes, records, 'accuracy', 'accuracy (%)', 100.0)
-    last_step = max(1, *(record['step'] for record in records))
-    test = _test_result(Path(workdir) / 'result.json')
-    if test is not None:
-        last_step = max(last_step, test[0])
-        accuracy_axes.plot(
-            *test, color='#1d3557', marker='*', markersize=12, linestyle='none',
-            clip_on=False, zorder=5, label=f'test ({test[1]:.2f} %)',
-        )  # fmt: skip
-    for axes in (loss_axes, accuracy_axes):
-        axes.set_xlim(0, 1.03 * last_step)
-        _finish_panel(axes, steps_per_epoch)
-    _scale_loss(loss_axes)
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png')
-    path = Path(workdir) / CURVES_FILE
-    with naming_file(path):
-        replace_file(path, picture.getvalue())
-    return path
-
-
-def _plot_panel(axes, records, metric: str, label: str, factor: float) -> None:
-    """Draws a metric's train and validation curves."""
-    for split, colour, width in (('train', '#8da0b8', 1.2), ('validation', '#d1495b', 1.8)):
-        name = f'{split}/{metric}'
-        points = sorted((r['step'], r[name] * factor) for r in records if name in r)
-        if not points:
-            continue
-        steps, values = zip(*points, strict=True)
-        last = f'{values[-1]:.2f} %' if factor == 100 else f'{values[-1]:.4f}'
-        marker = 'o' if len(points) <= 50 else None
-        axes.plot(
-            steps, values, color=colour, linewidth=width, marker=marker, markersize=3.5,
-            label=f'{split} (last: {last})',
-        )  # fmt: skip
-    axes.set_ylabel(label)
-    axes.set_title(metric.capitalize(), loc='left', fontweight='bold')
-
-
-def _test_result(path: Path) -> tuple[int, float] | None:
-    """Returns the step and the accuracy (%) of the test, which is done once, at the end."""
-    try:
-        result = json.loads(path.read_text())
-        return int(result['steps']), 100 * float(result['test_accuracy'])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # not finished yet: the curves are worth drawing all the same
-
-
-def _finish_panel(axes, steps_per_epoch: float | None) -> None:
-    """Adds what both panels share: grid, legend, step and epoch axes."""
-    axes.set_xlabel('step (optimiser updates)')
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.25)
-    axes.spines['right'].set_visible(False)
-    if steps_per_epoch:
-        epochs = axes.secondary_xaxis(
-            'top', functions=(lambda s: s / steps_per_epoch, lambda e: e * steps_per_epoch)
-        )
-        epochs.set_xlabel('epoch')
-    else:
-        axes.spines['top'].set_visible(False)
-    if axes.lines:
-        axes.legend(frameon=False)
-    else:
-        axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
-
-
-def _scale_loss(axes) -> None:
-    """Draws a loss that falls by orders of magnitude on a logarithmic axis."""
-    values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
-    if values and min(values) > 0 and max(values) / min(values) > 30:
-        axes.set_yscale('log')
-        axes.set_ylabel('loss (nats per example, logarithmic)')

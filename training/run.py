@@ -11,14 +11,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
+import files
 import input_pipeline
 from configs import schema
+from distributed import devices, hosts, watchdog
+from distributed.preemption import EXIT_CODE, Preemption
 from errors import UserError
-from training import devices, experiment, hosts, linear_probe, records, transfer, watchdog, workdir
+from training import checks, curves, experiment, linear_probe, records, transfer, workdir
 from training.checkpoints import Checkpoints
-from training.loop import Evaluator, Loop
+from training.evaluation import Evaluator
+from training.loop import Loop
 from training.meter import Window
-from training.preemption import EXIT_CODE, Preemption
 from training.profiling import Profile
 from training.progress import Progress, python_as_typed, summary
 from training.runner import Runner
@@ -42,12 +45,12 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
     Raises:
       UserError: anything the user can mend.
     """
-    experiment.check(config)
+    checks.check(config)
     all_devices = devices.start(config)
     if not hosts.is_first():
         say = _silent
     hosts.check_same(shared_settings(config), 'configurations')
-    experiment.check_devices(config, len(all_devices))
+    checks.check_devices(config, len(all_devices))
     with Preemption() as preemption, contextlib.ExitStack() as held, watchdog.telling():
         run = _Run(config, Path(folder), all_devices, say, held)
         return run.go(resume, extend, preemption)
@@ -269,11 +272,11 @@ class _Run:
             'extensions': workdir.extensions(self.folder),
             'versions': versions(),
         }
-        records.write_json_atomically(self.folder / workdir.RESULT, result)
+        files.write_json(self.folder / workdir.RESULT, result)
         self._say_result(result)
 
     def _say_result(self, result: dict) -> None:
-        records.plot_curves(self.folder, self.experiment.steps_per_epoch)
+        curves.plot_curves(self.folder, self.experiment.steps_per_epoch)
         self.say(
             summary(
                 workdir=self.folder,

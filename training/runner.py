@@ -15,6 +15,9 @@ from errors import UserError
 from training.step import StepSpec, eval_step, train_step
 
 AXIS = 'batch'
+# Calls under way at a time. It bounds memory, and more would let XLA's CPU collectives starve each
+# other: with many virtual devices and no bound they hang.
+RUN_AHEAD = 2
 
 
 class Program:

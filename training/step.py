@@ -25,7 +25,7 @@ class StepSpec:
 
     Attributes:
       model: a Linen module, as the registry makes it.
-      task: loss and metrics; see training/tasks.py.
+      task: loss and metrics; see tasks/classification.py.
       optimizer: name of the optimiser.
       nesterov: for the optimisers that know it.
       clip: whether the gradient's norm is clipped.

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from distributed import devices
 from errors import UserError
-from training import checkpoints, devices, experiment, workdir
+from training import checkpoints, experiment, workdir
 from training.state import TrainState
 from training.step import StepSpec
 

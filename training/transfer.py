@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+import files
 from errors import UserError
 from models import pretrained
-from training import checkpoints, records, trained, workdir
+from training import checkpoints, trained, workdir
 from training.partition import HEAD
 from training.state import TrainState, sha256
 
@@ -146,7 +147,7 @@ def record(folder: Path, source: Source) -> None:
         'step': source.step,
         'params_sha256': sha256(source.variables['params']),
     }
-    records.write_json_atomically(Path(folder) / RECORD, about)
+    files.write_json(Path(folder) / RECORD, about)
 
 
 def recorded_sha256(folder: Path) -> str | None:

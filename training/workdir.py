@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from configs import base, schema
+import files
+from configs import base, reading, schema
 from errors import UserError
 from training import checkpoints, records
 
@@ -87,7 +88,7 @@ def load_config(workdir):
     path = Path(workdir) / CONFIG
     if not path.is_file():
         raise UserError(f'{workdir} holds no run: {CONFIG} is missing.')
-    return schema.validate(schema.load(str(path)), base.FIELDS)
+    return schema.validate(reading.load(str(path)), base.FIELDS)
 
 
 def compare(workdir, config, extend: bool) -> dict[str, tuple]:
@@ -125,7 +126,7 @@ def store(workdir, config) -> None:
     values = schema.plain(config)
     if ':' in values['distributed']:
         values['distributed'] = 'auto'
-    records.write_json_atomically(Path(workdir) / CONFIG, values)
+    files.write_json(Path(workdir) / CONFIG, values)
 
 
 def extensions(workdir) -> list[dict]:
@@ -139,4 +140,4 @@ def record_extension(workdir, step: int, old_steps: int, new_steps: int) -> None
     entry = {'at_step': step, 'from_steps': old_steps, 'to_steps': new_steps}
     earlier = extensions(workdir)
     if entry not in earlier:
-        records.write_json_atomically(Path(workdir) / EXTENSIONS, [*earlier, entry])
+        files.write_json(Path(workdir) / EXTENSIONS, [*earlier, entry])

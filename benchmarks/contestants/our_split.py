@@ -13,17 +13,17 @@ from benchmarks.contestants import channel, our_step
 
 def make_split(work: dict[str, Any]):
     """Returns an ArraySource of random pixels, work['examples'] of them."""
-    import data_sources
+    from data_sources import arrays
 
     draw = np.random.default_rng(0)
     count, side = work['examples'], work['size']
-    images = data_sources.empty_images((count, side, side, work['channels']))
+    images = arrays.empty_images((count, side, side, work['channels']))
     for start in range(0, count, 10_000):
         part = images[start : start + 10_000]
         part[...] = draw.integers(256, size=part.shape, dtype=np.uint8)
     labels = draw.integers(work['classes'], size=count, dtype=np.int32)
     names = tuple(map(str, range(work['classes'])))
-    return data_sources.ArraySource('random', 'train', images, labels, names)
+    return arrays.ArraySource('random', 'train', images, labels, names)
 
 
 def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
@@ -40,7 +40,7 @@ def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
 
     So a turn of that many batches is one pass, whatever was yielded before it.
     """
-    from training.loop import Evaluator
+    from training.evaluation import Evaluator
 
     runner, found = our_step.make_runner(work, detailed=True)
     found.config.eval_batch_size = work['batch_size']

@@ -18,7 +18,8 @@ from configs import base, schema
 def make_runner(work: dict[str, Any], detailed: bool = False):
     """Returns (runner, experiment) of a work; see benchmarks/step.py and training/runner.py."""
     channel.use_cores(work['threads'])
-    from training import devices, experiment
+    from distributed import devices
+    from training import experiment
     from training.runner import Runner
 
     config = base.get_config()
@@ -52,7 +53,7 @@ def updates(runner, found, batches: Iterable[Any], dataset) -> Iterator[np.ndarr
     import jax
 
     from training.experiment import hyperparameters
-    from training.loop import RUN_AHEAD
+    from training.runner import RUN_AHEAD
 
     waiting = collections.deque()
     state = runner.replicate(found.initial_state(found.spec()))

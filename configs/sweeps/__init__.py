@@ -1,1 +1,1 @@
-"""Sweep files: each has get_sweep(), which returns a sweeps.space.Sweep."""
+"""Sweep files: each has get_sweep(), which returns a configs.search.Sweep."""

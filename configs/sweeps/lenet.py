@@ -4,7 +4,7 @@
         --workdir=runs/sweep
 """
 
-from sweeps.space import Float, Int, Objective, Sweep
+from configs.search import Float, Int, Objective, Sweep
 
 
 def get_sweep():

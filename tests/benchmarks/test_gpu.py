@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import command
 from benchmarks import accelerator, gpu, gpu_parts, gpu_tables, gpu_work, roofline
 from benchmarks.accelerator import Budget
 from benchmarks.gpu_work import Part
 from benchmarks.roofline import Counts
 from tests.conftest import ROOT
 from tests.support import QUICKLY
-from training import command
 
 H200 = {'peak': 989.4e12, 'bandwidth': 4.8e12}
 EXHAUSTED = 'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.'

@@ -10,10 +10,10 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
+import command
 from benchmarks import input_pipeline, pictures, reader
 from benchmarks.contestants import ours
 from tests.support_pictures import imagenet_files
-from training import command
 
 TINY = ['--batch_size=8', '--size=64', '--batches=1', '--rounds=2', '--warm_up=1']
 

@@ -9,11 +9,11 @@ import time
 import psutil
 import pytest
 
+import command
 from benchmarks import run
 from benchmarks.tables import Table
 from errors import UserError
 from tests.conftest import ROOT
-from training import command
 
 # Stands in for a Python with PyTorch: says its version, and takes half a second for each turn.
 PYTHON = """#!/bin/sh

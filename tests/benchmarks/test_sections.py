@@ -14,7 +14,7 @@ from benchmarks import contest, evaluation, growth, run, step, step_trace, table
 from benchmarks.contestants import our_split, our_step, our_trace
 from errors import UserError
 from tests.conftest import ROOT
-from training import loop
+from training import loop, runner
 
 # As published: LeNet-5, ResNet-18 for CIFAR and ResNet-50; deep_cnn and VGG-11 for small images by
 # hand: 416 + 32 + 12,832 + 64 + 15,690, and 9,225,984 (convolutions, batch norm) + 2 x 262,656
@@ -69,7 +69,6 @@ def test_the_networks_of_pytorch_have_the_same_parameters():
 
 
 def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
-    from training import loop
 
     passes, evaluate = [], loop.Evaluator.__call__
 
@@ -158,7 +157,7 @@ def test_the_first_update_is_over_before_the_first_turn(monkeypatch, tmp_path):
     for batches in (1, 3, 100):
         tables.side_by_side([contest.Entry('ours', [], {})], batches, work_of(tmp_path, []), 'test')
     assert asked == [(1, 4), (3, 4), (100, 25)]
-    assert tables.WARM_UP > loop.RUN_AHEAD
+    assert tables.WARM_UP > runner.RUN_AHEAD
 
 
 def test_processes_of_large_networks_come_one_after_the_other(monkeypatch, tmp_path):

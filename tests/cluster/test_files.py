@@ -7,11 +7,11 @@ import subprocess
 import pytest
 import yaml
 
+import command
 import sweep
 import train
-from configs import schema
+from configs import reading
 from tests.conftest import ROOT
-from training import command
 
 FOLDER = ROOT / 'cluster'
 
@@ -26,7 +26,7 @@ def test_a_job_set_starts_a_valid_run_and_knows_the_exit_codes(name):
     container = pod['containers'][0]
     assert container['command'] == ['python', 'train.py']
     arguments, overrides = command.parse(train.parser(), container['args'])
-    schema.from_arguments(str(ROOT / arguments.config), overrides)
+    reading.from_arguments(str(ROOT / arguments.config), overrides)
     assert job['parallelism'] == job['completions']
     env = {entry['name']: entry.get('value') for entry in container['env']}
     if 'JAX_NUM_PROCESSES' in env:

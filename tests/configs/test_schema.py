@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import base, schema
+from configs import base, reading, schema
 from errors import UserError
-from training import experiment
+from training import checks, experiment
 
 
 def config_file(tmp_path, body: str) -> str:
@@ -20,14 +20,14 @@ def config_file(tmp_path, body: str) -> str:
 
 
 def read(tmp_path, body: str = 'pass\n', *arguments: str):
-    return schema.from_arguments(config_file(tmp_path, body), list(arguments))
+    return reading.from_arguments(config_file(tmp_path, body), list(arguments))
 
 
 def test_defaults_are_valid_and_documented(tmp_path):
     config = read(tmp_path)
     assert schema.flatten(config) == {field.name: field.default for field in base.FIELDS}
     assert all(field.doc.endswith('.') for field in base.FIELDS)
-    experiment.check(config)
+    checks.check(config)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
 def test_contradictions_are_refused(tmp_path, arguments, words):
     config = read(tmp_path, 'pass\n', *arguments)
     with pytest.raises(UserError) as error:
-        experiment.check(config)
+        checks.check(config)
     for word in words:
         assert word in str(error.value)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_sizes_that_work(tmp_path):
     config = read(tmp_path, 'config.batch_size = 100\n')
-    experiment.check_devices(config, 4)
+    checks.check_devices(config, 4)
     with pytest.raises(UserError, match='96 or 104'):
-        experiment.check_devices(config, 8)
+        checks.check_devices(config, 8)
 
 
 def test_a_schedule_beyond_the_end_is_refused(tmp_path):
@@ -168,7 +168,7 @@ def test_a_stored_config_is_read_back_the_same(tmp_path):
     body = 'config.schedule.name = "step"\nconfig.freeze = ("a*", "b*")\n'
     config = read(tmp_path, body, '--config.schedule.milestones=(1,2)')
     (tmp_path / 'config.json').write_text(json.dumps(schema.plain(config)))
-    again = schema.from_arguments(str(tmp_path / 'config.json'), [])
+    again = reading.from_arguments(str(tmp_path / 'config.json'), [])
     assert schema.flatten(again) == schema.flatten(config)
     assert not schema.differences(config, again, base.FIELDS, base.EXPERIMENT)
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import train
-from configs import base, schema, smoke
+from configs import base, reading, schema, smoke
 from tests.support import result, saved_steps, train_here, write_config
-from training import experiment
+from training import checks, experiment
 from training.records import read_metrics
 
 ROOT = Path(train.__file__).parent
@@ -38,10 +38,10 @@ class TestEveryConfiguration:
         return (side, side, len(config.data.mean))
 
     def test_is_sound(self, path):
-        config = schema.from_arguments(str(path), [])
+        config = reading.from_arguments(str(path), [])
         if config.linear_probe or config.init_from:
             config.init_from = 'somewhere'
-        experiment.check(config)
+        checks.check(config)
         found = experiment.Experiment(config, self.shape(config), classes(1000), 1_281_167)
         found.check_lengths()
         spec = found.spec()
@@ -50,9 +50,9 @@ class TestEveryConfiguration:
         assert all(hyper[name] is not None for name in hyper)
 
     def test_is_sound_as_a_smoke_run_on_few_pictures(self, path):
-        config = schema.from_arguments(str(path), ['--config.smoke=true'])
-        experiment.check(config)
-        experiment.check_devices(config, 1)
+        config = reading.from_arguments(str(path), ['--config.smoke=true'])
+        checks.check(config)
+        checks.check_devices(config, 1)
         for examples in (160, 1_281_167):
             found = experiment.Experiment(config, self.shape(config), classes(1000), examples)
             found.check_lengths()
@@ -61,8 +61,8 @@ class TestEveryConfiguration:
         assert {float(spec.schedule(step)) > 0 for step in range(1, 4)} == {True}
 
     def test_changes_lengths_alone(self, path):
-        whole = schema.flatten(schema.from_arguments(str(path), []))
-        small = schema.flatten(schema.from_arguments(str(path), ['--config.smoke=true']))
+        whole = schema.flatten(reading.from_arguments(str(path), []))
+        small = schema.flatten(reading.from_arguments(str(path), ['--config.smoke=true']))
         assert whole.keys() == small.keys()
         assert {name for name in whole if whole[name] != small[name]} <= LENGTHS
         assert small['batch_size'] <= smoke.SMALL
@@ -100,7 +100,7 @@ def test_twice_is_once(steps, accumulate, share, evaluated, milestones, unit, wa
     again = smoke.shrunk(schema.validate(once, base.FIELDS))
     assert schema.flatten(again) == schema.flatten(once)
     assert schema.plain(again) == stored
-    experiment.check(once)
+    checks.check(once)
     found = experiment.Experiment(once, (28, 28, 1), classes(10), 1000)
     found.check_lengths()
     assert found.steps == min(steps or 4, 4)
@@ -134,4 +134,4 @@ def test_a_smoke_run_trains_stops_and_goes_on(tmp_path):
     assert train_here(None, workdir) == 0
     assert train_here(file, workdir) == 0
     assert result(workdir)['params_sha256'] == first['params_sha256']
-    assert schema.load(str(workdir / 'config.json')).steps == 4
+    assert reading.load(str(workdir / 'config.json')).steps == 4

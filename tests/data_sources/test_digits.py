@@ -7,14 +7,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import data_sources
-from data_sources import digits
+from data_sources import arrays, digits
 from errors import UserError
 
 
 @pytest.fixture(scope='module')
 def splits():
-    return {split: data_sources.load('digits', split, '') for split in data_sources.SPLITS}
+    return {split: arrays.load('digits', split, '') for split in arrays.SPLITS}
 
 
 def test_splits_are_disjoint_complete_and_stratified(splits):
@@ -72,4 +71,4 @@ def test_a_flat_picture_stays_flat():
 
 def test_unknown_split_is_refused():
     with pytest.raises(UserError, match=r'no split "valid": choose .* Did you mean "validation"\?'):
-        data_sources.load('digits', 'valid', '')
+        arrays.load('digits', 'valid', '')

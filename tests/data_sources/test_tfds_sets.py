@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data_sources
-from data_sources import ArraySource, tfds_sets, tfds_writer
+from data_sources import arrays, tfds_sets
+from data_sources.arrays import ArraySource
 from errors import UserError
+from preparation import tfds_writer
 
 CLASSES = ('ant', 'bee', 'cat')
 
@@ -39,9 +40,9 @@ def tiny(tmp_path):
 def test_load_gives_back_what_was_written_in_order(tiny, monkeypatch):
     monkeypatch.setattr(tfds_sets, '_CHUNK', 16)  # several chunks, the last one partial
     (images, labels), (test_images, test_labels) = make_set().examples.values()
-    train = data_sources.load('tiny', 'train', str(tiny))
-    validation = data_sources.load('tiny', 'validation', str(tiny))
-    test = data_sources.load('tiny', 'test', str(tiny))
+    train = arrays.load('tiny', 'train', str(tiny))
+    validation = arrays.load('tiny', 'validation', str(tiny))
+    test = arrays.load('tiny', 'test', str(tiny))
     np.testing.assert_array_equal(train.images, images[:36])
     np.testing.assert_array_equal(train.labels, labels[:36])
     np.testing.assert_array_equal(validation.images, images[36:])
@@ -57,8 +58,8 @@ def test_a_cpu_device_takes_the_images_over_without_a_copy(tiny):
     import jax
 
     cpu = jax.devices('cpu')[0]
-    held = [data_sources.load('tiny', split, str(tiny)).images for split in data_sources.SPLITS]
-    for images in (*held, *(data_sources.empty_images((n, 5, 3)) for n in range(1, 20))):
+    held = [arrays.load('tiny', split, str(tiny)).images for split in arrays.SPLITS]
+    for images in (*held, *(arrays.empty_images((n, 5, 3)) for n in range(1, 20))):
         assert images.flags.c_contiguous
         placed = jax.device_put(images, cpu)
         assert placed.unsafe_buffer_pointer() == images.ctypes.data
@@ -75,12 +76,10 @@ def test_stock_tfds_reads_it(tiny):
 
 
 def test_a_validation_split_of_its_own_is_used(tmp_path):
-    examples = {split: make_examples(i, 20 + i) for i, split in enumerate(data_sources.SPLITS)}
+    examples = {split: make_examples(i, 20 + i) for i, split in enumerate(arrays.SPLITS)}
     tfds_writer.prepare(make_set(examples=examples), tmp_path)
     for split, (images, _) in examples.items():
-        np.testing.assert_array_equal(
-            data_sources.load('tiny', split, str(tmp_path)).images, images
-        )
+        np.testing.assert_array_equal(arrays.load('tiny', split, str(tmp_path)).images, images)
 
 
 @pytest.mark.parametrize(
@@ -93,15 +92,15 @@ def test_validation_size(train, validation):
 def test_the_highest_version_is_read(tiny):
     tfds_writer.prepare(make_set(version='1.0.10', test=9), tiny)
     tfds_writer.prepare(make_set(version='1.0.9', test=8), tiny)
-    assert len(data_sources.load('tiny', 'test', str(tiny)).labels) == 9
+    assert len(arrays.load('tiny', 'test', str(tiny)).labels) == 9
 
 
 def test_an_unprepared_set_names_the_command(tiny):
     with pytest.raises(UserError) as caught:
-        data_sources.load('mnist', 'train', str(tiny))
+        arrays.load('mnist', 'train', str(tiny))
     assert f'"python -m tools.prepare_data mnist --data_dir={tiny}"' in str(caught.value)
     with pytest.raises(UserError, match=r'idx --name=tinny .*Did you mean "tiny"\?'):
-        data_sources.load('tinny', 'train', str(tiny))
+        arrays.load('tinny', 'train', str(tiny))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_the_command_that_prepares_a_set(tmp_path, name, command):
 def test_a_missing_split_is_named(tmp_path):
     tfds_writer.prepare(make_set(examples={'train': make_examples(0, 9)}), tmp_path)
     with pytest.raises(UserError, match='has no "test" split, only train'):
-        data_sources.load('tiny', 'test', str(tmp_path))
+        arrays.load('tiny', 'test', str(tmp_path))
 
 
 @pytest.mark.parametrize('label', [3, -1])
@@ -140,7 +139,7 @@ def test_a_label_out_of_range_is_refused(tmp_path, monkeypatch, label):
         patch.setattr(ArraySource, '__post_init__', lambda self: None)
         tfds_writer.prepare(make_set(examples={'train': (images, labels)}), tmp_path)
     with pytest.raises(UserError, match=message):
-        data_sources.load('tiny', 'train', str(tmp_path))
+        arrays.load('tiny', 'train', str(tmp_path))
 
 
 def test_an_empty_data_set_is_refused():
@@ -180,13 +179,13 @@ def test_damage_is_named_and_the_folder_is_left_alone(tiny, damage):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     message = f'{folder} cannot be read .* remove the folder and prepare it again'
     with pytest.raises(UserError, match=message):
-        data_sources.load('tiny', 'train', str(tiny))
+        arrays.load('tiny', 'train', str(tiny))
     with pytest.raises(UserError, match=message):
         tfds_writer.prepare(make_set(), tiny)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     shutil.rmtree(folder)
     with pytest.raises(UserError, match='is not prepared in'):
-        data_sources.load('tiny', 'train', str(tiny))
+        arrays.load('tiny', 'train', str(tiny))
 
 
 def test_preparing_again_compares_and_never_overwrites(tiny):
@@ -231,4 +230,4 @@ def test_sets_that_do_not_fit_in_memory_arrays_are_refused(tmp_path, monkeypatch
     tfds_writer.prepare(make_set(), tmp_path)
     monkeypatch.undo()
     with pytest.raises(UserError, match='cannot be held in memory: that takes an "image" in uint8'):
-        data_sources.load('tiny', 'train', str(tmp_path))
+        arrays.load('tiny', 'train', str(tmp_path))

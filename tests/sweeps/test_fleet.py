@@ -15,10 +15,10 @@ import optuna
 import pytest
 
 from configs import base
+from configs.search import Float, Objective, Sweep
 from errors import UserError
 from sweeps import child, fleet, local_engine, owner, ray_engine, study
 from sweeps.engine import Work
-from sweeps.space import Float, Objective, Sweep
 from tests.conftest import ROOT
 
 SWEEP = Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)}, Objective(), seed=3)

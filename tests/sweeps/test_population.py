@@ -10,7 +10,8 @@ import pytest
 import input_pipeline
 from configs import base
 from errors import UserError
-from sweeps import population, space
+from sweeps import population
+from sweeps.engine import configuration
 from sweeps.population import Population
 from tests.support import result, train_here, write_config
 from training.experiment import from_split, hyperparameters
@@ -38,13 +39,13 @@ LANES = [
 
 @pytest.fixture(scope='module')
 def config():
-    return space.configuration(base.get_config(), FIELDS)
+    return configuration(base.get_config(), FIELDS)
 
 
 @pytest.fixture(scope='module')
 def dense():
     """Without convolutions, which XLA compiles slowly where each lane has kernels of its own."""
-    return space.configuration(base.get_config(), FIELDS | {'model.name': 'fcn'})
+    return configuration(base.get_config(), FIELDS | {'model.name': 'fcn'})
 
 
 @pytest.fixture(scope='module')
@@ -56,14 +57,14 @@ def populated(config, splits, lanes, size=None, devices=None) -> Population:
     devices = devices or jax.devices()[:1]
     made = Population(config, *splits, size or len(lanes), devices)
     for place, values in enumerate(lanes):
-        made.start(place, space.configuration(config, values), place)
+        made.start(place, configuration(config, values), place)
     return made
 
 
 @functools.cache
 def runner_alone(values: str) -> Runner:
     """train.py's own runner of a lane; to be compiled once."""
-    config = space.configuration(base.get_config(), FIELDS | json.loads(values))
+    config = configuration(base.get_config(), FIELDS | json.loads(values))
     experiment = from_split(config, input_pipeline.open_split(config, 'train'))
     return Runner(experiment.spec(), 'pmap', jax.devices()[:1])
 
@@ -138,7 +139,7 @@ def test_a_freed_lane_takes_another_run_from_its_start(config, splits):
     reused.advance()
     compiled = reused._train._cache_size()
     reused.drop(1)
-    reused.start(1, space.configuration(config, LANES[3]), 'new')
+    reused.start(1, configuration(config, LANES[3]), 'new')
     assert not reused.finished(0)
     found, expected = reused.advance(), fresh.advance()
     assert found[1] == expected[1]
@@ -209,11 +210,11 @@ def test_final_accuracies_are_those_of_train_py(config, splits, tmp_path):
     ids=str,
 )
 def test_only_values_may_differ_in_a_population(config, a, b, expected):
-    kinds = [population.alike(space.configuration(config, values)) for values in (a, b)]
+    kinds = [population.alike(configuration(config, values)) for values in (a, b)]
     assert (kinds[0] == kinds[1]) == expected
 
 
 def test_what_lanes_cannot_do_is_refused(config):
-    streamed = space.configuration(config, {'data.name': 'x', 'data.image_size': 32})
+    streamed = configuration(config, {'data.name': 'x', 'data.image_size': 32})
     with pytest.raises(UserError, match='--engine=local'):
         population.check(streamed)

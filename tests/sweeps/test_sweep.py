@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import command
 import sweep
 import train
 from sweeps import owner
 from tests.conftest import ROOT
 from tests.support import LONG, SPACE, trials_of, write_config
-from training import command
 
 FIELDS = {
     'model__name': 'lenet',

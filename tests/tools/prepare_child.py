@@ -15,7 +15,7 @@ from tests.support_pictures import blood_files, imagenet_files, imagenet_tars
 # The command, but with small shards, and it sends itself a signal instead of writing record n.
 CHILD = """
 import os, signal, sys
-from data_sources import sharded_writer
+from preparation import sharded_writer
 from tools import prepare_data
 
 # A shell may have started the tests with Ctrl-C ignored, which children inherit.

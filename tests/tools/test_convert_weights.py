@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
+import command
 import models
 from configs import base, schema
 from models import pretrained
@@ -23,7 +24,7 @@ from models.pretrained import torch_files, torch_names, torch_weights
 from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
-from training import checkpoints, command, experiment, workdir
+from training import checkpoints, experiment, workdir
 
 
 def state_dict(model, layout='torchvision', num_classes=3, channels=3, counters=True):

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data_sources
-from data_sources import mnist
+from data_sources import arrays
+from preparation import mnist
 from tools import prepare_data
 
 ROOT = Path(prepare_data.__file__).resolve().parents[1]
@@ -109,9 +109,7 @@ def test_stock_tfds_reads_mnist_as_published(prepared, originals):
 
 
 def test_load_gives_all_of_mnist_with_the_last_5000_for_validation(prepared, originals):
-    splits = {
-        split: data_sources.load('mnist', split, str(prepared)) for split in data_sources.SPLITS
-    }
+    splits = {split: arrays.load('mnist', split, str(prepared)) for split in arrays.SPLITS}
     (train_images, train_labels), (test_images, test_labels) = originals.values()
     for split, images, labels in (
         ('train', train_images[:55_000], train_labels[:55_000]),
@@ -235,7 +233,7 @@ def test_any_idx_folder(tmp_path, source, capsys):
     command = ['idx', '--name=tiny', f'--source={source}', f'--data_dir={tmp_path}']
     assert prepare_data.main([*command, '--class_names=a, b,c,d']) == 0
     assert '--config.data.name=tiny' in capsys.readouterr().out
-    test = data_sources.load('tiny', 'test', str(tmp_path))
+    test = arrays.load('tiny', 'test', str(tmp_path))
     assert test.class_names == ('a', 'b', 'c', 'd')
     np.testing.assert_array_equal(test.labels, np.arange(50) % 4)
     pixels = np.frombuffer((source / 't10k-images-idx3-ubyte').read_bytes(), np.uint8, offset=16)

@@ -15,7 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data_sources import imagenet, sharded_writer
+from preparation import imagenet, sharded_writer
 from tests.support_pictures import blood_files, imagenet_files
 from tests.tools.prepare_child import (
     as_stored,

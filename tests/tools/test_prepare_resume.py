@@ -84,7 +84,7 @@ def test_a_killed_folder_goes_on_to_the_same_bytes(blood, tmp_path):
 # Runs the command, and prints the resident memory after every thousandth picture.
 MEASURED = """
 import os, sys
-from data_sources import sharded_writer
+from preparation import sharded_writer
 from tools import prepare_data
 
 prepare = sharded_writer.prepare

@@ -9,15 +9,15 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
+import command
 import input_pipeline
-from configs import schema
+from configs import reading
 from data_sources import digits, host_augment
 from data_sources.draws import Draws
 from tests import support
 from tests.support_pictures import imagenet_files
 from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
-from training import command
 
 DIGITS = '--config=configs/digits_lenet.py'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -91,7 +91,7 @@ def serialised(encoded, label):
 
 
 def first_batch(config_file, split='train'):
-    return next(iter(input_pipeline.batches(schema.from_arguments(str(config_file), []), split)))
+    return next(iter(input_pipeline.batches(reading.from_arguments(str(config_file), []), split)))
 
 
 # --- sets in memory ---------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_batch_is_what_the_pipeline_gives(tmp_path, capsys):
     off = [f'--config.augment.{name}=0' for name in ('shift', 'rotate', 'scale')]
     run(DIGITS, f'--out={tmp_path}', '--step=3', '--count=11', *off)
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / 'batch.png')]
-    config = schema.from_arguments('configs/digits_lenet.py', [])
+    config = reading.from_arguments('configs/digits_lenet.py', [])
     batch = next(input_pipeline.batches(config, 'train', 3))
     found = tiles(read(tmp_path / 'batch.png'), 28, 2, 8).reshape(16, 28, 28, 3)
     np.testing.assert_array_equal(found[:11], batch['image'][:11].repeat(3, -1))
@@ -118,7 +118,7 @@ def test_validation_is_plain_and_alone(tmp_path):
 def test_what_is_on_has_a_sheet(tmp_path):
     run(DIGITS, f'--out={tmp_path}', '--count=3')
     assert {path.name for path in tmp_path.iterdir()} == {'batch.png', 'affine.png'}
-    config = schema.from_arguments('configs/digits_lenet.py', [])
+    config = reading.from_arguments('configs/digits_lenet.py', [])
     plain = next(input_pipeline.batches(config, 'train'))['image'][:3].repeat(3, -1)
     found = tiles(read(tmp_path / 'affine.png'), 28, 3, 7)
     np.testing.assert_array_equal(found[:, 0], plain)
@@ -180,7 +180,7 @@ def test_erased_boxes_have_the_mean_colour(everything):
 def test_captions_of_mixed_pictures_are_classes_and_shares():
     options = ['--config.augment.mixup=0.5', '--config.augment.shift=0',
                '--config.augment.rotate=0', '--config.augment.scale=0']  # fmt: skip
-    config = schema.from_arguments('configs/digits_lenet.py', options)
+    config = reading.from_arguments('configs/digits_lenet.py', options)
     shown = show_batch.open_batch(config, 'train', 0, 5)
     assert len(shown.batch['label']) == 6
     images, captions = batch_sheets.network_input(shown, config)(shown.batch)
@@ -197,7 +197,7 @@ def test_captions_of_mixed_pictures_are_classes_and_shares():
 
 
 def test_a_last_odd_picture_has_no_partner(tmp_path):
-    config = schema.from_arguments('configs/digits_lenet.py', ['--config.batch_size=3'])
+    config = reading.from_arguments('configs/digits_lenet.py', ['--config.batch_size=3'])
     shown = show_batch.open_batch(config, 'train', 0, 16)
     assert shown.count == 3
     assert shown.batch['mask'].tolist() == [1, 1, 1, 0]
@@ -237,7 +237,7 @@ def test_policy_sheet_is_host_augment_of_the_centre(streamed, tmp_path):
     options = ('--config.augment.policy=randaugment', '--config.augment.flip=0', '--config.seed=5')
     run(f'--config={streamed}', f'--out={tmp_path}', '--count=2', *options)
     found = tiles(read(tmp_path / 'randaugment.png'), SIDE, 2, 7)
-    config = schema.from_arguments(str(streamed), list(options))
+    config = reading.from_arguments(str(streamed), list(options))
     settings = host_augment.Settings(policy='randaugment')
     index = next(iter(input_pipeline.batches(config, 'train')))['index'].tolist()
     for row, visit in np.ndindex(2, 6):

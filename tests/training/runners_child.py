@@ -17,10 +17,10 @@ from flax.traverse_util import flatten_dict
 import input_pipeline
 import models
 from data_sources import digits
+from tasks.classification import Classification
 from tests.training import probe
 from training import optimizers, state, step
 from training.runner import Runner
-from training.tasks import Classification
 
 DEVICES = (1, 2, 4, 8)
 SOME = (2, 8)  # where two say as much as four

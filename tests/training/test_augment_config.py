@@ -4,7 +4,7 @@ import pytest
 
 from configs import base, schema
 from errors import UserError
-from training import augment_config, experiment
+from training import augment_config, checks, experiment
 
 STREAMED = {'data.image_size': 224}
 
@@ -64,7 +64,7 @@ ONE_EACH = {
 )  # fmt: skip
 def test_a_contradiction_is_refused(fields, words):
     with pytest.raises(UserError) as caught:
-        experiment.check(config_of(fields))
+        checks.check(config_of(fields))
     text = str(caught.value)
     for word in words:
         assert word in text
@@ -85,7 +85,7 @@ def test_a_contradiction_is_refused(fields, words):
     ],
 )
 def test_what_belongs_together_is_taken(fields):
-    experiment.check(config_of(fields))
+    checks.check(config_of(fields))
 
 
 def test_the_step_gets_switches_and_strengths_of_what_is_on():
@@ -127,8 +127,8 @@ def test_a_streamed_set_is_mirrored_on_the_host_alone():
 )
 def test_pairs_have_to_lie_within_a_device(name, batch, accumulate, devices, sizes):
     fields = {'batch_size': batch, 'accumulate': accumulate}
-    experiment.check_devices(config_of(fields), devices)
+    checks.check_devices(config_of(fields), devices)
     with pytest.raises(UserError, match=f'pairs .* choose {sizes}'):
-        experiment.check_devices(config_of({**fields, name: 1.0}), devices)
+        checks.check_devices(config_of({**fields, name: 1.0}), devices)
     for size in map(int, sizes.split(' or ')):
-        experiment.check_devices(config_of({**fields, name: 1.0, 'batch_size': size}), devices)
+        checks.check_devices(config_of({**fields, name: 1.0, 'batch_size': size}), devices)

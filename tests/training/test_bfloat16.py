@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import models
+from tasks.classification import Classification
 from training import optimizers, state, step
-from training.tasks import Classification
 
 PRODUCTS = ('conv_general_dilated', 'dot_general')
 HYPER = {

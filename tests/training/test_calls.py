@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed import devices
 from errors import UserError
 from tests.support import (
     arguments,
@@ -22,8 +23,9 @@ from tests.support import (
     write_config,
 )
 from tests.training.conftest import SMALL
-from training import devices, placement, run
-from training.loop import RUN_AHEAD, Schedule
+from training import placement, run
+from training.calendar import Calendar
+from training.runner import RUN_AHEAD
 
 MOST = 2
 # Records at 3, 6, 9 and 12, evaluations and checkpoints at 4, 8 and 12.
@@ -33,7 +35,8 @@ KILLED = """
 import os
 import signal
 import train
-from training import command, run
+import command
+from training import run
 
 class Runner(run.Runner):
     def __init__(self, *args, **options):
@@ -106,7 +109,7 @@ def spy(monkeypatch):
     edges=st.sets(st.integers(0, 200), max_size=2),
 )
 def test_a_call_ends_where_something_is_due(steps, log, evaluate, save, most, edges):
-    due = Schedule(steps, log, evaluate, save, tuple(edges))
+    due = Calendar(steps, log, evaluate, save, tuple(edges))
     stops = {n for n in range(1, steps + 1) if due.logs(n)} | edges
     for start in range(steps):
         count = due.call(start, most)

@@ -11,10 +11,10 @@ import models
 from models.arithmetic import convolution_multiply_adds
 from models.lowering import NATIVE
 from models.trace import trace
+from tasks.classification import Classification
 from training import flops, optimizers, state
 from training.runner import Runner
 from training.step import StepSpec
-from training.tasks import Classification
 
 # LeNet-5 at 28x28x1: two convolutions, three dense layers.
 LENET = (

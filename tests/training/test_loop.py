@@ -20,9 +20,9 @@ from tests.support import (
     saved_steps,
     train_here,
 )
-from training import loop, run
+from training import run
+from training.calendar import Calendar
 from training.checkpoints import Checkpoints
-from training.loop import Schedule
 from training.runner import Runner
 
 PERIODS = (
@@ -34,7 +34,7 @@ PERIODS = (
 @example(steps=20, period=2.5)
 @example(steps=10, period=1.5)
 def test_the_kth_time_is_at_k_periods(steps, period):
-    due = Schedule(steps, log_every=7, eval_every=period, save_every=3.0)
+    due = Calendar(steps, log_every=7, eval_every=period, save_every=3.0)
     found = [step for step in range(1, steps + 1) if due.evaluates(step)]
     times = {round(k * period) for k in range(1, steps + 1)}
     assert found == sorted({t for t in times if t <= steps} | {steps})
@@ -42,7 +42,7 @@ def test_the_kth_time_is_at_k_periods(steps, period):
 
 @given(steps=st.integers(1, 300), evaluate=PERIODS, save=PERIODS, log=st.integers(1, 50))
 def test_what_was_summed_up_is_on_record_before_each_checkpoint(steps, evaluate, save, log):
-    due = Schedule(steps, log, evaluate, save)
+    due = Calendar(steps, log, evaluate, save)
     for step in range(1, steps + 1):
         assert due.logs(step) == (step % log == 0 or due.evaluates(step) or due.saves(step))
     assert due.logs(steps)
@@ -51,7 +51,7 @@ def test_what_was_summed_up_is_on_record_before_each_checkpoint(steps, evaluate,
 
 
 def test_a_period_below_one_step_means_every_step():
-    due = Schedule(5, log_every=100, eval_every=0.3, save_every=0.999)
+    due = Calendar(5, log_every=100, eval_every=0.3, save_every=0.999)
     assert all(due.evaluates(step) and due.saves(step) for step in range(1, 6))
 
 
@@ -60,9 +60,9 @@ def test_periods_are_read_off_the_configuration():
         log_every=20, eval_every=0.5, checkpoint=types.SimpleNamespace(every=2.0, every_steps=None)
     )
     experiment = types.SimpleNamespace(config=config, steps=100, steps_per_epoch=12.5)
-    assert Schedule.of(experiment) == Schedule(100, 20, 6.25, 25.0)
+    assert Calendar.of(experiment) == Calendar(100, 20, 6.25, 25.0)
     config.checkpoint.every_steps = 7
-    assert Schedule.of(experiment).save_every == 7
+    assert Calendar.of(experiment).save_every == 7
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
         train_here(small, tmp_path, log_every=12, eval_every=1.0, checkpoint__every_steps=12) == 0
     )
     # Before step 1 nothing was under way, before step 2 one step; then two all the time.
-    assert ahead == [0, 1] + [loop.RUN_AHEAD] * 10
-    assert loop.RUN_AHEAD == 2
+    assert ahead == [0, 1] + [runner.RUN_AHEAD] * 10
+    assert runner.RUN_AHEAD == 2
     assert waited == started
 
 

@@ -11,7 +11,7 @@ import models
 from configs import base
 from errors import UserError
 from tests.support import QUICKLY
-from training import experiment, optimizers, partition, state, step
+from training import checks, experiment, optimizers, partition, state, step
 
 CLASSES = tuple('abcde')
 SHAPE = (16, 16, 1)
@@ -31,7 +31,7 @@ def configuration(model, **fields):
 def make(model, **fields):
     """(experiment, its spec) on images of 16x16 and five classes."""
     config = configuration(model, **fields)
-    experiment.check(config)
+    checks.check(config)
     exp = experiment.Experiment(config, SHAPE, CLASSES, 100)
     return exp, exp.spec()
 

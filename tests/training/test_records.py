@@ -16,9 +16,11 @@ import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import files
 from errors import UserError
 from tests.conftest import ROOT
-from training.records import Records, plot_curves, read_metrics, write_json_atomically
+from training.curves import plot_curves
+from training.records import Records, read_metrics
 
 
 def write_steps(workdir, first, last, resume_step=None, **options):
@@ -239,9 +241,9 @@ def test_a_full_disk_is_reported_by_file(tmp_path):
 
 def test_a_full_disk_leaves_the_old_json_file(tmp_path):
     path = tmp_path / 'result.json'
-    write_json_atomically(path, {'a': 1})
+    files.write_json(path, {'a': 1})
     with files_of_at_most(1000), pytest.raises(UserError, match=r'Cannot write .*result\.json'):
-        write_json_atomically(path, list(range(1000)))
+        files.write_json(path, list(range(1000)))
     assert json.loads(path.read_text()) == {'a': 1}
     assert os.listdir(tmp_path) == ['result.json']
 
@@ -251,12 +253,12 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
     with pytest.raises(UserError, match=r'Cannot write .*file/run/metrics\.jsonl'):
         Records(tmp_path / 'file' / 'run')
     with pytest.raises(UserError, match=r'Cannot write .*missing/a\.json: No such file'):
-        write_json_atomically(tmp_path / 'missing' / 'a.json', {})
+        files.write_json(tmp_path / 'missing' / 'a.json', {})
 
 
 def test_json_files_are_sorted_indented_and_never_nan(tmp_path):
     path = tmp_path / 'a.json'
-    write_json_atomically(path, {'b': (1, np.float32(0.5)), 'a': {'x': math.nan, 'y': np.eye(1)}})
+    files.write_json(path, {'b': (1, np.float32(0.5)), 'a': {'x': math.nan, 'y': np.eye(1)}})
     expected = {'a': {'x': None, 'y': [[1.0]]}, 'b': [1, 0.5]}
     assert path.read_text() == json.dumps(expected, indent=2) + '\n'
 
@@ -274,7 +276,7 @@ def test_curves_are_drawn_from_any_number_of_records(tmp_path, values):
     with Records(tmp_path, tensorboard=False) as records:
         for step, record in enumerate(values, start=1):
             records.write(step, record)
-    write_json_atomically(tmp_path / 'result.json', {'steps': 9, 'test_accuracy': 0.9})
+    files.write_json(tmp_path / 'result.json', {'steps': 9, 'test_accuracy': 0.9})
     for steps_per_epoch in (None, 4.5):
         path = plot_curves(tmp_path, steps_per_epoch)
         assert (path is None) == (not values)

@@ -30,7 +30,8 @@ STEPS = 60
 HANGING_SAVE = """
 import time
 import train
-from training import checkpoints, command
+from training import checkpoints
+import command
 
 finish = checkpoints.Checkpoints._write_manifest
 

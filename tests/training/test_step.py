@@ -17,11 +17,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from scipy.special import log_softmax
 
 import models
+from tasks.classification import Classification
 from tests.golden import make_lenet_step
 from tests.support import QUICKLY
 from tests.training import probe
 from training import optimizers, state, step
-from training.tasks import Classification
 
 HYPER = {
     'seed': np.uint32(1),

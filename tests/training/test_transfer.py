@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+import command
 import evaluate
 import input_pipeline
 import models
 import train
-from configs import schema
+from configs import reading
 from errors import UserError
 from models import pretrained
 from tests.support import (
@@ -27,7 +28,7 @@ from tests.support import (
     write_config,
 )
 from tests.training.test_resume import HANGING_SAVE
-from training import checkpoints, command, experiment, linear_probe, records, state, transfer
+from training import checkpoints, experiment, linear_probe, records, state, transfer
 
 FIELDS = {
     'model__name': 'deep_cnn',
@@ -221,7 +222,7 @@ class TestProbe:
     def test_features_are_the_networks_own(self, dtype, weights, monkeypatch):
         import jax
 
-        config = schema.from_arguments(
+        config = reading.from_arguments(
             'configs/digits_lenet.py', ['--config.model.name=deep_cnn', f'--config.dtype={dtype}']
         )
         split = input_pipeline.open_split(config, 'validation')

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import train_here
 from training import run
-from training.loop import RUN_AHEAD
+from training.runner import RUN_AHEAD
 
 METRICS = ['correct', 'count', 'grad_norm', 'learning_rate', 'loss']
 

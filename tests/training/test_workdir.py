@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import schema
+from configs import reading
 from errors import UserError
 from tests.support import arguments, curve, result, run_child, saved_steps, train_here
 from training import workdir as workdirs
@@ -192,6 +192,6 @@ def test_a_workdir_that_cannot_be_written(small, tmp_path):
 
 def test_the_address_of_a_process_is_not_stored(small, tmp_path):
     # evaluate.py would wait for the other processes.
-    config = schema.from_arguments(str(small), ['--config.distributed=10.0.0.1:1234,2,0'])
+    config = reading.from_arguments(str(small), ['--config.distributed=10.0.0.1:1234,2,0'])
     workdirs.store(tmp_path, config)
     assert workdirs.load_config(tmp_path).distributed == 'auto'

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_sources import idx
 from errors import UserError
+from preparation import idx
 from tools.prepare import common
 
 _MNIST_CITATION = """@misc{lecun1998mnist,
@@ -27,7 +27,7 @@ _CIFAR_VERSION = '3.0.2'  # of the official tfds builders; coarse labels and ids
 
 def prepare_mnist(args: argparse.Namespace) -> None:
     """Subcommand `mnist`: 60,000 + 10,000 digits, 28x28, from the authors' files."""
-    from data_sources import mnist, tfds_writer  # slow to import; not for --help
+    from preparation import mnist, tfds_writer  # slow to import; not for --help
 
     if _is_there(args, 'mnist', _MNIST_VERSION):
         return
@@ -56,7 +56,7 @@ def prepare_mnist(args: argparse.Namespace) -> None:
 
 def prepare_cifar(args: argparse.Namespace) -> None:
     """Subcommands `cifar10` and `cifar100`: 50,000 + 10,000 photographs, 32x32, RGB."""
-    from data_sources import cifar, tfds_writer  # slow to import; not for --help
+    from preparation import cifar, tfds_writer  # slow to import; not for --help
 
     if _is_there(args, args.set, _CIFAR_VERSION):
         return
@@ -94,7 +94,7 @@ def prepare_idx(args: argparse.Namespace) -> None:
                 f'range for {len(class_names)} classes'
                 + (' (--class_names).' if args.class_names else ' (those of the train labels).')
             )
-    from data_sources import tfds_writer
+    from preparation import tfds_writer
 
     image_set = tfds_writer.ImageSet(
         name=args.name,
@@ -119,7 +119,7 @@ def _is_there(args: argparse.Namespace, name: str, version: str) -> bool:
 
 
 def _write(image_set, data_dir: Path) -> None:
-    from data_sources import tfds_writer
+    from preparation import tfds_writer
 
     written = tfds_writer.prepare(image_set, data_dir)
     counts = {split: len(labels) for split, (_, labels) in image_set.examples.items()}

@@ -8,7 +8,7 @@ from tools.prepare import common
 
 def prepare_imagenet(args: argparse.Namespace) -> None:
     """Subcommand `imagenet2012`: the official tar files."""
-    from data_sources import imagenet  # slow to import; not for --help
+    from preparation import imagenet  # slow to import; not for --help
 
     source = imagenet.ImageNetTars(args.source)
     for split, tar in imagenet.TARS.items():
@@ -27,7 +27,7 @@ def prepare_imagenet(args: argparse.Namespace) -> None:
 def prepare_folder(args: argparse.Namespace) -> None:
     """Subcommand `folder`: anyone's own pictures."""
     common.check_name(args.name)
-    from data_sources import image_folder
+    from preparation import image_folder
 
     fractions = None
     if args.val_fraction is not None or args.test_fraction is not None:
@@ -46,7 +46,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
 
 def _write(source, args: argparse.Namespace) -> dict[str, int]:
     """Writes the set under a progress bar; reports, and returns the numbers of examples."""
-    from data_sources import picture_sets, sharded_writer
+    from preparation import picture_sets, sharded_writer
 
     pictures = picture_sets.PictureSet(source, args.shorter_side)
     with common.progress(pictures, 'pictures') as advance:

@@ -7,7 +7,7 @@ from tools.prepare import common
 
 def prepare_tfrecord(args: argparse.Namespace) -> None:
     """Subcommand `from_tfrecord`: the same serialised examples, as ArrayRecord."""
-    from data_sources import sharded_writer, tfrecord  # slow to import; not for --help
+    from preparation import sharded_writer, tfrecord  # slow to import; not for --help
 
     source = tfrecord.TfrecordSet(args.source)
     with common.progress(source, 'records') as advance:

@@ -1,0 +1,255 @@
+"""CIFAR-10 and CIFAR-100 from their published python archives, without running what is in them.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The archives hold
+pickles, which may call any function when they are loaded. Here a pickle gets only stand-ins for the
+three names of NumPy that it needs, and those only keep what they are given: bytes, a shape, a type.
+"""
+
+import dataclasses
+import io
+import math
+import pickle
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import UserError
+from preparation import downloads
+from preparation.downloads import Published
+
+MIRRORS = ('https://www.cs.toronto.edu/~kriz/',)
+_SHAPE = (3, 32, 32)  # of a row: all of red, then green, then blue
+_MAX_BYTES = 1 << 29  # of one pickle; the largest published one has 155 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Edition:
+    """One of the two data sets.
+
+    Attributes:
+      archive: its published file.
+      folder: the folder in the archive.
+      files: split -> the pickles with its examples, in order.
+      labels: the key of the labels in them.
+      meta: the pickle with the class names, and
+      names: their key in it.
+      classes: how many there are.
+      counts: split -> examples.
+    """
+
+    archive: Published
+    folder: str
+    files: Mapping[str, tuple[str, ...]]
+    labels: str
+    meta: str
+    names: str
+    classes: int
+    counts: Mapping[str, int]
+
+
+EDITIONS = {
+    'cifar10': Edition(
+        archive=Published(
+            'cifar-10-python.tar.gz', 170_498_071, 'c58f30108f718f92721af3b95e74349a', 'md5'
+        ),
+        folder='cifar-10-batches-py',
+        files={
+            'train': tuple(f'data_batch_{number}' for number in range(1, 6)),
+            'test': ('test_batch',),
+        },
+        labels='labels',
+        meta='batches.meta',
+        names='label_names',
+        classes=10,
+        counts={'train': 50_000, 'test': 10_000},
+    ),
+    'cifar100': Edition(
+        archive=Published(
+            'cifar-100-python.tar.gz', 169_001_437, 'eb9058c3a382ffc7106e4002c42a8d85', 'md5'
+        ),
+        folder='cifar-100-python',
+        files={'train': ('train',), 'test': ('test',)},
+        labels='fine_labels',
+        meta='meta',
+        names='fine_label_names',
+        classes=100,
+        counts={'train': 50_000, 'test': 10_000},
+    ),
+}
+
+
+def download(edition: Edition, folder: Path) -> None:
+    """Fetches the archive, unless `folder` holds it already.
+
+    Raises:
+      UserError: it cannot be had, or the folder cannot be written.
+    """
+    what = edition.archive.name
+    downloads.fetch(folder, [edition.archive], MIRRORS, what, f'--source={what}')
+
+
+def read(
+    edition: Edition, source: Path
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """Reads one of the sets.
+
+    Args:
+      edition: which.
+      source: the archive, a folder with it, or the folder of its unpacked files.
+
+    Returns:
+      split -> (images uint8 [n, 32, 32, 3], labels int32 [n]), in the order of the files, and the
+      class names.
+
+    Raises:
+      UserError: something is missing, not what was published, or tries more than to be data.
+    """
+    pickles = _read_files(edition, source)
+    names = _names(edition, _load(pickles[edition.meta], edition.meta))
+    examples = {}
+    for split, files in edition.files.items():
+        parts = [_examples(edition, _load(pickles[name], name), name) for name in files]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if len(images) != edition.counts[split]:
+            raise UserError(
+                f'{source} has {len(images):,} {split} images, and {edition.counts[split]:,} were '
+                'published: it is incomplete, or another data set.'
+            )
+        examples[split] = images, labels
+    return examples, names
+
+
+def _read_files(edition: Edition, source: Path) -> dict[str, bytes]:
+    """The contents of the pickles, by name."""
+    wanted = [edition.meta, *(name for files in edition.files.values() for name in files)]
+    if source.is_dir() and (source / edition.archive.name).is_file():
+        source = source / edition.archive.name
+    try:
+        if source.is_file():
+            found = _read_archive(edition, source, wanted)
+        else:
+            folder = source / edition.folder if (source / edition.folder).is_dir() else source
+            found = {n: (folder / n).read_bytes() for n in wanted if (folder / n).is_file()}
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise UserError(f'{source} cannot be read: {error}.') from error
+    for name in wanted:
+        if name not in found:
+            raise UserError(
+                f'{source} has no "{name}": {edition.archive.name} (the version for Python) or the '
+                'folder of its files is needed.'
+            )
+    return found
+
+
+def _read_archive(edition: Edition, path: Path, wanted: list[str]) -> dict[str, bytes]:
+    if fault := downloads.find_fault(path, edition.archive):
+        raise UserError(
+            f'{path} is not the published {edition.archive.name}: {fault}. Fetch it again, or '
+            'leave out --source to download it; a folder of unpacked files is taken too.'
+        )
+    found = {}
+    with tarfile.open(path, 'r:gz') as tar:
+        for member in tar:
+            folder, _, name = member.name.rpartition('/')
+            if member.isfile() and folder == edition.folder and name in wanted:
+                if member.size > _MAX_BYTES:
+                    raise UserError(f'{path} has a member {member.name} of {member.size:,} bytes.')
+                found[name] = tar.extractfile(member).read()
+    return found
+
+
+class _Kind:
+    """Stands in for numpy.dtype: keeps its arguments, and forgets its state (byte order)."""
+
+    def __init__(self, *arguments: Any):
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for numpy.ndarray, and for the function that makes an empty one.
+
+    It keeps its state: (version, shape, type, Fortran order, bytes).
+    """
+
+    def __init__(self, *_: Any):
+        self.state = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+_ALLOWED = {
+    ('numpy', 'ndarray'): _Array,
+    ('numpy', 'dtype'): _Kind,
+    ('numpy.core.multiarray', '_reconstruct'): _Array,
+    ('numpy._core.multiarray', '_reconstruct'): _Array,
+}
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        raise UserError(f'it asks for {module}.{name}, which no file of this data set needs')
+
+
+def _load(data: bytes, name: str) -> dict[str, Any]:
+    """Reads a pickle that is a dict; its keys become text."""
+    try:
+        value = _Reader(io.BytesIO(data), encoding='bytes').load()
+    except UserError as error:
+        raise UserError(f'"{name}" is not loaded: {error}. Do not trust its origin.') from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise UserError(f'"{name}" is not a pickle that can be read: {error}.') from error
+    if not isinstance(value, dict):
+        raise UserError(f'"{name}" holds a {type(value).__name__}, not a dict.')
+    return {_text(key): entry for key, entry in value.items()}
+
+
+def _text(value: Any) -> str:
+    """Python 2 wrote text as bytes."""
+    return value.decode('latin-1') if isinstance(value, bytes) else str(value)
+
+
+def _names(edition: Edition, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    names = meta.get(edition.names)
+    if not isinstance(names, list) or len(names) != edition.classes:
+        raise UserError(f'"{edition.meta}" does not hold {edition.classes} {edition.names}.')
+    return tuple(_text(name) for name in names)
+
+
+def _examples(
+    edition: Edition, batch: Mapping[str, Any], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [n, 32, 32, 3] and labels int32 [n] of one pickle."""
+    rows, labels = _pixels(batch.get('data'), name), batch.get(edition.labels)
+    if not isinstance(labels, list) or len(labels) != len(rows):
+        raise UserError(f'"{name}" does not hold one of {edition.labels} for each image.')
+    if not all(type(label) is int and 0 <= label < edition.classes for label in labels):
+        raise UserError(f'"{name}" holds {edition.labels} outside 0 .. {edition.classes - 1}.')
+    images = rows.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), np.array(labels, np.int32)
+
+
+def _pixels(array: Any, name: str) -> np.ndarray:
+    """Makes the rows uint8 [n, 3072] of what a pickled array was made of."""
+    state = array.state if isinstance(array, _Array) else None
+    if isinstance(state, tuple) and len(state) == 5:
+        _, shape, kind, fortran, data = state
+        if (
+            isinstance(kind, _Kind)
+            and kind.arguments[:1] in ((b'u1',), ('u1',))
+            and isinstance(shape, tuple)
+            and len(shape) == 2
+            and shape[1] == math.prod(_SHAPE)
+            and isinstance(data, bytes)
+            and len(data) == shape[0] * shape[1]
+        ):
+            return np.frombuffer(data, np.uint8).reshape(shape, order='F' if fortran else 'C')
+    raise UserError(f'"{name}" does not hold images as uint8 [n, {math.prod(_SHAPE)}].')

@@ -1,0 +1,171 @@
+"""Sets of encoded pictures of any size: (image, label, file_name), checked and ready to be written.
+
+The image feature says JPEG, as tfds's own ImageNet does, but a file keeps its bytes: one that is a
+PNG inside stays one, and decoders tell by its first bytes.
+"""
+
+import dataclasses
+import functools
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+from preparation import picture_check, sharded_writer
+from preparation.sharded_writer import Item, Totals
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A file of a source.
+
+    Attributes:
+      file: how to name it to the user.
+      name: what is stored as file_name.
+      label: its class.
+      cursor: any JSON value; `pictures(split, cursor)` goes on after this picture.
+      size: its bytes.
+      data: its contents; None if there is a fault.
+      fault: why it could not be read, or ''.
+      defective: whether that counts as a defect of the source.
+    """
+
+    file: str
+    name: str
+    label: int
+    cursor: Any
+    size: int
+    data: bytes | None
+    fault: str = ''
+    defective: bool = True
+
+
+class PictureSource(Protocol):
+    """Where pictures come from; `splits`, `identity` and `stamp` as in sharded_writer.Source."""
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+    description: str
+    homepage: str
+    citation: str
+    splits: Mapping[str, int]
+
+    def identity(self) -> dict[str, Any]:
+        """JSON: what the set is made of."""
+
+    def stamp(self) -> Any:
+        """JSON: changes when the source does."""
+
+    def pictures(self, split: str, cursor: Any) -> Iterator[Picture]:
+        """A generator over the pictures of a split after `cursor` (None: from the start)."""
+
+
+class PictureSet:
+    """A `sharded_writer.Source` of the pictures of a source, each decoded once to check it.
+
+    Args:
+      source: where they come from.
+      shorter_side: see `picture_check.check`; the name of the set tells it, as in imagenet2012_256.
+    """
+
+    def __init__(self, source: PictureSource, shorter_side: int | None = None):
+        self._source = source
+        self._shorter_side = shorter_side
+        self.name = f'{source.name}_{shorter_side}' if shorter_side else source.name
+        self.version = source.version
+        self.splits = source.splits
+        self.shard_bytes = sharded_writer.SHARD_BYTES
+
+    def identity(self) -> dict[str, Any]:
+        """That of the source, and the size of the pictures."""
+        return {**self._source.identity(), 'shorter_side': self._shorter_side}
+
+    def stamp(self) -> Any:
+        """That of the source."""
+        return self._source.stamp()
+
+    def items(self, split: str, cursor: Any) -> Iterator[Item]:
+        """The pictures of the source, checked by several threads, serialised, in its order."""
+        pictures = self._source.pictures(split, cursor)
+        to_item = functools.partial(_to_item, shorter_side=self._shorter_side)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # Pillow's, on odd metadata; errors still raise
+            threads = min(os.cpu_count() or 1, 16)
+            yield from picture_check.in_order(to_item, pictures, threads)
+
+    def describe(self, folder: Path, splits: Mapping[str, Totals]) -> None:
+        """Writes tfds's files; builder.info.metadata tells what is special about the pictures."""
+        features = tfds.features.FeaturesDict(
+            {
+                'image': tfds.features.Image(
+                    shape=(None, None, 3), dtype=np.uint8, encoding_format='jpeg'
+                ),
+                'label': tfds.features.ClassLabel(names=self._source.class_names),
+                'file_name': tfds.features.Text(),
+            }
+        )
+        description = self._source.description
+        if self._shorter_side:
+            description += (
+                f' Pictures with a shorter side of more than {self._shorter_side} pixels were '
+                'scaled to it (bicubic, antialiased) and encoded again (JPEG, quality 95, 4:2:0).'
+            )
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            features=features,
+            split_infos=[
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=[records for records, _, _ in total.shards],
+                    num_bytes=sum(size for _, size, _ in total.shards),
+                )
+                for split, total in splits.items()
+            ],
+            version=self.version,
+            check_data=False,  # tfds' own check needs TensorFlow
+            description=description,
+            homepage=self._source.homepage,
+            citation=self._source.citation,
+            supervised_keys=('image', 'label'),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                shorter_side=self._shorter_side,
+                kinds={split: dict(total.kinds) for split, total in splits.items()},
+                rejected={split: total.defective for split, total in splits.items()},
+            ),
+        )
+
+
+def _to_item(picture: Picture, shorter_side: int | None) -> Item:
+    """Checks one picture and serialises it; run by several threads."""
+    if picture.data is None:
+        return Item(
+            picture.cursor,
+            picture.size,
+            file=picture.file,
+            fault=picture.fault,
+            defective=picture.defective,
+        )
+    checked = picture_check.check(picture.data, shorter_side)
+    if checked.fault:
+        return Item(picture.cursor, picture.size, file=picture.file, fault=checked.fault)
+    record = _serialize(checked.data, picture.label, picture.name)
+    return Item(picture.cursor, picture.size, record, checked.kinds)
+
+
+def _serialize(image: bytes, label: int, file_name: str) -> bytes:
+    """One example as tfds serialises it, but always with the same bytes."""
+    name = file_name.encode('utf-8', 'replace')
+    feature = {
+        'image': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[image])),
+        'label': tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[label])),
+        'file_name': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[name])),
+    }
+    example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)  # else the order of a map is free

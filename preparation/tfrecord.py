@@ -1,0 +1,177 @@
+"""Takes over a data set that tfds wrote as TFRecord: the same examples in ArrayRecord files.
+
+Nothing is decoded, and TensorFlow is not needed. A TFRecord file is a row of records: length
+(8 bytes, little-endian), its checksum (4), data, their checksum (4). Checksums are CRC-32C, rotated
+by 15 bits and with 0xa282ead8 added (tensorflow/core/lib/io/record_writer.h and hash/crc32c.h).
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+
+from errors import UserError
+from preparation.sharded_writer import Item, Totals
+
+_INFO = 'dataset_info.json'
+_FEATURES = 'features.json'
+_HEADER = struct.Struct('<QI')
+_CHECKSUM = struct.Struct('<I')
+_MASK = 0xA282EAD8
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file.
+
+    Raises:
+      UserError: it cannot be read, ends within a record, or a checksum is wrong; names the offset.
+    """
+    try:
+        with path.open('rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            while (offset := file.tell()) < size:
+                yield _read_record(file, path, offset, size)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
+
+
+def _read_record(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise _damage(path, offset, 'the file ends within a record')
+    length, checksum = _HEADER.unpack(header)
+    if checksum != _masked_crc(header[:8]):
+        raise _damage(path, offset, "the checksum of the record's length is wrong")
+    if offset + _HEADER.size + length + _CHECKSUM.size > size:
+        raise _damage(path, offset, 'the file ends within a record')
+    data = file.read(length)
+    if file.read(_CHECKSUM.size) != _CHECKSUM.pack(_masked_crc(data)):
+        raise _damage(path, offset, 'the checksum of the record is wrong')
+    return data
+
+
+def _damage(path: Path, offset: int, what: str) -> UserError:
+    return UserError(
+        f'{path} is damaged at offset {offset}: {what}. Copy that file again from where it came.'
+    )
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+class TfrecordSet:
+    """A `sharded_writer.Source`: the version folder of a tfds data set in TFRecord files.
+
+    A shard here becomes a shard there.
+
+    Args:
+      folder: such as .../imagenet2012/5.1.0, with dataset_info.json and features.json.
+
+    Raises:
+      UserError: those are missing or not understood; a shard is missing.
+    """
+
+    shard_bytes = sys.maxsize
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._info = _read_info(folder)
+        self.name, self.version = self._info['name'], self._info['version']
+        self._shards = {
+            split['name']: self._find_shards(split) for split in self._info.get('splits', ())
+        }
+        if not self._shards:
+            raise UserError(f'{folder / _INFO} names no splits.')
+        self.splits: Mapping[str, int] = {
+            split: sum(path.stat().st_size for path, _ in shards)
+            for split, shards in self._shards.items()
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What the two JSON files hash to: they tell shards, records and bytes."""
+        files = [self._folder / _INFO, self._folder / _FEATURES]
+        digest = hashlib.sha256(b'\0'.join(path.read_bytes() for path in files))
+        return {'tfrecord': digest.hexdigest()}
+
+    def stamp(self) -> Any:
+        """None: a damaged shard may be replaced, since checksums tell a sound one."""
+        return None
+
+    def items(self, split: str, cursor: Any) -> Iterator[Item]:
+        """The records shard by shard; a cursor is the number of shards that are done.
+
+        Raises:
+          UserError: a shard is damaged, or has another number of records than is recorded.
+        """
+        for number, (path, expected) in enumerate(self._shards[split]):
+            if number < (cursor or 0):
+                continue
+            records = read_records(path)
+            for place in range(1, expected + 1):
+                record, last = next(records, None), place == expected
+                if record is None or (last and next(records, None) is not None):
+                    raise UserError(
+                        f'{path} does not have the {expected} records that {_INFO} says: copy '
+                        'that file again from where it came.'
+                    )
+                yield Item(number + last, len(record), record, ends_shard=last)
+
+    def describe(self, folder: Path, splits: Mapping[str, Totals]) -> None:
+        """Carries over dataset_info.json, with the new format, and all files beside the shards."""
+        for path in sorted(self._folder.iterdir()):
+            if path.is_file() and '.tfrecord' not in path.name and not path.name.startswith('.'):
+                shutil.copyfile(path, folder / path.name)
+        info = {**self._info, 'fileFormat': 'array_record'}
+        (folder / _INFO).write_text(json.dumps(info, indent=2))
+
+    def _find_shards(self, split: Mapping[str, Any]) -> list[tuple[Path, int]]:
+        """Returns the shards of a split and how many records each should have."""
+        lengths = [int(length) for length in split.get('shardLengths', ())]
+        if not lengths or 0 in lengths:
+            raise UserError(
+                f'{self._folder / _INFO} gives no length for some shard of {split["name"]}: that '
+                'data set cannot be taken over.'
+            )
+        shards = []
+        for number, length in enumerate(lengths):
+            name = f'{self.name}-{split["name"]}.tfrecord-{number:05d}-of-{len(lengths):05d}'
+            if not (self._folder / name).is_file():
+                raise UserError(f'{self._folder / name} is missing.')
+            shards.append((self._folder / name, length))
+        return shards
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    for name in (_INFO, _FEATURES):
+        if not (folder / name).is_file():
+            raise UserError(
+                f'{folder} has no {name}: --source must name the version folder of a tfds data '
+                'set, such as tensorflow_datasets/imagenet2012/5.1.0.'
+            )
+    try:
+        info = json.loads((folder / _INFO).read_text())
+        named = re.fullmatch(r'\w+', info['name']) and re.fullmatch(
+            r'\d+\.\d+\.\d+', info['version']
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        named = None
+    if not named:
+        raise UserError(f'{folder / _INFO} is not the description of a tfds data set.')
+    if (found := info.get('fileFormat', 'tfrecord')) != 'tfrecord':
+        raise UserError(f'The data set in {folder} is stored as {found}, not as tfrecord.')
+    if config := info.get('configName'):
+        raise UserError(
+            f'The data set in {folder} is configuration "{config}" of {info["name"]}: sets with '
+            'configurations are not supported.'
+        )
+    return info

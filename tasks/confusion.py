@@ -1,0 +1,261 @@
+"""How good a classifier is, class by class, and what it takes for what: from a confusion matrix."""
+
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import files
+from files import columns
+
+# Beyond this many classes a matrix is too wide to read; the most frequent confusions say more.
+MOST_CLASSES_IN_MATRIX = 30
+CONFUSIONS_LISTED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The results of one evaluation.
+
+    Attributes:
+      confusion: int [classes, classes]; row = true class, column = predicted class.
+      class_names: one name per class.
+      loss: mean loss per example, or None where it was not measured.
+
+    Precision, recall and F1 are float [classes], NaN where the class makes them 0/0: precision of
+    a class that was never predicted, recall of a class without examples.
+    """
+
+    confusion: np.ndarray
+    class_names: Sequence[str]
+    loss: float | None = None
+
+    def __post_init__(self):
+        confusion = np.asarray(self.confusion)
+        names = tuple(str(name) for name in self.class_names)
+        if confusion.shape != (len(names), len(names)):
+            raise ValueError(f'{len(names)} classes, but a matrix of shape {confusion.shape}')
+        if not np.issubdtype(confusion.dtype, np.integer) or (confusion < 0).any():
+            raise ValueError('a confusion matrix holds counts: integers, none below zero')
+        object.__setattr__(self, 'confusion', confusion.astype(np.int64))
+        object.__setattr__(self, 'class_names', names)
+
+    @property
+    def examples(self) -> int:
+        """How many examples were evaluated."""
+        return int(self.confusion.sum())
+
+    @property
+    def correct(self) -> int:
+        """How many of them were predicted right."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples predicted right, 0..1; NaN without examples."""
+        return self.correct / self.examples if self.examples else math.nan
+
+    @property
+    def support(self) -> np.ndarray:
+        """Number of examples of each true class."""
+        return self.confusion.sum(axis=1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Share of each class's examples that were predicted as it."""
+        return _ratio(np.diag(self.confusion), self.support)
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Share of each class's predictions that were right."""
+        return _ratio(np.diag(self.confusion), self.confusion.sum(axis=0))
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * np.diag(self.confusion), self.support + self.confusion.sum(axis=0))
+
+    def shares(self) -> np.ndarray:
+        """Returns the matrix in per cent of each true class, NaN for a class without examples."""
+        support = np.broadcast_to(self.support[:, None], self.confusion.shape)
+        return 100 * _ratio(self.confusion, support)
+
+    def confusions(self, at_most: int = CONFUSIONS_LISTED) -> list[tuple[int, int, int]]:
+        """Returns (count, true class, predicted class) of the errors, most frequent first."""
+        errors = self.confusion - np.diag(np.diag(self.confusion))
+        rows, columns = np.nonzero(errors)
+        order = np.argsort(-errors[rows, columns], kind='stable')[:at_most]
+        return [
+            (int(errors[r, c]), int(r), int(c))
+            for r, c in zip(rows[order], columns[order], strict=True)
+        ]
+
+    def text(self) -> str:
+        """Returns the whole report as plain text."""
+        head = f'accuracy  {_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
+        if self.loss is not None:
+            head += f'\nloss      {self.loss:.4f}'
+        if len(self.class_names) <= MOST_CLASSES_IN_MATRIX:
+            errors = self.confusion_table()
+        else:
+            errors = self.confusions_table()
+        return '\n\n'.join([head, self.class_table(), errors])
+
+    def class_table(self) -> str:
+        """Returns precision, recall, F1 and support of each class as aligned columns."""
+        measured = zip(
+            self.class_names, self.precision, self.recall, self.f1, self.support, strict=True
+        )
+        rows = [('class', 'precision', 'recall', 'F1', 'support')]
+        rows += [
+            (name, _percent(precision), _percent(recall), _percent(f1), f'{support:,}')
+            for name, precision, recall, f1, support in measured
+        ]
+        return columns(rows)
+
+    def confusion_table(self) -> str:
+        """Returns the matrix as aligned columns, '.' for zero so that the errors stand out."""
+        names, heads = list(self.class_names), list(self.class_names)
+        if max(map(len, names)) > 6:  # long names as column heads would tear the matrix apart
+            heads = [str(i) for i in range(len(names))]
+            names = [f'{i} {name}' for i, name in enumerate(names)]
+        rows = [('true \\ predicted', *heads)]
+        for name, counts in zip(names, self.confusion, strict=True):
+            rows.append((name, *(str(count) if count else '.' for count in counts)))
+        width = max(len(cell) for row in rows for cell in row[1:])
+        return columns([(row[0], *(cell.rjust(width) for cell in row[1:])) for row in rows])
+
+    def confusions_table(self) -> str:
+        """Returns the most frequent confusions as aligned columns."""
+        confusions = self.confusions()
+        if not confusions:
+            return 'no errors'
+        support = self.support
+        rows = [('true class', 'taken for', 'times', 'of')]
+        rows += [
+            (
+                self.class_names[true],
+                self.class_names[predicted],
+                f'{count:,}',
+                f'{support[true]:,}',
+            )
+            for count, true, predicted in confusions
+        ]
+        title = f'the {len(confusions)} most frequent confusions:'
+        return title + '\n' + columns(rows, left_columns=2)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as JSON can say it: null for 0/0, lists for arrays."""
+        columns = {
+            'precision': self.precision,
+            'recall': self.recall,
+            'f1': self.f1,
+            'support': self.support,
+        }
+        classes = [
+            {'name': name, **{key: _plain(values[i]) for key, values in columns.items()}}
+            for i, name in enumerate(self.class_names)
+        ]
+        return {
+            'accuracy': _plain(self.accuracy),
+            'loss': _plain(self.loss),
+            'examples': self.examples,
+            'correct': self.correct,
+            'classes': classes,
+            'confusion': self.confusion.tolist(),
+        }
+
+    def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
+        """Draws the matrix as a heat map and returns its path."""
+        # The object interface: pyplot would keep global state and could ask for a display.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        classes = len(self.class_names)
+        labelled = classes <= MOST_CLASSES_IN_MATRIX
+        side = 2.5 + 0.42 * max(classes, 5) if labelled else 11
+        figure = Figure(figsize=(side + 1.2, side), dpi=130, layout='constrained')
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        _draw_matrix(figure, axes, self)
+        if labelled:
+            _draw_counts(axes, self)
+        heading = f'{title}\n' if title else ''
+        axes.set_title(
+            f'{heading}accuracy {_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
+        )
+        axes.set_xlabel('predicted class')
+        axes.set_ylabel('true class')
+        picture = io.BytesIO()
+        figure.savefig(picture, format='png')
+        path = Path(path)
+        with files.explaining_errors(path):
+            files.replace(path, picture.getvalue())
+        return path
+
+
+def _draw_matrix(figure, axes, report: Report) -> None:
+    """Draws the right answers in blue and, on a scale of their own, the errors in red.
+
+    On one common scale the few errors of a good classifier would vanish beside its diagonal.
+    The square root lifts the single errors further.
+    """
+    from matplotlib.colors import PowerNorm
+
+    shares = report.shares()
+    right = np.eye(len(shares), dtype=bool)
+    axes.imshow(np.where(right, shares, np.nan), cmap='Blues', vmin=0, vmax=200)
+    errors = np.where(right | (report.confusion == 0), np.nan, shares)
+    norm = PowerNorm(0.5, vmin=0, vmax=_darkest(report))
+    image = axes.imshow(errors, cmap='Reds', norm=norm)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label('errors: share of the true class (%)')
+
+
+def _darkest(report: Report) -> float:
+    """Returns the error share (%) of the darkest red: the worst one, 1 % if all are better."""
+    shares = np.nan_to_num(report.shares())
+    return max(1.0, (shares - np.diag(np.diag(shares))).max())
+
+
+def _draw_counts(axes, report: Report) -> None:
+    """Writes the class names on the axes and the count into each square that is not zero."""
+    names = report.class_names
+    upright = max(map(len, names)) <= 3
+    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(0.5, len(names) - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
+    axes.grid(which='minor', color='#e4e4e4', linewidth=0.6)
+    axes.tick_params(which='minor', length=0)
+    shares, darkest = report.shares(), _darkest(report)
+    for row, column in zip(*np.nonzero(report.confusion), strict=True):
+        count = report.confusion[row, column]
+        dark = row != column and shares[row, column] > 0.4 * darkest
+        axes.text(
+            column, row, f'{count}', ha='center', va='center', fontsize=8,
+            color='white' if dark else 'black',
+        )  # fmt: skip
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns numerator / denominator, NaN for 0/0, without a warning."""
+    result = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a Python number, or None for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _percent(value: float) -> str:
+    return f'{100 * value:.2f} %' if math.isfinite(value) else '-'

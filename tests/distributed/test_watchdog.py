@@ -1,0 +1,299 @@
+"""A process that hangs, dies or never comes ends the others, which say which one it is."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distributed import watchdog
+from distributed.watchdog import Sign
+from tests.conftest import ROOT
+from tests.support import Several, last_step, outputs
+
+LIMITS = (30.0, 600.0)
+HOST = socket.gethostname()
+
+
+def sign(reached: int, host: str = 'a', beats: int = 1) -> Sign:
+    return Sign(beats, reached, f'step {reached}', host)
+
+
+@pytest.mark.parametrize(
+    ('signs', 'silent', 'waited', 'sentence'),
+    [
+        ([sign(3), sign(3), sign(3)], {1: 2.0, 2: 2.0}, 599.0, None),
+        ([sign(3), sign(2, 'b')], {1: 1.0}, 599.0, None),
+        (
+            [sign(3), sign(2, 'b')],
+            {1: 1.0},
+            600.0,
+            'Process 1 (b) did not arrive at step 3 within 600 s (config.distributed_timeout); '
+            'last seen at step 2.',
+        ),
+        (
+            [sign(4), sign(4), sign(1, 'c'), sign(2, 'd')],
+            {1: 1.0, 2: 1.0, 3: 1.0},
+            700.0,
+            'Processes 2 (c), 3 (d) did not arrive at step 2 within 600 s '
+            '(config.distributed_timeout); last seen at step 1, step 2.',
+        ),
+        (
+            [sign(3), sign(3)],
+            {1: 1.0},
+            601.0,
+            'All processes arrived at step 3, but it did not end within 600 s '
+            '(config.distributed_timeout): a device or the network hangs.',
+        ),
+        # Dead ones need not be waited for, wherever they were.
+        (
+            [sign(3), sign(3), sign(3, 'c')],
+            {1: 29.0, 2: 30.0},
+            40.0,
+            'Process 2 (c) no longer answers (killed, stopped, or its machine or network is gone); '
+            'last seen at step 3.',
+        ),
+    ],
+)
+def test_who_is_to_blame(signs, silent, waited, sentence):
+    points = {number: f'step {number}' for number in range(1, signs[0].reached + 1)}
+    found = watchdog.verdict(dict(enumerate(signs)), silent, points, waited, LIMITS)
+    assert found == sentence
+
+
+# A process that waits for another, which lives but does not come; the store is made up.
+WAITING = """
+import itertools
+import json
+import sys
+import time
+from distributed import watchdog
+
+class Store:
+    beats = itertools.count()
+
+    def key_value_set(self, *arguments, **options):
+        pass
+
+    def key_value_dir_get(self, folder):
+        if 'verdict' in folder:
+            return []
+        beat = next(self.beats)
+        signs = [beat, 1, 'step 1', 'a'], [beat, 0, 'the start', 'b']
+        return [(f'{{folder}}{{rank}}', json.dumps(sign)) for rank, sign in enumerate(signs)]
+
+{first}
+found = watchdog.Watchdog(Store(), 0, 2, {timeout})
+print('waits', flush=True)
+with found.waiting('step 1'):
+    time.sleep(600)
+"""
+
+
+def waiting(timeout: float, first: str = '', **options) -> subprocess.Popen:
+    script = WAITING.format(timeout=timeout, first=first)
+    child = subprocess.Popen(
+        [sys.executable, '-c', script], cwd=ROOT, stdout=subprocess.PIPE, text=True, **options
+    )
+    assert child.stdout.readline() == 'waits\n'
+    return child
+
+
+def test_what_was_waited_between_pauses_adds_up():
+    first = 'watchdog.BEAT, watchdog.PAUSED = 0.2, 1.0'
+    with waiting(4.0, first, stderr=subprocess.PIPE) as child:
+        for _ in range(20):
+            child.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            child.send_signal(signal.SIGCONT)
+            time.sleep(1.5)
+            if child.poll() is not None:
+                break
+        child.kill()
+        said = child.stderr.read()
+    assert child.returncode == 69
+    assert 'error: Process 1 (b) did not arrive at step 1 within 4 s' in said
+
+
+def test_a_process_ends_even_where_nothing_can_be_printed():
+    with Path('/dev/full').open('w') as full, waiting(4.0, stderr=full) as child:
+        assert child.wait(60) == 69
+
+
+@pytest.mark.parametrize(
+    ('text', 'of_connection'),
+    [
+        ('FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer', True),
+        ('INTERNAL: NCCL operation ncclAllReduce failed: remote process exited', True),
+        ('Unable to initialize backend cuda: DEADLINE_EXCEEDED: Barrier timed out', True),
+        ('UNAVAILABLE: Socket closed', True),
+        ('RESOURCE_EXHAUSTED: Out of memory while trying to allocate', False),
+        ('Unable to initialize backend tpu: ABORTED: already in use by process 7', False),
+        ('NCCL operation failed: unhandled cuda error. Last error: out of memory', False),
+        ('NCCL error: /dev/shm/nccl-x: No space left on device', False),
+        ('a defect', False),
+    ],
+)
+def test_which_errors_may_come_from_another_process(text, of_connection):
+    assert watchdog._is_of_connection(RuntimeError(text)) == of_connection
+
+
+HANGING = """
+import time
+import train
+import command
+from training import placement
+
+original = placement.Placement.train_batches
+
+def a_disk_that_does_not_answer():
+    time.sleep(10_000)
+
+def train_batches(self, *arguments):
+    for number, batch in enumerate(original(self, *arguments)):
+        if number == 4:
+            a_disk_that_does_not_answer()
+        yield batch
+
+placement.Placement.train_batches = train_batches
+command.run(train.main)
+"""
+
+
+def test_one_that_hangs_is_named_and_shows_where_it_is(small, tmp_path):
+    fields = {'distributed_timeout': 10, 'log_every': 1}
+    with Several(small, tmp_path / 'run', tmp_path / 'log', (None, HANGING), **fields) as children:
+        assert [child.wait() for child in children] == [69, 69], outputs(children)
+    sentence = (
+        f'error: Process 1 ({HOST}) did not arrive at step 5 within 10 s '
+        '(config.distributed_timeout); last seen at '
+    )
+    assert all(sentence in child.output for child in children), outputs(children)
+    assert 'Traceback' not in children[0].output
+    assert 'in a_disk_that_does_not_answer' in children[1].output
+    assert 'in a_disk_that_does_not_answer' not in children[0].output
+
+
+# A process 0 that still writes a checkpoint when it has to end.
+WRITING = """
+import threading
+import time
+import train
+from training import checkpoints
+import command
+
+original = checkpoints.Checkpoints.wait
+
+def wait(self):
+    if threading.current_thread() is threading.main_thread():
+        return original(self)
+    time.sleep(2)
+    (self.folder / 'written').touch()
+
+checkpoints.Checkpoints.wait = wait
+command.run(train.main)
+"""
+
+
+@pytest.mark.parametrize(
+    ('number', 'rank', 'sentence'),
+    [
+        (signal.SIGKILL, 2, f'Process 2 ({HOST}) no longer answers (killed, '),
+        # The one through which the others are connected.
+        (signal.SIGSTOP, 0, f'Process 0 ({HOST}), through which the others are connected, no '),
+        pytest.param(
+            signal.SIGSTOP, 2, f'Process 2 ({HOST}) no longer answers', marks=pytest.mark.full
+        ),
+    ],
+    ids=str,
+)
+def test_one_that_is_killed_or_stopped_is_named_by_all_others(
+    number, rank, sentence, small, tmp_path
+):
+    workdir, scripts = tmp_path / 'run', (WRITING, None, None)
+    fields = {'distributed_timeout': 16, 'steps': 100_000, 'log_every': 10, 'batch_size': 60}
+    with Several(small, workdir, tmp_path / 'log', scripts, **fields) as children:
+        assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
+        children[rank].process.send_signal(number)
+        others = [child for place, child in enumerate(children) if place != rank]
+        assert [child.wait() for child in others] == [69, 69], outputs(children)
+    assert all(f'error: {sentence}' in child.output for child in others), outputs(children)
+    assert not any('Traceback' in child.output for child in others)
+    assert (workdir / 'checkpoints' / 'written').exists() == (rank != 0)
+
+
+def test_a_pause_of_all_is_no_loss(small, tmp_path):
+    workdir = tmp_path / 'run'
+    fields = {'distributed_timeout': 12, 'steps': 100_000, 'log_every': 10}
+    with Several(small, workdir, tmp_path / 'log', **fields) as children:
+        assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
+        for child in children:
+            child.process.send_signal(signal.SIGSTOP)
+        time.sleep(14)  # longer than any limit of theirs
+        reached = last_step(workdir)
+        for child in children:
+            child.process.send_signal(signal.SIGCONT)
+            time.sleep(1)
+        # Long enough for a verdict on what was before.
+        end = time.monotonic() + 4
+        goes_on = lambda: last_step(workdir) > reached + 10 and time.monotonic() > end  # noqa: E731
+        assert children[0].wait_until(goes_on), outputs(children)
+        assert children[1].running, outputs(children)
+
+
+def test_one_that_never_starts_is_named(small, tmp_path):
+    fields = {'distributed_timeout': 10}
+    scripts = (None, Several.ABSENT, None)
+    with Several(small, tmp_path / 'run', tmp_path / 'log', scripts, **fields) as children:
+        assert [child.wait() for child in children] == [69, 69], outputs(children)
+    for child in children:
+        assert 'error: Process 1 of 3 did not start within 10 s: look at its' in child.output
+        assert 'Traceback' not in child.output
+
+
+DYING = """
+import os
+import train
+import command
+from distributed import watchdog
+
+watchdog.start = lambda timeout: os.kill(os.getpid(), 9)
+command.run(train.main)
+"""
+
+
+def test_one_that_dies_before_it_has_said_a_word_is_named(small, tmp_path):
+    fields = {'distributed_timeout': 10}
+    with Several(small, tmp_path / 'run', tmp_path / 'log', (None, DYING), **fields) as children:
+        assert [child.wait() for child in children] == [69, -9], outputs(children)
+    assert 'error: Process 1 no longer answers' in children[0].output
+    assert 'last seen never' in children[0].output
+    assert 'Traceback' not in children[0].output
+
+
+FAILING = """
+import jax
+import train
+import command
+from training import run, runner
+
+def fail(*arguments):
+    raise RuntimeError('RESOURCE_EXHAUSTED: a defect')
+
+{place} = fail
+command.run(train.main)
+"""
+
+
+@pytest.mark.parametrize('place', ['jax.devices', 'run._Run._open_splits', 'runner.Runner.fetch'])
+def test_a_defect_of_one_is_told_to_the_other_at_once(place, small, tmp_path):
+    scripts = None, FAILING.format(place=place)
+    with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:
+        assert [child.wait() for child in children] == [1, 1], outputs(children)
+    sentence = 'error: Process 1 has failed: RuntimeError: RESOURCE_EXHAUSTED: a defect'
+    assert all(sentence in child.output for child in children), outputs(children)
+    assert 'Traceback' in children[1].output
+    assert 'Traceback' not in children[0].output

@@ -1,0 +1,128 @@
+"""The idx reader: what it reads, and what it refuses and how."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from errors import UserError
+from preparation import idx
+
+
+def idx_bytes(values, code=8):
+    return (
+        bytes([0, 0, code, values.ndim])
+        + struct.pack(f'>{values.ndim}I', *values.shape)
+        + (values.tobytes())
+    )
+
+
+GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    values=st.integers(1, 3).flatmap(
+        lambda n: npst.arrays(np.uint8, npst.array_shapes(min_dims=n, max_dims=n, max_side=9))
+    ),
+    zipped=st.booleans(),
+)
+def test_round_trip(tmp_path, values, zipped):
+    path = tmp_path / ('a-idx.gz' if zipped else 'a-idx')
+    path.write_bytes(gzip.compress(idx_bytes(values)) if zipped else idx_bytes(values))
+    read = idx.read(path, values.ndim)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, values)
+
+
+BAD = {
+    'nothing': (b'', 'is not an idx file: it starts with nothing, expected 00000803'),
+    'a picture': (
+        b'\x89PNG' + GOOD,
+        'is not an idx file: it starts with 89504e47, expected 000008',
+    ),
+    'no such type': (b'\0\0\x07' + GOOD[3:], 'is not an idx file: it starts with 00000703'),
+    'floats': (b'\0\0\x0d' + GOOD[3:], 'holds float values, expected uint8'),
+    'labels': (b'\0\0\x08\x01' + GOOD[4:], 'has 1 dimensions, expected 3'),
+    'header cut': (GOOD[:9], 'is truncated: it ends inside its header'),
+    'cut': (GOOD[:-1], r'is truncated: its header promises 24 bytes \[2, 3, 4\], 23 follow'),
+    'extra byte': (GOOD + b'\0', r'has extra bytes: more than the 24 .* \[2, 3, 4\]'),
+    'no examples': (idx_bytes(np.zeros((0, 3, 4), np.uint8)), r'is empty: .* says \[0, 3, 4\]'),
+    'exabytes': (GOOD[:4] + b'\xff' * 12 + GOOD[16:], 'is truncated: .* 24 follow'),
+}
+
+
+@pytest.mark.parametrize('zipped', [False, True])
+@pytest.mark.parametrize('fault', BAD)
+def test_bad_files_are_refused(tmp_path, fault, zipped):
+    data, message = BAD[fault]
+    path = tmp_path / ('train-images.gz' if zipped else 'train-images')
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.raises(UserError, match=f'{path} {message}'):
+        idx.read(path, 3)
+
+
+BROKEN_GZIP = {
+    'not gzip': GOOD,
+    'cut': gzip.compress(GOOD)[:-9],
+    'wrong checksum': gzip.compress(GOOD)[:-8] + b'\0' * 8,
+    'garbage inside': gzip.compress(GOOD)[:10] + b'\xff' * 20,
+}
+
+
+@pytest.mark.parametrize('fault', BROKEN_GZIP)
+def test_broken_gzip_is_refused(tmp_path, fault):
+    (tmp_path / 'a.gz').write_bytes(BROKEN_GZIP[fault])
+    with pytest.raises(UserError, match=f'{tmp_path}/a.gz cannot be read: '):
+        idx.read(tmp_path / 'a.gz', 3)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=f'cannot be read: .*{tmp_path}/none'):
+        idx.read(tmp_path / 'none', 3)
+
+
+def test_counts_must_agree(tmp_path):
+    (tmp_path / 'images').write_bytes(GOOD)
+    (tmp_path / 'labels').write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    with pytest.raises(UserError, match=r'images has 2 images, but .*labels has 3 labels'):
+        idx.read_examples(tmp_path / 'images', tmp_path / 'labels')
+
+
+NAMES = ('train-images-idx3-ubyte', 'train-labels.idx1-ubyte.gz')
+
+
+@pytest.mark.parametrize(
+    ('test_names', 'found'),
+    [
+        (('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte'), True),
+        (('emnist-letters-test-images-idx3-ubyte', 'emnist-letters-test-labels-idx1-ubyte'), True),
+        (('t10k-images-idx3-ubyte',), False),
+    ],
+)
+def test_files_are_told_by_their_words(tmp_path, test_names, found):
+    for name in (*NAMES, *test_names, 'README.md'):
+        (tmp_path / name).write_bytes(b'')
+    if found:
+        files = {
+            split: tuple(p.name for p in pair) for split, pair in idx.find_files(tmp_path).items()
+        }
+        assert files == {'train': NAMES, 'test': test_names}
+    else:
+        with pytest.raises(UserError, match='has no test labels: a file such as test-labels-idx1'):
+            idx.find_files(tmp_path)
+
+
+def test_two_fitting_files_or_no_folder_are_refused(tmp_path):
+    for name in ('train-images-idx3-ubyte', 'train-images-idx3-ubyte.gz'):
+        (tmp_path / name).write_bytes(b'')
+    with pytest.raises(UserError, match=r'several files of train images .* leave only one'):
+        idx.find_files(tmp_path)
+    with pytest.raises(UserError, match='is not a folder'):
+        idx.find_files(tmp_path / 'none')
