@@ -37,9 +37,9 @@ def open_split(config, split: str):
                 'The digits are held in memory: leave config.data.image_size out, or name a '
                 'streamed data set by config.data.name.'
             )
-        from data_sources import records  # Grain: half a second to import
+        from data_sources import record_source  # Grain: half a second to import
 
-        source, channels = records.load(data.name, split, data.dir), 3
+        source, channels = record_source.load(data.name, split, data.dir), 3
     else:
         source = arrays.load(data.name, split, data.dir)
         channels = source.images.shape[-1]

@@ -236,7 +236,7 @@ def test_an_unknown_option_names_the_commands_own(name, arguments, near):
 )
 @pytest.mark.parametrize('own', [None, 'glibc.malloc.check=0'])
 def test_memory_comes_in_huge_pages_unless_the_user_has_a_setting(own):
-    code = 'import os, sys; from training import command\n'
+    code = 'import os, sys; import command\n'
     code += "command.run(lambda argv: print(os.environ.get('GLIBC_TUNABLES'), *argv))"
     environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
     environment |= {'GLIBC_TUNABLES': own} if own else {}
