@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import SMALL
 from tests.support import (
     Child,
     Several,
@@ -27,7 +28,6 @@ from tests.support import (
     train_here,
     write_config,
 )
-from tests.training.conftest import SMALL
 
 STEPS = 40
 

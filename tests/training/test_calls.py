@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distributed import devices
 from errors import UserError
+from tests.conftest import SMALL
 from tests.support import (
     arguments,
     curve,
@@ -22,7 +23,6 @@ from tests.support import (
     train_here,
     write_config,
 )
-from tests.training.conftest import SMALL
 from training import placement, run
 from training.calendar import Calendar
 from training.runner import RUN_AHEAD
