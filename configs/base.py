@@ -5,13 +5,18 @@ field belongs to the experiment (it decides the numbers, and must be the same wh
 or to the run (devices, paths, logging: it may change).
 """
 
+import functools
+
 from ml_collections import ConfigDict
 
-from configs.schema import Field, build
+from configs.schema import build
+from field import Field
 
 EXPERIMENT, RUN = 'experiment', 'run'
 
 FIELDS = (
+    Field('task', 'classification', 'What the network learns; `python train.py --list` names the '
+          'tasks.'),
     Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1),
     Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
     Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
@@ -19,11 +24,6 @@ FIELDS = (
     Field('accumulate', 1, 'Micro-batches per update; divides batch_size.', low=1),
     Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
           choices=('float32', 'bfloat16')),
-    Field('label_smoothing', 0.0, 'Share of the target spread over all classes.', low=0, below=1),
-    Field('loss', 'softmax', 'Cross-entropy over all classes, or binary of each, averaged.',
-          choices=('softmax', 'bce')),
-    Field('bce_threshold', None, 'bce: targets above it become 1, the others 0.', float, low=0,
-          below=1),
     Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
           low=0, below=1),
     Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
@@ -164,6 +164,20 @@ FIELDS = (
 )  # fmt: skip
 
 
+@functools.cache
+def _joined(own: tuple[Field, ...]) -> tuple[Field, ...]:
+    known = {field.name for field in FIELDS}
+    return (*FIELDS, *(field for field in own if field.name not in known))
+
+
+def fields() -> tuple[Field, ...]:
+    """Returns every field: those of every run, and those that the tasks bring."""
+    # Imported here because it imports JAX, which takes a second.
+    from tasks import registry
+
+    return _joined(registry.fields())
+
+
 def get_config() -> ConfigDict:
     """Returns all fields at their defaults, locked: a misspelt name is an error at once."""
-    return build(FIELDS)
+    return build(fields())

@@ -7,7 +7,7 @@ from typing import Any
 from configs import base, reading, schema
 from errors import UserError, did_you_mean
 
-FIELDS = {field.name: field for field in base.FIELDS}
+FIELDS = {field.name: field for field in base.fields()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,7 @@ def describe(
     else:
         config = base.get_config()
         config.model.name = arguments.model
-        schema.override(config, overrides, base.FIELDS)
+        schema.override(config, overrides, base.fields())
     options = checks.model_options(config)
     defaults = {name: option.default for name, option in models.options(config.model.name).items()}
     stem = (defaults | options).get('stem', 'mnist')

@@ -14,7 +14,7 @@ from errors import UserError
 from models.lowering import Lowering
 from tasks.classification import Classification
 from training import augment_config, checks, optimizers, partition, profiling, state
-from training.step import StepSpec
+from training.spec import StepSpec
 
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 

@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
 from errors import UserError
-from training.step import StepSpec, standardised
+from training.inputs import normalized
+from training.spec import StepSpec
 
 # Images for each device and call. Not a field: a run that goes on has to compute the same bits.
 BATCH = 256
@@ -58,7 +59,7 @@ def compute(config, spec: StepSpec, variables, split, devices: list) -> Features
     parted = NamedSharding(mesh, PartitionSpec('batch'))
 
     def features(variables, images):
-        images = standardised(spec, images.astype(jnp.float32) / 255.0)
+        images = normalized(spec, images.astype(jnp.float32) / 255.0)
         return network.apply(variables, images, train=False)
 
     call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)

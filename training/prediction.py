@@ -10,7 +10,7 @@ import numpy as np
 import input_pipeline
 from data_sources import images
 from errors import UserError
-from training.step import standardised
+from training.inputs import normalized
 from training.trained import Trained
 
 BATCH = 64
@@ -36,7 +36,7 @@ def predict(
 
     @jax.jit
     def probabilities(pixels):
-        inputs = standardised(trained.spec, pixels.astype(jnp.float32) / 255.0)
+        inputs = normalized(trained.spec, pixels.astype(jnp.float32) / 255.0)
         return function(model.apply(variables, inputs, train=False))
 
     for start in range(0, len(paths), BATCH):

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError
-from training.step import StepSpec, eval_step, train_step
+from training.spec import StepSpec
+from training.step import eval_step, train_step
 
 AXIS = 'batch'
 # Calls under way at a time. It bounds memory, and more would let XLA's CPU collectives starve each

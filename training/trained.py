@@ -10,8 +10,8 @@ import numpy as np
 from distributed import devices
 from errors import UserError
 from training import checkpoints, experiment, workdir
+from training.spec import StepSpec
 from training.state import TrainState
-from training.step import StepSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,14 @@ def load_config(folder, overrides=()):
 
     config = workdir.load_config(folder)
     stored = config.copy_and_resolve_references()
-    schema.override(config, list(overrides), base.FIELDS)
-    changed = schema.differences(stored, config, base.FIELDS, base.EXPERIMENT)
+    schema.override(config, list(overrides), base.fields())
+    changed = schema.differences(stored, config, base.fields(), base.EXPERIMENT)
     if changed:
         raise UserError(
             f'config.{next(iter(changed))} is part of the experiment and is taken from '
             f'{folder}/{workdir.CONFIG}; only fields of the run can be given here.'
         )
-    return schema.validate(config, base.FIELDS)
+    return schema.validate(config, base.fields())
 
 
 def load(folder, which: str = 'last', overrides=()) -> Trained:

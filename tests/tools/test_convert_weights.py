@@ -371,7 +371,7 @@ def test_no_network_and_no_library(hub, tmp_path, capsys, monkeypatch):
 def test_the_weights_of_a_run_are_handed_over(tmp_path):
     # A run's folder, written by what writes it, but without the minute of compiling a step.
     config = base.get_config()
-    schema.override(config, ['--config.model.name=resnet18'], base.FIELDS)
+    schema.override(config, ['--config.model.name=resnet18'], base.fields())
     (tmp_path / 'run').mkdir()
     workdir.store(tmp_path / 'run', config)
     run, _ = experiment.open_train(config)

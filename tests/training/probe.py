@@ -14,7 +14,7 @@ import numpy as np
 
 from models.layers import Dropout
 from training import optimizers, state
-from training.step import StepSpec
+from training.spec import StepSpec
 
 
 class Probe(nn.Module):

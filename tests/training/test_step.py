@@ -22,6 +22,7 @@ from tests.golden import make_lenet_step
 from tests.support import QUICKLY
 from tests.training import probe
 from training import optimizers, state, step
+from training.spec import StepSpec
 
 HYPER = {
     'seed': np.uint32(1),
@@ -37,7 +38,7 @@ def spec_of(network, dtype=jnp.float32, **options):
     small = {'units': 24} if network == 'fcn' else {}
     model = models.create(network, num_classes=CLASSES, dtype=dtype, **small)
     task = Classification(CLASSES)
-    return step.StepSpec(model, task, 'sgd', lambda step: 1.0, (0.5,), (0.3,), **options)
+    return StepSpec(model, task, 'sgd', lambda step: 1.0, (0.5,), (0.3,), **options)
 
 
 def start_of(spec, shape=(SIZE, SIZE, 1)):
@@ -94,7 +95,7 @@ def golden_outcome():
     images, labels = make_lenet_step.batch()
     model = models.create('lenet', num_classes=10)
     # Standardisation divides by 255 and then by this: the images come through unchanged.
-    spec = step.StepSpec(model, Classification(10), 'sgd', lambda _: 1.0, (0.0,), (1 / 255,))
+    spec = StepSpec(model, Classification(10), 'sgd', lambda _: 1.0, (0.0,), (1 / 255,))
     params = {k: v.astype(np.float32) for k, v in make_lenet_step.parameters().items()}
     hyper = HYPER | {'learning_rate': np.float32(GOLDEN['learning_rate'])}
     first = start_of(spec, (28, 28, 1)).replace(params=unflatten_dict(params, sep='/'))

@@ -18,8 +18,8 @@ from training import augment_config, experiment, placement, transfer
 from training.calendar import Calendar
 from training.placement import Placement
 from training.runner import Runner
+from training.spec import StepSpec
 from training.state import TrainState
-from training.step import StepSpec
 
 
 @dataclasses.dataclass(frozen=True)
