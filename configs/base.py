@@ -153,8 +153,8 @@ FIELDS = (
     Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every.', int,
           low=1, scope=RUN),
     Field('checkpoint.keep', 2, 'Latest checkpoints kept, beside the best one.', low=1, scope=RUN),
-    Field('checkpoint.best', 'validation/accuracy', 'What the best checkpoint is best at.',
-          choices=('validation/accuracy', 'validation/loss'), scope=RUN),
+    Field('checkpoint.best', None, "What the best checkpoint is best at, such as "
+          "'validation/loss'; None: the task's first metric.", str, scope=RUN),
     Field('profile.steps', (), '(start, stop): trace updates start + 1 to stop for TensorBoard.',
           items=int, scope=RUN),
     Field('peak_tflops', None, 'What one device could do, in TFLOP/s; None: known GPUs and TPUs.',

@@ -142,6 +142,26 @@ def check_same(text: str, what: str) -> None:
         raise UserError(f'The processes have different {what}: start all of them alike.')
 
 
+def gathered(array: np.ndarray) -> np.ndarray:
+    """Returns the arrays [n, ...] of all processes one after the other; n may differ.
+
+    Every process has to call it, with arrays that differ in n alone.
+    """
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    counts = _gather(np.int32(len(array)))
+    # The collective wants equal shapes, and bytes travel as they are whatever the type.
+    padded = np.zeros((counts.max(), *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    with watchdog.waiting():
+        everyone = np.asarray(multihost_utils.process_allgather(padded.view(np.uint8)))
+    blocks = everyone.reshape(len(counts), *padded.shape[:-1], -1).view(array.dtype)
+    blocks = blocks.reshape(len(counts), *padded.shape)
+    return np.concatenate([block[:n] for block, n in zip(blocks, counts, strict=True)])
+
+
 def broadcast(tree: Any) -> Any:
     """Returns process 0's tree of host arrays on every process, bit for bit."""
     if jax.process_count() == 1:

@@ -3,7 +3,7 @@
 from errors import UserError, did_you_mean
 from field import Field
 from tasks.classification import Classification
-from tasks.task import Task
+from tasks.task import Metric, Task
 
 _TASKS: dict[str, type[Task]] = {}
 
@@ -41,6 +41,37 @@ def get(name: str) -> type[Task]:
             + did_you_mean(name, names())
         )
     return _TASKS[name]
+
+
+def metric_of(config, record: str | None, field: str) -> Metric:
+    """Returns the metric of a validation record, such as 'validation/loss'.
+
+    Args:
+      config: names the task.
+      record: the record's name; None for that of the task's first metric.
+      field: what holds the name, for the message.
+
+    Raises:
+      UserError: the task has no such metric.
+    """
+    metrics = {f'validation/{metric.name}': metric for metric in get(config.task).metrics}
+    if record is None:
+        return next(iter(metrics.values()))
+    if record not in metrics:
+        raise UserError(
+            f'{field} must be one of {", ".join(metrics)} for task={config.task}, not {record!r}.'
+            + did_you_mean(record, metrics)
+        )
+    return metrics[record]
+
+
+def best_metric(config) -> Metric:
+    """Returns what the best checkpoint of a run is best at.
+
+    Raises:
+      UserError: config.checkpoint.best is no metric of the task.
+    """
+    return metric_of(config, config.checkpoint.best, 'config.checkpoint.best')
 
 
 def fields() -> tuple[Field, ...]:

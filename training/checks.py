@@ -22,6 +22,7 @@ def check(config) -> None:
     placement.check(config)
     registry.get(config.task).check(config)
     registry.check_fields(config)
+    registry.best_metric(config)
     optimizer, schedule = config.optimizer, config.schedule
     known = optimizers.OPTIONS[optimizer.name]
     for name, value in optimizer.items():

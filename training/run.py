@@ -17,15 +17,19 @@ from configs import schema
 from distributed import devices, hosts, watchdog
 from distributed.preemption import EXIT_CODE, Preemption
 from errors import UserError
+from tasks import registry
 from training import checks, curves, experiment, linear_probe, records, transfer, workdir
 from training.checkpoints import Checkpoints
-from training.evaluation import Evaluator
+from training.evaluation import Evaluation, Evaluator
 from training.loop import Loop
 from training.meter import Window
 from training.profiling import Profile
 from training.progress import Progress, python_as_typed, summary
 from training.runner import Runner
 from training.state import TrainState, sha256
+
+# Before the names of test figures in result.json.
+TEST = 'test_'
 
 
 def train(config, folder, resume: str = 'auto', extend: bool = False, say=print) -> int:
@@ -109,8 +113,10 @@ class _Run:
         self.say(_opening(exp, self.devices, step, self.source))
         self.records = hosts.on_first(lambda: records.Records(self.folder, step or None))
         self.records = self.records or records.Records(self.folder, enabled=False)
-        progress = Progress(exp.steps, exp.steps_per_epoch, enabled=first)
-        window = hosts.on_first(lambda: Window(**checkpoints.window(step)))
+        progress = Progress(
+            exp.steps, exp.steps_per_epoch, metrics=self.spec.task.metrics, enabled=first
+        )
+        window = hosts.on_first(lambda: Window(checkpoints.window(step)))
         with self.records, progress:
             if self.config.linear_probe:
                 splits = hosts.on_each(lambda: self._features(splits, state))
@@ -160,7 +166,8 @@ class _Run:
 
     def _open_checkpoints(self) -> Checkpoints:
         settings = self.config.checkpoint
-        checkpoints = Checkpoints(self.folder, settings.keep, settings.best, warn=self.say)
+        best = registry.best_metric(self.config)
+        checkpoints = Checkpoints(self.folder, best, settings.keep, warn=self.say)
         self.held.enter_context(watchdog.finishing(checkpoints.wait))
         return checkpoints
 
@@ -234,14 +241,18 @@ class _Run:
     def _finish(self, state) -> None:
         """Reads the test split, for the first and only time, and writes result.json."""
         test_split = hosts.on_each(lambda: input_pipeline.open_split(self.config, 'test'))
-        sums = Evaluator(self.experiment, self.runner, test_split)(state.variables())
-        if sums.get('bad'):
-            self.say(f'{int(sums["bad"])} test record(s) did not decode and were not counted')
-        hosts.on_first(lambda: self._write_result(state, sums))
+        evaluation = Evaluator(self.experiment, self.runner, test_split)(state.variables())
+        if evaluation.bad_records:
+            self.say(f'{evaluation.bad_records} test record(s) did not decode and were not counted')
+        hosts.on_first(lambda: self._write_result(state, evaluation))
 
-    def _write_result(self, state, sums) -> None:
-        exp, config = self.experiment, self.config
-        means = self.spec.task.summarise(sums)
+    def _write_result(self, state, evaluation: Evaluation) -> None:
+        exp, config, task = self.experiment, self.config, self.spec.task
+        tested = task.result(evaluation.sums, evaluation.rows)
+        tested |= {
+            'examples': int(evaluation.sums['count']),
+            'bad_records': evaluation.bad_records,
+        }
         cost = self.runner.cost()
         peak_memory, peak_memory_of = devices.peak_memory(self.runner.local)
         result = {
@@ -249,11 +260,7 @@ class _Run:
             'seed': config.seed,
             'steps': exp.steps,
             'epochs': exp.steps / exp.steps_per_epoch,
-            'test_accuracy': means['accuracy'],
-            'test_loss': means['loss'],
-            'test_correct': int(sums['correct']),
-            'test_examples': int(sums['count']),
-            'test_bad_records': int(sums.get('bad', 0)),
+            **{f'{TEST}{name}': value for name, value in tested.items()},
             'params_sha256': sha256(self.runner.fetch(state.params)),
             'init_from_sha256': transfer.recorded_sha256(self.folder),
             'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
@@ -276,12 +283,13 @@ class _Run:
         self._say_result(result)
 
     def _say_result(self, result: dict) -> None:
-        curves.plot_curves(self.folder, self.experiment.steps_per_epoch)
+        task = self.spec.task
+        curves.plot_curves(self.folder, task.metrics, self.experiment.steps_per_epoch)
+        tested = {k.removeprefix(TEST): v for k, v in result.items() if k.startswith(TEST)}
         self.say(
             summary(
                 workdir=self.folder,
-                test_correct=result['test_correct'],
-                test_examples=result['test_examples'],
+                headline=(f'test {task.metric().name}', task.headline(tested)),
                 wall_seconds=result['wall_seconds'],
                 device=result['device'],
             )
