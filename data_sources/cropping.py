@@ -1,4 +1,7 @@
-"""Crops of pictures: where they lie, and their pixels at the size that a network takes."""
+"""Crops of pictures: where they lie, and their pixels at the size that a network takes.
+
+`crop_matrix` and `centre_matrix` say where in the picture the pixels were, for targets that move.
+"""
 
 import math
 import threading
@@ -14,8 +17,9 @@ from cykooz_resizer import (
     Resizer,
 )
 
-from data_sources import decoding
+from data_sources import decoding, geometry
 from data_sources.decoding import Box
+from data_sources.draws import Draws
 
 # One a thread: it keeps buffers.
 _local = threading.local()
@@ -78,16 +82,39 @@ def centre_box(height: int, width: int, size: int, shorter: int) -> tuple[float,
     return (left * x, top * y, min(size * x, width - left * x), min(size * y, height - top * y))
 
 
-def crop_box(draws, height: int, width: int, size: int, scale, ratio) -> Box:
-    """Draws the box of a random-resized crop (Szegedy et al. 2015, section 6).
-
-    The share of the area is uniform in `scale`, the logarithm of width over height uniform in that
-    of `ratio`, the place uniform. After ten boxes that do not fit it is the largest centred one of
-    an allowed ratio, as in torchvision. A box of twice the size or more is trimmed to where it can
-    be decoded at a fraction of its resolution: by less than a pixel of the result.
+def centre_matrix(height: int, width: int, size: int, shorter: int) -> np.ndarray:
+    """Returns the matrix of the centre crop of a picture of this height and width.
 
     Args:
-      draws: data_sources.draws.Draws.
+      height, width: of the picture, in pixels.
+      size, shorter: as in `centre`.
+    """
+    left, top, box_width, box_height = centre_box(height, width, size, shorter)
+    return geometry.resized(top, left, box_height, box_width, (size, size))
+
+
+def crop_matrix(box: Box, size: int) -> np.ndarray:
+    """Returns the matrix of a crop that was resized to `size`."""
+    return geometry.resized(*box, (size, size))
+
+
+def crop_box(
+    draws: Draws,
+    height: int,
+    width: int,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Box:
+    """Draws the box of a random-resized crop (Szegedy et al. 2015, section 6).
+
+    Its fraction of the area is uniform in `scale`, the logarithm of width over height uniform in
+    that of `ratio`, its position uniform. After ten boxes that do not fit it is the largest centred
+    one of an allowed ratio, as in torchvision. A box of twice the size or more is trimmed to where
+    it can be decoded at a fraction of its resolution: by less than a pixel of the result.
+
+    Args:
+      draws: this example's random numbers.
       height, width: of the picture, in pixels.
       size: side that the crop will get.
       scale, ratio: (low, high).
@@ -109,7 +136,7 @@ def crop_box(draws, height: int, width: int, size: int, scale, ratio) -> Box:
 
 
 def _trimmed(box: Box, size: int) -> Box:
-    """The box with its sides moved inwards to multiples of the factor it can be shrunk by."""
+    """Returns the box with its sides moved inwards to multiples of the factor of shrinking."""
     for shrink in (8, 4, 2):
         top, left = (-(-start // shrink) * shrink for start in box[:2])
         bottom = (box.top + box.height) // shrink * shrink

@@ -1,0 +1,135 @@
+"""Where pixels go: matrices of geometric changes, and targets that follow them.
+
+A matrix [2, 3] maps the place (y, x, 1) of a pixel of the result to the place (y, x) in the image
+that it was taken from, as whoever samples pixels needs it. Places are those of pixel centres: the
+first pixel's is (0, 0), the last one's (height - 1, width - 1). Targets are moved by one matrix
+after the other, and not by their product: what one change pushes out of the image, the next does
+not bring back.
+
+Everything is for one example. The host calls it with NumPy (`xp=numpy`), the step with
+`xp=jax.numpy` under jax.vmap; JAX is not imported here, because processes that decode pictures do
+without it. Products are written out: a GPU may round a matrix product to ten bits.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # of NumPy or of JAX
+IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+# --- matrices ---------------------------------------------------------------------------------
+
+
+def translation(down: Any, right: Any, xp: ModuleType = np) -> Array:
+    """Returns the matrix of a result whose pixel (y, x) was at (y + down, x + right)."""
+    return xp.array([[1.0, 0.0, down], [0.0, 1.0, right]])
+
+
+def mirror(width: int) -> np.ndarray:
+    """Returns the matrix of mirroring an image of this width left to right."""
+    return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, width - 1.0]])
+
+
+def rotation(
+    angle: Any,
+    shape: tuple[int, int],
+    zoom: Any = 1.0,
+    shift: Any = (0.0, 0.0),
+    xp: ModuleType = np,
+) -> Array:
+    """Returns the matrix of turning counter-clockwise about the centre, then shifting.
+
+    Args:
+      angle: in radians.
+      shape: (height, width) of the image.
+      zoom: factor on distances in the image that pixels are taken from: above 1 the content
+        shrinks.
+      shift: (down, right), by which the content moves, in pixels.
+      xp: numpy or jax.numpy.
+    """
+    centre_y, centre_x = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    y, x = centre_y + shift[0], centre_x + shift[1]
+    cos, sin = zoom * xp.cos(angle), zoom * xp.sin(angle)
+    return xp.array(
+        [[cos, sin, centre_y - cos * y - sin * x], [-sin, cos, centre_x + sin * y - cos * x]]
+    )
+
+
+def resized(
+    top: float, left: float, height: float, width: float, size: tuple[int, int]
+) -> np.ndarray:
+    """Returns the matrix of a box that was cut out and resized.
+
+    Args:
+      top, left, height, width: of the box, in pixels; its edges are the edges of pixels.
+      size: (height, width) of the result.
+    """
+    down, right = height / size[0], width / size[1]
+    # The edges meet, and not the centres of the outermost pixels.
+    return np.array(
+        [[down, 0.0, top + (down - 1) / 2], [0.0, right, left + (right - 1) / 2]], np.float64
+    )
+
+
+# --- targets ----------------------------------------------------------------------------------
+
+
+def moved_points(points: Array, matrix: Array, xp: ModuleType = np) -> Array:
+    """Returns points where the pixels around them went, float32 [..., 2].
+
+    Args:
+      points: (y, x) [..., 2], places of pixel centres; they may come to lie outside the image.
+      matrix: of the change; it must have an inverse.
+      xp: numpy or jax.numpy.
+    """
+    (a, b, down), (c, d, right) = matrix
+    y, x = points[..., 0] - down, points[..., 1] - right
+    determinant = a * d - b * c
+    moved = ((d * y - b * x) / determinant, (a * x - c * y) / determinant)
+    return xp.stack(moved, -1).astype(np.float32)
+
+
+def moved_boxes(boxes: Array, matrix: Array, shape: tuple[int, int], xp: ModuleType = np) -> Array:
+    """Returns the boxes around what boxes held, cut off at the edges of the image.
+
+    Args:
+      boxes: (y0, x0, y1, x1) [..., 4]: edges of pixels, so that (0, 0, height, width) is the whole
+        image. One that comes to lie outside has no area afterwards.
+      matrix: of the change; it must have an inverse.
+      shape: (height, width) of the result.
+      xp: numpy or jax.numpy.
+
+    Returns:
+      float32 [..., 4].
+    """
+    corners = xp.stack([boxes[..., [y, x]] for y in (0, 2) for x in (1, 3)], -2)
+    corners = moved_points(corners - 0.5, matrix, xp) + 0.5  # edges are half a pixel from centres
+    ends = xp.concatenate([corners.min(-2), corners.max(-2)], -1)
+    return xp.clip(ends, 0.0, np.array([*shape, *shape], np.float32)).astype(np.float32)
+
+
+def moved_map(
+    labels: Array, matrix: Array, shape: tuple[int, int], fill: int, xp: ModuleType = np
+) -> Array:
+    """Returns a map of labels as its image's pixels went: each is the nearest one's.
+
+    Args:
+      labels: [height, width], or with further axes.
+      matrix: of the change.
+      shape: (height, width) of the result.
+      fill: the label of pixels that come from outside the image.
+      xp: numpy or jax.numpy.
+
+    Returns:
+      the type of `labels`, [*shape, ...].
+    """
+    height, width = labels.shape[:2]
+    y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])[None, :]
+    sources = [xp.floor(a * y + b * x + c + 0.5).astype(np.int32) for a, b, c in matrix]
+    inside = (sources[0] >= 0) & (sources[0] < height) & (sources[1] >= 0) & (sources[1] < width)
+    nearest = labels[xp.clip(sources[0], 0, height - 1), xp.clip(sources[1], 0, width - 1)]
+    inside = inside.reshape(inside.shape + (1,) * (labels.ndim - 2))
+    return xp.where(inside, nearest, xp.asarray(fill, labels.dtype))
