@@ -50,6 +50,16 @@ class Field:
         """The Python type of a value."""
         return self.value_type or type(self.default)
 
+    def value(self, config: Any) -> Any:
+        """Returns the field's value in a configuration."""
+        for part in self.name.split('.'):
+            config = config[part]
+        return config
+
+    def is_default(self, config: Any) -> bool:
+        """Returns whether the field has its default in a configuration."""
+        return self.value(config) == self.default
+
     def check(self, value: Any) -> Any:
         """Returns `value`, as the field's type; raises UserError if it is not fit."""
         if value is None and self.default is None:

@@ -267,17 +267,17 @@ def train_stream(config, source, start_step: int = 0, process: int = 0, processe
 
     What a batch holds is in data_sources.stream.dataset.
     """
-    from data_sources import host_augment, stream
+    from data_sources import stream
+    from training import augmentations
 
     data = config.data
     plan = StreamPlan(config.seed, source.size, config.batch_size, data.repeats, process, processes)
-    settings = host_augment.Settings.of(config.augment)
     transform = stream.TrainTransform(
         config.seed,
         data.image_size,
         data.crop_scale,
         data.crop_ratio,
-        functools.partial(host_augment.augment, settings=settings),
+        augmentations.on_host(config),
     )
     batches = range(start_step, _FOR_EVER)
     skip = data.on_bad_record == 'skip'

@@ -17,7 +17,8 @@ EXPERIMENT, RUN = 'experiment', 'run'
 FIELDS = (
     Field('task', 'classification', 'What the network learns; `python train.py --list` names the '
           'tasks.'),
-    Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1),
+    Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1,
+          traced=True),
     Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
     Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
     Field('steps', None, 'Length of the run in updates; if given, it replaces epochs.', int, low=1),
@@ -25,7 +26,7 @@ FIELDS = (
     Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
           choices=('float32', 'bfloat16')),
     Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
-          low=0, below=1),
+          low=0, below=1, traced=True),
     Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
     Field('deterministic', False, 'Ask a GPU for deterministic kernels (slower); CPUs are anyway.'),
     Field('smoke', False, 'A few steps and small batches of the same run, to see that it works.'),
@@ -81,44 +82,23 @@ FIELDS = (
     Field('data.prefetch', 2, 'Batches that wait on the device.', low=1, scope=RUN),
     Field('data.mean', (0.1307,), 'Per channel, of pixels in [0, 1]; subtracted. One serves all.'),
     Field('data.std', (0.3081,), 'Per channel, of pixels in [0, 1]; divided by. One serves all.'),
-    Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0),
-    Field('augment.rotate', 0.0, 'Largest rotation either way, in degrees.', low=0, high=180),
-    Field('augment.scale', 0.0, 'Largest relative change of size either way.', low=0, below=1),
-    Field('augment.flip', 0.0, 'Probability of mirroring left to right.', low=0, high=1),
-    Field('augment.crop', 0, 'Pixels of zeros around an image in memory, before it is cropped at '
-          'random to its size.', low=0),
-    Field('augment.mixup', 0.0, 'mixup: parameter of Beta, which shares are drawn of; 0: off.',
-          low=0),
-    Field('augment.cutmix', 0.0, 'CutMix: parameter of Beta, which shares are drawn of; 0: off.',
-          low=0),
-    Field('augment.mix_probability', 1.0, 'That a pair of images is mixed.', above=0, high=1),
-    Field('augment.cutmix_share', 0.5, 'Share of CutMix where mixup is on, too.', low=0, high=1),
-    Field('augment.erase', 0.0, 'Probability of erasing a box.', low=0, high=1),
-    Field('augment.erase_mode', 'noise', 'What the box is filled with; zero is the mean colour.',
-          choices=('noise', 'zero')),
-    # On the host, for streamed sets.
-    Field('augment.policy', 'none', 'Random operations on a crop, drawn from a table.',
-          choices=('none', 'randaugment', 'trivialaugment')),
-    Field('augment.layers', 2, 'randaugment: operations per image.', low=1),
-    Field('augment.magnitude', 9.0, 'randaugment: strength, of 10.', low=0, high=10),
-    Field('augment.magnitude_std', 0.0, 'randaugment: spread of the strength.', low=0),
-    Field('augment.op_probability', 1.0, 'randaugment: that an operation drawn is applied.', low=0,
-          high=1),
-    Field('augment.color_jitter', (0.0, 0.0, 0.0, 0.0), 'Largest change of brightness, contrast, '
-          'saturation (relative) and hue (turns, at most 0.5).'),
-    # --- optimiser; None leaves an option at its own default --------------------------------
+    # Here stand those of tasks and augmentations; see `fields`.
+    # --- optimizer; None leaves an option at its own default --------------------------------
     Field('optimizer.name', 'sgd', 'The rule of the update.',
           choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
-    Field('optimizer.learning_rate', 0.1, 'Peak of the schedule.', above=0),
-    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0),
-    Field('optimizer.clip_norm', None, 'Largest global norm of the gradient.', float, above=0),
-    Field('optimizer.momentum', None, 'sgd, lars, rmsprop.', float, low=0, below=1),
+    Field('optimizer.learning_rate', 0.1, 'Peak of the schedule.', above=0, traced=True),
+    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0,
+          traced=True, regularizer=True),
+    Field('optimizer.clip_norm', None, 'Largest global norm of the gradient.', float, above=0,
+          traced=True),
+    Field('optimizer.momentum', None, 'sgd, lars, rmsprop.', float, low=0, below=1, traced=True),
     Field('optimizer.nesterov', None, 'sgd, lars.', bool),
-    Field('optimizer.beta1', None, 'adam, adamw, lamb.', float, low=0, below=1),
-    Field('optimizer.beta2', None, 'adam, adamw, lamb.', float, low=0, below=1),
-    Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop.', float, above=0),
-    Field('optimizer.decay', None, 'rmsprop: decay of the mean square.', float, low=0, below=1),
-    Field('optimizer.trust_coefficient', None, 'lars.', float, above=0),
+    Field('optimizer.beta1', None, 'adam, adamw, lamb.', float, low=0, below=1, traced=True),
+    Field('optimizer.beta2', None, 'adam, adamw, lamb.', float, low=0, below=1, traced=True),
+    Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop.', float, above=0, traced=True),
+    Field('optimizer.decay', None, 'rmsprop: decay of the mean square.', float, low=0, below=1,
+          traced=True),
+    Field('optimizer.trust_coefficient', None, 'lars.', float, above=0, traced=True),
     Field('schedule.name', 'cosine', 'Shape of the learning rate after warm-up.',
           choices=('cosine', 'step', 'constant')),
     Field('schedule.unit', 'epochs', 'Unit of warmup and milestones.', choices=('epochs', 'steps')),
@@ -165,17 +145,21 @@ FIELDS = (
 
 
 @functools.cache
-def _joined(own: tuple[Field, ...]) -> tuple[Field, ...]:
+def _joined(brought: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The fields of every run, and before the optimizer's those that others bring."""
     known = {field.name for field in FIELDS}
-    return (*FIELDS, *(field for field in own if field.name not in known))
+    start = next(i for i, field in enumerate(FIELDS) if field.name == 'optimizer.name')
+    brought = tuple(field for field in brought if field.name not in known)
+    return (*FIELDS[:start], *brought, *FIELDS[start:])
 
 
 def fields() -> tuple[Field, ...]:
-    """Returns every field: those of every run, and those that the tasks bring."""
-    # Imported here because it imports JAX, which takes a second.
+    """Returns every field: those of every run, and those that tasks and augmentations bring."""
+    # Imported here because they import JAX, which takes a second.
     from tasks import registry
+    from training import augmentations
 
-    return _joined(registry.fields())
+    return _joined((*registry.fields(), *augmentations.fields()))
 
 
 def get_config() -> ConfigDict:

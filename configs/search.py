@@ -7,8 +7,6 @@ from typing import Any
 from configs import base, reading, schema
 from errors import UserError, did_you_mean
 
-FIELDS = {field.name: field for field in base.fields()}
-
 
 @dataclasses.dataclass(frozen=True)
 class Float:
@@ -186,9 +184,10 @@ def check(sweep: Sweep) -> None:
 
 
 def _check_values(name: str, values: Any) -> None:
-    if name not in FIELDS:
-        raise UserError(schema.unknown(name, FIELDS))
-    if FIELDS[name].scope != 'experiment':
+    fields = {field.name: field for field in base.fields()}
+    if name not in fields:
+        raise UserError(schema.unknown(name, fields))
+    if fields[name].scope != 'experiment':
         raise UserError(f'config.{name} does not change what is learned; it cannot be varied.')
     if not isinstance(values, Float | Int | Categorical):
         raise UserError(
@@ -199,7 +198,7 @@ def _check_values(name: str, values: Any) -> None:
     if not ends:
         raise UserError(f'config.{name} has no choices.')
     for value in ends:
-        FIELDS[name].check(value)
+        fields[name].check(value)
         if value is not None and not isinstance(value, bool | int | float | str):
             raise UserError(
                 f'config.{name}: a choice is a number, a text, a truth value or None, not '

@@ -6,11 +6,14 @@ NumPy, or a table of 256 values, gives the same bytes in half of the time or les
 
 All are functions of (image, value, fill). They never change the image that they are given, but may
 return it, and what they return may be read-only. `fill` is the colour (R, G, B) of what a movement
-uncovers. Rotation and shear are bilinear; translation is by whole pixels.
+uncovers. Rotation and shear are bilinear; translation is by whole pixels. MATRICES says of those
+that move pixels where they were.
 """
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
+
+from data_sources import geometry
 
 Colour = tuple[int, int, int]
 
@@ -72,7 +75,7 @@ def _mapped(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _blended_table(grey: int, factor: float) -> np.ndarray:
-    """What Pillow's blend of a constant with each value gives: it rounds in a way of its own."""
+    """Returns Pillow's blend of a constant with each value: it rounds in a way of its own."""
     ground = Image.new('L', (256, 1), grey)
     ramp = Image.fromarray(_RAMP[None])
     return np.asarray(Image.blend(ground, ramp, factor))[0]
@@ -112,10 +115,10 @@ def sharpness(image: np.ndarray, change: float, fill: Colour = (0, 0, 0)) -> np.
 
 
 def _smoothed(image: np.ndarray) -> np.ndarray:
-    """Mean of 3x3 pixels, the middle one counting five times (ImageFilter.SMOOTH), uint16.
+    """Returns means of 3x3 pixels, the middle one counting five times (ImageFilter.SMOOTH).
 
-    [height - 2, width - 2, 3]. A thirteenth of an integer is never half-way between two, so that
-    rounding has no ties.
+    uint16 [height - 2, width - 2, 3]. A thirteenth of an integer is never half-way between two, so
+    that rounding has no ties.
     """
     wide = image.astype(np.uint16)
     columns = wide[:-2] + wide[1:-1] + wide[2:]
@@ -156,7 +159,7 @@ def shear_y(image: np.ndarray, factor: float, fill: Colour = (0, 0, 0)) -> np.nd
     return _transformed(image, (1, 0, 0, factor, 1, 0), fill)
 
 
-def _transformed(image, matrix, fill):
+def _transformed(image: np.ndarray, matrix: tuple[float, ...], fill: Colour) -> np.ndarray:
     picture = Image.fromarray(image)
     return np.asarray(
         picture.transform(
@@ -179,17 +182,17 @@ def translate_y(image: np.ndarray, pixels: float, fill: Colour = (0, 0, 0)) -> n
     return _shifted(image, 0, int(pixels), fill)
 
 
-def translate_x_share(image: np.ndarray, share: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
-    """Moves to the right by a share of the width, to the nearest pixel."""
-    return _shifted(image, round(share * image.shape[1]), 0, fill)
+def translate_x_share(image: np.ndarray, fraction: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
+    """Moves to the right by a fraction of the width, rounded to the nearest pixel."""
+    return _shifted(image, round(fraction * image.shape[1]), 0, fill)
 
 
-def translate_y_share(image: np.ndarray, share: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
-    """Moves down by a share of the height, to the nearest pixel."""
-    return _shifted(image, 0, round(share * image.shape[0]), fill)
+def translate_y_share(image: np.ndarray, fraction: float, fill: Colour = (0, 0, 0)) -> np.ndarray:
+    """Moves down by a fraction of the height, rounded to the nearest pixel."""
+    return _shifted(image, 0, round(fraction * image.shape[0]), fill)
 
 
-def _shifted(image, right, down, fill):
+def _shifted(image: np.ndarray, right: int, down: int, fill: Colour) -> np.ndarray:
     height, width, _ = image.shape
     # Row by row: much faster than pixel by pixel.
     moved = np.empty((height, 3 * width), np.uint8)
@@ -200,3 +203,17 @@ def _shifted(image, right, down, fill):
         top, left = max(down, 0), max(right, 0)
         moved[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
     return moved
+
+
+# Operation -> (its value, (height, width)) -> the matrix of where pixels were. Pillow's coordinates
+# begin at the edge of the first pixel, half a pixel before its centre.
+MATRICES = {
+    'flip': lambda value, shape: geometry.mirror(shape[1]),
+    'rotate': lambda value, shape: geometry.rotation(np.deg2rad(value), shape),
+    'shear_x': lambda value, shape: np.array([[1.0, 0.0, 0.0], [value, 1.0, value / 2]]),
+    'shear_y': lambda value, shape: np.array([[1.0, value, value / 2], [0.0, 1.0, 0.0]]),
+    'translate_x': lambda value, shape: geometry.translation(0, -int(value)),
+    'translate_y': lambda value, shape: geometry.translation(-int(value), 0),
+    'translate_x_share': lambda value, shape: geometry.translation(0, -round(value * shape[1])),
+    'translate_y_share': lambda value, shape: geometry.translation(-round(value * shape[0]), 0),
+}

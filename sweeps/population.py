@@ -20,26 +20,16 @@ import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
-from configs import schema
+from configs import base, schema
 from distributed.devices import memory_limit
 from errors import UserError
-from training import augment_config
+from training import augmentations
 from training.calendar import Calendar
 from training.evaluation import add
 from training.experiment import Experiment, from_split, hyperparameters
 from training.runner import RUN_AHEAD
 from training.step import eval_step, train_step
 
-# Fields that enter the step as numbers; all others are compiled in, or change data or lengths.
-VALUES = frozenset(
-    ['seed', 'label_smoothing', 'ema_decay', 'model.dropout_rate']
-    + [f'augment.{name}' for name in (
-        'shift', 'rotate', 'scale', 'crop', 'flip', 'mixup', 'cutmix', 'mix_probability',
-        'cutmix_share', 'erase')]
-    + [f'optimizer.{name}' for name in (
-        'learning_rate', 'weight_decay', 'clip_norm', 'momentum', 'beta1', 'beta2', 'epsilon',
-        'decay', 'trust_coefficient')]
-)  # fmt: skip
 LANES = 'lanes'
 # Lanes of a device that go through vmap at a time; those of a larger population take turns. A CPU's
 # caches hold the activations of one, and XLA's CPU backend has no fast convolution for several.
@@ -48,13 +38,22 @@ WIDTH_ELSEWHERE = 64
 SHARE = 0.8  # of a device's memory that a step may take
 
 
+def values() -> frozenset[str]:
+    """Returns the names of the fields in which the lanes of one population may differ.
+
+    They enter the step as numbers; all others are compiled in, or change data or lengths.
+    """
+    return frozenset(field.name for field in base.fields() if field.traced)
+
+
 def alike(config) -> str:
     """Returns a text that is the same for configurations that may be lanes of one population."""
-    rest = {k: schema.plain(v) for k, v in schema.flatten(config).items() if k not in VALUES}
+    varying = values()
+    rest = {k: schema.plain(v) for k, v in schema.flatten(config).items() if k not in varying}
     if config.data.train_per_class:
         rest['seed'] = config.seed  # it chooses the examples
-    switched = augment_config.switches(config), sorted(hyperparameters(config))
-    return json.dumps([rest, *switched], sort_keys=True)
+    names = [augmentation.name for augmentation in augmentations.applied(config)]
+    return json.dumps([rest, names, sorted(hyperparameters(config))], sort_keys=True)
 
 
 def check(config) -> None:

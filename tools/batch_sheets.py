@@ -1,6 +1,8 @@
 """What tools.show_batch shows: the batch, and what each augmentation makes of its examples."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,29 +10,15 @@ import numpy as np
 
 from configs import base
 from data_sources.draws import Draws
+from tasks import registry
+from tasks.task import Task
 from tools.contact_sheet import Sheet, Tile
-from training import experiment, inputs
+from training import augmentations, experiment, inputs
+from training.augmentation import Augmentation
 
+# Images uint8 [h, w, 3], and the lines of text below each.
+Pictures = tuple[list[np.ndarray], list[tuple[str, ...]]]
 EXAMPLES, VISITS, COLUMNS = 4, 6, 8
-# Augmentation -> the fields under config.augment that switch it on, at a usual strength, and others
-# that belong to it.
-ON_HOST = {
-    'flip': ({'flip': 0.5}, ()),
-    'color_jitter': ({'color_jitter': (0.4, 0.4, 0.4, 0.1)}, ()),
-    'randaugment': (
-        {'policy': 'randaugment'},
-        ('layers', 'magnitude', 'magnitude_std', 'op_probability'),
-    ),
-    'trivialaugment': ({'policy': 'trivialaugment'}, ()),
-}
-# In the step: of sets in memory, and of all.
-IN_MEMORY = {'crop': ({'crop': 4}, ()), 'flip': ({'flip': 0.5}, ())}
-ON_DEVICE = {
-    'affine': ({'shift': 2.0, 'rotate': 15.0, 'scale': 0.2}, ()),
-    'mixup': ({'mixup': 0.2}, ('mix_probability',)),
-    'cutmix': ({'cutmix': 1.0}, ('mix_probability',)),
-    'erase': ({'erase': 1.0}, ('erase_mode',)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +43,7 @@ class Shown:
     batch: dict[str, np.ndarray]
 
     @property
-    def config(self):
+    def config(self) -> Any:
         """The checked configuration."""
         return self.experiment.config
 
@@ -64,26 +52,48 @@ class Shown:
         """Whether the pictures are decoded and augmented on the host."""
         return self.config.data.image_size is not None
 
-    def class_name(self, label: int) -> str:
-        """Returns the name of a class."""
-        return self.experiment.class_names[label]
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return registry.get(self.config.task).create(self.config, self.experiment.class_names)
+
+    def pictures(self, images: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]) -> Pictures:
+        """Returns images with their targets drawn into them, and their captions.
+
+        Args:
+          images: uint8 [n, h, w, c].
+          targets: {name: array [n, ...]}, as the step gets them.
+        """
+        task, pictures, captions = self.task, [], []
+        for row, image in enumerate(images):
+            own = {name: array[row] for name, array in targets.items()}
+            coloured = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
+            pictures.append(task.drawn(coloured, own))
+            captions.append(task.caption(own, self.experiment.class_names))
+        return pictures, captions
+
+    def moved(self, targets: Mapping[str, Any], *matrices: np.ndarray) -> dict[str, Any]:
+        """Returns one example's targets, moved as the pixels of a picture of the training size."""
+        side = self.config.data.image_size
+        moved = dict(targets)
+        for matrix, name in itertools.product(matrices, moved):
+            moved[name] = self.task.targets[name].moved(moved[name], matrix, (side, side))
+        return moved
 
 
-def sheets(shown: Shown, everything: bool):
+def sheets(shown: Shown, everything: bool) -> Iterator[tuple[str, Callable[[], Sheet]]]:
     """Yields (name, function that makes the sheet) of all that is to be shown."""
     yield 'batch', lambda: batch_sheet(shown)
     if shown.split != 'train' and not everything:
         return
-    kinds = [(IN_MEMORY | ON_DEVICE, on_device)]
     if shown.streamed:
         yield 'crop', lambda: crop_sheet(shown)
-        kinds = [(ON_HOST, on_host), (ON_DEVICE, on_device)]
-    for augmentations, augmented in kinds:
-        for name, (switches, more) in augmentations.items():
-            on = is_on(shown.config, switches)
-            if on or everything:
-                alone = only(shown.config, {} if on else switches, (*switches, *more))
-                yield name, lambda a=augmented, n=name, c=alone: visits_sheet(shown, n, a(shown, c))
+    for row, name in augmentation_sheets(shown):
+        on = is_on(shown.config, row, name)
+        if on or everything:
+            alone = only(shown.config, row, name)
+            visits = on_host if shown.streamed and row.host else on_device
+            yield name, lambda n=name, v=visits, c=alone: visits_sheet(shown, n, v(shown, c))
     if shown.streamed and everything:
         from data_sources import host_augment
 
@@ -91,22 +101,39 @@ def sheets(shown: Shown, everything: bool):
             yield f'operations_{policy}', lambda p=policy: operations_sheet(shown, p)
 
 
-def is_on(config, switches: dict[str, Any]) -> bool:
-    """Whether the configuration switches an augmentation on; `switches` as in ON_DEVICE."""
-    if 'policy' in switches:
-        return config.augment.policy == switches['policy']
-    return any(np.any(config.augment[name]) for name in switches)
+def augmentation_sheets(shown: Shown) -> list[tuple[Augmentation, str]]:
+    """Returns (augmentation, name of its sheet) of what the data set can have, host first."""
+    streamed = shown.streamed
+    fitting = [r for r in augmentations.rows() if (r.streamed if streamed else r.device)]
+    fitting.sort(key=lambda row: not (streamed and row.host))
+    return [(row, name) for row in fitting for name in row.usual]
 
 
-def only(config, values: dict[str, Any], kept: tuple[str, ...]):
-    """Returns the configuration with one augmentation and no other.
+def is_on(config: Any, row: Augmentation, name: str) -> bool:
+    """Returns whether the configuration switches on what a sheet of the augmentation shows."""
+    default = {field.leaf: field.default for field in row.fields}
+    for leaf, usual in row.usual[name].items():
+        value = config.augment[leaf]
+        # Of a text, such as a policy, the sheet shows one value.
+        if value != default[leaf] and (value == usual or not isinstance(usual, str)):
+            return True
+    return False
 
-    Its fields `kept` are as they were, or as `values` says.
+
+def only(config: Any, row: Augmentation, name: str) -> Any:
+    """Returns the configuration with what a sheet shows, and no other augmentation.
+
+    Where it is off, its switches get their usual strengths. The augmentation's fields that are no
+    switches stay as they are.
     """
-    values = {name: config.augment[name] for name in kept} | values
+    usual = row.usual[name]
+    switches = {leaf: config.augment[leaf] for leaf in usual}
+    if not is_on(config, row, name):
+        switches = dict(usual)
+    others = {leaf: v for leaf, v in row.values(config).items() if leaf not in row.switches}
     config = config.copy_and_resolve_references()
     config.augment.update(base.get_config().augment)
-    config.augment.update(values)
+    config.augment.update(others | switches)
     return config
 
 
@@ -118,105 +145,126 @@ def batch_sheet(shown: Shown) -> Sheet:
     return Sheet(f'{shown.config.data.name}, {shown.split}, batch {shown.step}', rows)
 
 
-def network_input(shown: Shown, config, training: bool = True):
-    """Returns a function of a batch that gives (images, lines of text for each).
+def network_input(
+    shown: Shown, config: Any, training: bool = True
+) -> Callable[[Mapping[str, np.ndarray]], Pictures]:
+    """Returns a function of a batch that gives the pictures that the network gets.
 
-    The images are what the network gets, uint8 [b, h, w, c], with mean and deviation put back.
+    The mean and standard deviation are put back.
     """
     spec = dataclasses.replace(shown.experiment, config=config).spec()
     hyper = experiment.hyperparameters(config)
-    if training:
-        made = jax.jit(lambda batch: inputs.training_inputs(spec, batch, hyper))
-    else:
-        made = jax.jit(lambda batch: {'inputs': inputs.evaluation_inputs(spec, batch)})
+
+    @jax.jit
+    def made(batch):
+        if training:
+            return inputs.training_inputs(spec, batch, hyper)
+        targets = {name: batch[name] for name in (*spec.task.targets, 'mask')}
+        return {'inputs': inputs.evaluation_inputs(spec, batch), **targets}
 
     def seen(batch):
-        part = made(batch)
-        pixels = np.asarray(part['inputs']) * np.float32(spec.std) + np.float32(spec.mean)
-        captions = [(shown.class_name(label),) for label in batch['label']]
-        if 'share' in part:
-            captions = mixed_captions(shown, part)
-        return np.rint(255 * pixels.clip(0, 1)).astype(np.uint8), captions
+        part = {name: np.asarray(array) for name, array in made(batch).items()}
+        pixels = part.pop('inputs') * np.float32(spec.std) + np.float32(spec.mean)
+        del part['mask']
+        return shown.pictures(np.rint(255 * pixels.clip(0, 1)).astype(np.uint8), part)
 
     return seen
 
 
-def mixed_captions(shown: Shown, part) -> list[tuple[str, str]]:
-    """Returns two lines for each example: the two classes and their shares."""
-    columns = (np.asarray(part[name]) for name in ('label', 'other_label', 'share'))
-    return [
-        (f'{share:.0%} {shown.class_name(own)}', f'{1 - share:.0%} {shown.class_name(other)}')
-        for own, other, share in zip(*columns, strict=True)
-    ]
+def plain(shown: Shown) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns the examples before augmentation: uint8 [n, h, w, c], and their targets.
 
-
-def plain(shown: Shown) -> np.ndarray:
-    """Returns the examples before augmentation, uint8 [n, h, w, c]; the centre of streamed ones."""
-    chosen = shown.batch['index']
+    Of the pictures of a streamed set it is the centre.
+    """
+    chosen, names = shown.batch['index'], shown.task.targets
     if not shown.streamed:
-        return shown.source.images[chosen]
-    from data_sources import cropping
+        return shown.source.images[chosen], {name: shown.batch[name] for name in names}
+    from data_sources import cropping, decoding
 
     size = shown.config.data.image_size
-    pictures = [record.image for record in shown.source.read(chosen)]
-    return np.stack([cropping.centre(one, size, round(size * 8 / 7)) for one in pictures])
+    shorter = round(size * 8 / 7)
+    images, targets = [], []
+    for record in shown.source.read(chosen):
+        frame = decoding.read_frame(record.image)
+        matrix = cropping.centre_matrix(frame.height, frame.width, size, shorter)
+        images.append(cropping.centre(record.image, size, shorter))
+        targets.append(shown.moved(record_targets(record), matrix))
+    return np.stack(images), _stacked(targets)
 
 
-def visits_sheet(shown: Shown, name: str, visits) -> Sheet:
+def record_targets(record: Any) -> dict[str, Any]:
+    """Returns {name: value} of the targets of a streamed set's record."""
+    return {'label': record.label}
+
+
+def _stacked(targets: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([own[name] for own in targets]) for name in targets[0]}
+
+
+def visits_sheet(shown: Shown, name: str, visits: Iterable[Pictures]) -> Sheet:
     """Returns the sheet of an augmentation.
 
     Args:
       shown: the examples.
-      name: of the augmentation.
-      visits: for each visit (images uint8 [n, h, w, c], lines of text each).
+      name: the augmentation's.
+      visits: for each visit the pictures of all examples.
     """
-    first = [
-        Tile(image, (shown.class_name(label),))
-        for image, label in zip(plain(shown), shown.batch['label'], strict=True)
-    ]
     columns = [
-        [Tile(*pair) for pair in zip(images, captions, strict=True)] for images, captions in visits
+        [Tile(*pair) for pair in zip(images, captions, strict=True)]
+        for images, captions in (shown.pictures(*plain(shown)), *visits)
     ]
-    rows = list(zip(first, *columns, strict=True))[: min(EXAMPLES, shown.count)]
+    rows = list(zip(*columns, strict=True))[: min(EXAMPLES, shown.count)]
     return Sheet(f'{name}: plain, then visit 0, 1, ...', rows)
 
 
-def on_device(shown: Shown, config):
-    """Returns what the step makes of the plain pictures, visit by visit."""
+def on_device(shown: Shown, config: Any) -> Iterator[Pictures]:
+    """Yields what the step makes of the plain pictures, visit by visit."""
     seen, zeros = network_input(shown, config), np.zeros_like(shown.batch['index'])
-    batch = {**shown.batch, 'image': plain(shown)}
-    return [seen({**batch, 'epoch': zeros + visit}) for visit in range(VISITS)]
-
-
-def on_host(shown: Shown, config):
-    """Returns what data_sources.host_augment makes of them, visit by visit."""
-    from data_sources import host_augment
-
-    settings = host_augment.Settings.of(config.augment)
-    examples = list(zip(plain(shown), shown.batch['index'].tolist(), strict=True))
+    images, targets = plain(shown)
+    batch = {**shown.batch, **targets, 'image': images}
     for visit in range(VISITS):
-        images = [
-            host_augment.augment(image, Draws(config.seed, 'augment', visit, example), settings)
-            for image, example in examples
-        ]
-        yield images, [()] * len(images)
+        yield seen({**batch, 'epoch': zeros + visit})
+
+
+def on_host(shown: Shown, config: Any) -> Iterator[Pictures]:
+    """Yields what the augmentations of the host make of them, visit by visit."""
+    pipeline = augmentations.on_host(config)
+    images, targets = plain(shown)
+    for visit in range(VISITS):
+        moved_images, moved_targets = [], []
+        for row, example in enumerate(shown.batch['index'].tolist()):
+            draws = Draws(config.seed, 'augment', visit, example)
+            image, matrices = pipeline.with_matrices(images[row], draws)
+            moved_images.append(image)
+            own = {name: array[row] for name, array in targets.items()}
+            moved_targets.append(shown.moved(own, *matrices))
+        yield shown.pictures(moved_images, _stacked(moved_targets))
 
 
 def crop_sheet(shown: Shown) -> Sheet:
     """Returns the sheet of the random crops of a streamed set; the plain picture is its centre."""
-    from data_sources import stream
+    from data_sources import cropping, decoding
 
-    data = shown.config.data
-    crop = stream.TrainTransform(
-        shown.config.seed, data.image_size, data.crop_scale, data.crop_ratio
-    )
+    data, seed = shown.config.data, shown.config.seed
     chosen = shown.batch['index'].tolist()
-    examples = list(zip(shown.source.read(chosen), chosen, strict=True))
-    crops = (
-        [crop(record.image, visit, example) for record, example in examples]
-        for visit in range(VISITS)
-    )
-    return visits_sheet(shown, 'crop', ((images, [()] * len(images)) for images in crops))
+    records = shown.source.read(chosen)
+
+    def crop(record: Any, visit: int, example: int) -> tuple[np.ndarray, dict[str, Any]]:
+        frame = decoding.read_frame(record.image)
+        draws = Draws(seed, 'crop', visit, example)
+        sides = frame.height, frame.width, data.image_size
+        box = cropping.crop_box(draws, *sides, data.crop_scale, data.crop_ratio)
+        image = cropping.decode_crop(record.image, frame, box, data.image_size)
+        matrix = cropping.crop_matrix(box, data.image_size)
+        return image, shown.moved(record_targets(record), matrix)
+
+    def visits() -> Iterator[Pictures]:
+        for visit in range(VISITS):
+            pairs = zip(records, chosen, strict=True)
+            images, targets = zip(*(crop(record, visit, i) for record, i in pairs), strict=True)
+            yield shown.pictures(images, _stacked(targets))
+
+    return visits_sheet(shown, 'crop', visits())
 
 
 def operations_sheet(shown: Shown, policy: str) -> Sheet:
@@ -224,16 +272,16 @@ def operations_sheet(shown: Shown, policy: str) -> Sheet:
     from data_sources import host_augment
 
     table, fill = host_augment.POLICIES[policy]
-    image, rows = plain(shown)[0], []
-    for entry in table:
+    image, rows = plain(shown)[0][0], []
+    for operation in table:
         row = [Tile(image, ('plain',))]
-        shares = (-1.0, -0.5, 0.5, 1.0) if entry.signed else (0.25, 0.5, 0.75, 1.0)
-        if entry.value(1.0) == entry.value(0.0):  # an operation without strengths
-            row.append(Tile(entry.apply(image, 1.0, False, fill), (entry.operation,)))
-            shares = ()
-        for share in shares:
-            done = entry.apply(image, abs(share), share < 0, fill)
-            value = entry.value(abs(share)) * (-1 if share < 0 else 1)
-            row.append(Tile(done, (f'{entry.operation} {value:.3g}',)))
+        fractions = (-1.0, -0.5, 0.5, 1.0) if operation.signed else (0.25, 0.5, 0.75, 1.0)
+        if operation.value(1.0) == operation.value(0.0):  # an operation without strengths
+            row.append(Tile(operation.apply(image, 1.0, False, fill), (operation.operation,)))
+            fractions = ()
+        for fraction in fractions:
+            changed = operation.apply(image, abs(fraction), fraction < 0, fill)
+            value = operation.value(abs(fraction)) * (-1 if fraction < 0 else 1)
+            row.append(Tile(changed, (f'{operation.operation} {value:.3g}',)))
         rows.append(row)
     return Sheet(f'{policy}: its operations at several strengths', rows)

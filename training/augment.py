@@ -1,43 +1,62 @@
 """Augmentation of single images on the device, keyed by (seed, epoch, example).
 
-The key does not know the batch, the device or the step, so an example's picture in an epoch is the
-same however the run is spread, stopped and resumed. What takes two images is in mixing.py.
+The key does not depend on the batch, the device or the step, so an example's picture in an epoch is
+the same however the run is spread, stopped and resumed. What takes two images is in mixing.py.
+
+All are functions of (images, batch, hyper), as training/augmentation.py describes them: images
+float32 [batch, height, width, channels]; of the batch 'index' int32 [batch], each image's number in
+its data set, and 'epoch' int32 [batch]; of the scalars 'seed' uint32 and the function's own, which
+may be traced. Those that move pixels return (images, function that makes their matrices).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from data_sources import geometry
+from tasks.task import Batch, Hyper
 from training import rng
 
-# Of the box that is erased: share of the area, height over width, and how often it is drawn anew.
+# Of the box that is erased: range of its fraction of the area, of height over width, and how often
+# it is drawn.
 AREA, RATIO, ATTEMPTS = (0.02, 1 / 3), (0.3, 1 / 0.3), 10
+# Images, and a function without arguments that returns the matrices float32 [batch, 2, 3].
+Moved = tuple[jax.Array, Callable[[], jax.Array]]
 
 
-def affine(images, example, epoch, seed, shift, rotate, scale):
+def keys(name: str, batch: Batch, hyper: Hyper) -> jax.Array:
+    """Returns the keys [batch] of the examples for draws of a name."""
+    return rng.for_each(hyper['seed'], name, batch['epoch'], batch['index'])
+
+
+def affine(images: jax.Array, batch: Batch, hyper: Hyper) -> Moved:
     """Shifts, rotates and scales each image about its centre, with zeros around it.
 
-    Args:
-      images: float32 [batch, height, width, channels].
-      example: int32 [batch], each image's index in its data set.
-      epoch: int32 [batch].
-      seed: uint32 scalar.
+    Sampling is bilinear; all four draws are uniform. Scalars:
       shift: largest shift along each axis, in pixels.
       rotate: largest rotation either way, in degrees.
       scale: largest relative change of size either way: the factor's logarithm is uniform in
         log(1 + scale) either side of zero.
-
-    Returns:
-      float32, same shape. Sampling is bilinear; all four draws are uniform.
     """
-    keys = rng.for_each(seed, 'augment', epoch, example)
-    draw = jax.vmap(lambda key: jax.random.uniform(key, (4,), minval=-1.0))(keys)
-    angle = draw[:, 0] * jnp.deg2rad(rotate)
-    zoom = jnp.exp(-draw[:, 1] * jnp.log1p(scale))
-    return jax.vmap(_sample)(images, angle, zoom, draw[:, 2:] * shift)
+    own = keys('augment', batch, hyper)
+    draw = jax.vmap(lambda key: jax.random.uniform(key, (4,), minval=-1.0))(own)
+    angle = draw[:, 0] * jnp.deg2rad(hyper['rotate'])
+    zoom = jnp.exp(-draw[:, 1] * jnp.log1p(hyper['scale']))
+    shift = draw[:, 2:] * hyper['shift']
+
+    def matrix(angle, zoom, shift):
+        return geometry.rotation(angle, images.shape[1:3], zoom, shift, jnp)
+
+    moved = jax.vmap(sampled)(images, angle, zoom, shift)
+    return moved, lambda: jax.vmap(matrix)(angle, zoom, shift)
 
 
-def _sample(image, angle, zoom, shift):
-    """Bilinear sample of one image at the source of each target pixel."""
+def sampled(image: jax.Array, angle: jax.Array, zoom: jax.Array, shift: jax.Array) -> jax.Array:
+    """Returns one image turned, scaled and shifted: a bilinear sample at each pixel's source.
+
+    Arguments as in data_sources.geometry.rotation.
+    """
     height, width, channels = image.shape
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     y = jnp.arange(height)[:, None] - centre_y - shift[0]
@@ -62,25 +81,21 @@ def _sample(image, angle, zoom, shift):
     return upper * (1 - fy) + lower * fy
 
 
-def crop(images, example, epoch, seed, padding):
-    """Crops each image at random out of itself with `padding` pixels of zeros all round.
+def crop(images: jax.Array, batch: Batch, hyper: Hyper) -> Moved:
+    """Crops each image at random out of itself with hyper['crop'] pixels of zeros all round.
 
     He et al. 2015, "Deep residual learning for image recognition", section 4.2. The size stays, so
-    this is a shift by whole pixels, each of -padding .. padding equally likely along each axis.
-
-    Args:
-      images: float32 [batch, height, width, channels].
-      example, epoch, seed: as in `affine`.
-      padding: pixels; may be traced.
+    this is a shift by whole pixels, at most so many either way, all equally likely along each axis.
     """
-    most = jnp.asarray(padding, jnp.int32)
-    keys = rng.for_each(seed, 'crop', epoch, example)
-    shift = jax.vmap(lambda key: jax.random.randint(key, (2,), -most, most + 1))(keys)
-    return jax.vmap(_shifted)(images, shift)
+    most = jnp.asarray(hyper['crop'], jnp.int32)
+    own = keys('crop', batch, hyper)
+    shift = jax.vmap(lambda key: jax.random.randint(key, (2,), -most, most + 1))(own)
+    matrix = jax.vmap(lambda move: geometry.translation(*move, jnp))
+    return jax.vmap(_shifted)(images, shift), lambda: matrix(shift)
 
 
-def _shifted(image, shift):
-    """The window of one image that starts at `shift`, with zeros outside the image."""
+def _shifted(image: jax.Array, shift: jax.Array) -> jax.Array:
+    """Returns the window of one image that starts at `shift`, with zeros outside the image."""
     for axis in (0, 1):
         size = image.shape[axis]
         source = jnp.arange(size) + shift[axis]
@@ -89,26 +104,27 @@ def _shifted(image, shift):
     return image
 
 
-def flip(images, example, epoch, seed, probability):
-    """Mirrors each image left to right with the given probability; arguments as in `affine`."""
-    keys = rng.for_each(seed, 'flip', epoch, example)
-    mirrored = jax.vmap(jax.random.uniform)(keys) < probability
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+def flip(images: jax.Array, batch: Batch, hyper: Hyper) -> Moved:
+    """Mirrors each image left to right with probability hyper['flip']."""
+    own = keys('flip', batch, hyper)
+    mirrored = jax.vmap(jax.random.uniform)(own) < hyper['flip']
+    moved = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    matrix = geometry.mirror(images.shape[2])
+    return moved, lambda: jnp.where(mirrored[:, None, None], matrix, geometry.IDENTITY)
 
 
-def erase(images, example, epoch, seed, probability, noise: bool):
-    """Erases one box of each image with the given probability.
+def erase(images: jax.Array, batch: Batch, hyper: Hyper, erase_mode: str) -> jax.Array:
+    """Erases one box of each image with probability hyper['erase'].
 
-    Zhong et al. 2017, "Random erasing data augmentation", for standardised images: the box gets
-    noise of the standard normal distribution, pixel by pixel, or zeros, which is the mean colour.
+    Zhong et al. 2017, "Random erasing data augmentation", for normalized images.
 
     Args:
-      images: float32 [batch, height, width, channels].
-      example, epoch, seed: as in `affine`.
-      probability: of erasing; may be traced.
-      noise: noise, not zeros.
+      images, batch, hyper: see the head of this file.
+      erase_mode: what the box gets: 'noise' of the standard normal distribution, pixel by pixel, or
+        'zero', the mean colour.
     """
     _, height, width, _ = images.shape
+    noise = erase_mode == 'noise'
 
     def one(key, image):
         key, noise_key = jax.random.split(key)
@@ -116,21 +132,21 @@ def erase(images, example, epoch, seed, probability, noise: bool):
         top, left, tall, wide = erased_box(draws[1:].reshape(ATTEMPTS, 4), height, width)
         y, x = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
         inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
-        inside = (inside & (draws[0] < probability))[:, :, None]
+        inside = (inside & (draws[0] < hyper['erase']))[:, :, None]
         return jnp.where(inside, jax.random.normal(noise_key, image.shape) if noise else 0.0, image)
 
-    return jax.vmap(one)(rng.for_each(seed, 'erase', epoch, example), images)
+    return jax.vmap(one)(keys('erase', batch, hyper), images)
 
 
-def erased_box(draws, height, width):
+def erased_box(draws: jax.Array, height: int, width: int) -> tuple[jax.Array, ...]:
     """Returns (top, left, height, width) of the box that is erased, in whole pixels.
 
-    The share of the area is uniform in AREA and the logarithm of height over width in that of
-    RATIO. A box that is larger than the image is drawn anew; after ATTEMPTS such boxes the size is
-    0. Its place is uniform among those where it is whole.
+    Its fraction of the area is uniform in AREA and the logarithm of height over width in that of
+    RATIO. A box that is larger than the image is drawn again; after ATTEMPTS such boxes the size is
+    0. Its position is uniform among those where it is whole.
 
     Args:
-      draws: float32 [attempts, 4] in [0, 1): area, ratio, vertical and horizontal place.
+      draws: float32 [attempts, 4] in [0, 1): area, ratio, vertical and horizontal position.
       height, width: of the image; may be traced.
     """
     area = (AREA[0] + (AREA[1] - AREA[0]) * draws[:, 0]) * height * width

@@ -6,7 +6,7 @@ from typing import Any
 import models
 from errors import UserError, did_you_mean
 from tasks import registry
-from training import augment_config, optimizers, partition, placement, profiling
+from training import augmentations, input_checks, optimizers, partition, placement, profiling
 
 
 def check(config) -> None:
@@ -17,7 +17,7 @@ def check(config) -> None:
     """
     model_options(config)
     partition.check(config)
-    augment_config.check(config)
+    input_checks.check(config)
     profiling.check(config.profile.steps)
     placement.check(config)
     registry.get(config.task).check(config)
@@ -67,14 +67,15 @@ def check_devices(config, devices: int) -> None:
             f'config.batch_size={config.batch_size} is not divisible by {devices} devices{per}: '
             f'choose {lower} or {lower + unit}, or set config.devices.'
         )
-    if augment_config.mixes(config) and config.batch_size % (2 * devices):
+    switches = augmentations.mixing_switches(config)
+    if switches and config.batch_size % (2 * devices):
+        smoke = ' (config.smoke made the batch small.)' if config.smoke else ''
         unit = math.lcm(2, config.accumulate) * devices
         lower = max(config.batch_size // unit * unit, unit)
         raise UserError(
-            'config.augment.mixup and config.augment.cutmix mix pairs of examples within a device, '
-            f'and {devices} devices do not get an even part each of '
-            f'config.batch_size={config.batch_size}: choose {lower} or {lower + unit}, or set '
-            'config.devices.' + ' (config.smoke made the batch small.)' * config.smoke
+            f'{" and ".join(switches)} mix pairs of examples within a device, and {devices} '
+            f'devices do not get an even part each of config.batch_size={config.batch_size}: '
+            f'choose {lower} or {lower + unit}, or set config.devices.{smoke}'
         )
 
 

@@ -13,7 +13,7 @@ import models
 from errors import UserError
 from models.lowering import Lowering
 from tasks import registry
-from training import augment_config, checks, optimizers, partition, profiling, state
+from training import augmentations, checks, optimizers, partition, profiling, state
 from training.spec import StepSpec
 
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -25,11 +25,15 @@ def total_steps(config, examples: int) -> int:
 
 
 def hyperparameters(config) -> dict[str, np.ndarray]:
-    """Returns the scalars that enter the compiled step as arguments, by name."""
+    """Returns the scalars that enter the compiled step as arguments, by name.
+
+    They are values of traced fields: what the task and the optimizer use, and of the rest what is
+    switched on.
+    """
     values = {
         'learning_rate': config.optimizer.learning_rate,
         'weight_decay': config.optimizer.weight_decay,
-        'label_smoothing': config.label_smoothing,
+        **{f.leaf: f.value(config) for f in registry.get(config.task).fields if f.traced},
         **optimizers.options(config.optimizer),
     }
     values.pop('nesterov', None)
@@ -39,7 +43,7 @@ def hyperparameters(config) -> dict[str, np.ndarray]:
         values['clip_norm'] = config.optimizer.clip_norm
     if config.ema_decay:
         values['ema_decay'] = config.ema_decay
-    values.update(augment_config.strengths(config))
+    values.update(augmentations.scalars(config))
     hyper = {name: np.float32(value) for name, value in values.items()}
     return {**hyper, 'seed': np.uint32(config.seed)}
 
@@ -104,7 +108,7 @@ class Experiment:
             unroll=jax.default_backend() == 'cpu',
             frozen=frozen,
             factors=factors,
-            **augment_config.switches(config),
+            augmentations=augmentations.applied(config),
         )
 
     def initial_state(self, spec: StepSpec) -> state.TrainState:

@@ -8,13 +8,12 @@ network's, so its checkpoints are like any other's.
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
 from errors import UserError
-from training.inputs import normalized
+from training.inputs import network_input
 from training.spec import StepSpec
 
 # Images for each device and call. Not a field: a run that goes on has to compute the same bits.
@@ -59,8 +58,7 @@ def compute(config, spec: StepSpec, variables, split, devices: list) -> Features
     parted = NamedSharding(mesh, PartitionSpec('batch'))
 
     def features(variables, images):
-        images = normalized(spec, images.astype(jnp.float32) / 255.0)
-        return network.apply(variables, images, train=False)
+        return network.apply(variables, network_input(spec, images), train=False)
 
     call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)
     variables = jax.device_put(variables, whole)

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import input_pipeline
 from data_sources import images
 from errors import UserError
 from tasks.task import Description
-from training.inputs import normalized
+from training.inputs import network_input
 from training.trained import Trained
 
 BATCH = 64
@@ -36,7 +35,7 @@ def predict(
 
     @jax.jit
     def predictions(pixels):
-        inputs = normalized(trained.spec, pixels.astype(jnp.float32) / 255.0)
+        inputs = network_input(trained.spec, pixels)
         return task.predictions(model.apply(variables, inputs, train=False))
 
     for start in range(0, len(paths), BATCH):

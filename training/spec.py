@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from tasks.task import Task
+from training.augmentation import Applied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,7 @@ class StepSpec:
       clip: whether the gradient's norm is clipped.
       schedule: step -> fraction of the peak learning rate.
       mean, std: of pixels in [0, 1], per channel.
-      augment: whether training images are warped.
-      crop, flip: whether they are cropped out of a padded image, and mirrored.
-      mixup, cutmix: whether and how pairs of them are mixed.
-      erase: what fills the box that is erased: 'noise', 'zero' or '' (nothing is erased).
+      augmentations: of training images, in their order.
       accumulate: micro-batches per update.
       ema: whether averaged weights are kept.
       sync_batch_norm: statistics over all devices' examples.
@@ -40,12 +38,7 @@ class StepSpec:
     std: tuple[float, ...]
     nesterov: bool = False
     clip: bool = False
-    augment: bool = False
-    crop: bool = False
-    flip: bool = False
-    mixup: bool = False
-    cutmix: bool = False
-    erase: str = ''
+    augmentations: tuple[Applied, ...] = ()
     accumulate: int = 1
     ema: bool = False
     sync_batch_norm: bool = True

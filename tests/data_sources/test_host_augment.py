@@ -16,13 +16,23 @@ from scipy import stats
 from configs import base
 from data_sources import host_augment, host_ops
 from data_sources.draws import Draws
-from data_sources.host_augment import RANDAUGMENT, TRIVIALAUGMENT, Settings
+from data_sources.host_augment import RANDAUGMENT, TRIVIALAUGMENT
 from tests.support_pictures import imagenet_files
+from training import augmentations
 
 JITTER = (0.4, 0.3, 0.2, 0.1)
+
+
+def pipeline(policy='none', **fields):
+    """What a configuration with these fields under augment.* does to pictures on the host."""
+    config = base.get_config()
+    config.augment.update({'policy': policy, **fields})
+    return augmentations.on_host(config)
+
+
 EVERYTHING = {
-    'randaugment': Settings('randaugment', magnitude_std=0.5, color_jitter=JITTER, flip=0.5),
-    'trivialaugment': Settings('trivialaugment', color_jitter=JITTER, flip=0.5),
+    'randaugment': pipeline('randaugment', magnitude_std=0.5, color_jitter=JITTER, flip=0.5),
+    'trivialaugment': pipeline('trivialaugment', color_jitter=JITTER, flip=0.5),
 }
 # Below this a result is one in a hundred thousand; the seeds are fixed, so it cannot come and go.
 UNLIKELY = 1e-5
@@ -33,7 +43,7 @@ def noise(height=9, width=7, seed=0):
 
 
 def augmented(image, chosen, visit=0, number=0, seed=0):
-    return host_augment.augment(image, Draws(seed, 'augment', visit, number), chosen)
+    return chosen(image, Draws(seed, 'augment', visit, number))
 
 
 @pytest.fixture
@@ -79,12 +89,12 @@ def equally_often(counts, kinds):
 
 @pytest.mark.parametrize('probability', [0.0, 0.3, 1.0])
 def test_flip_has_its_probability(drawn, probability):
-    flips = sum(map(len, drawn(Settings(flip=probability), 3000)))
+    flips = sum(map(len, drawn(pipeline(flip=probability), 3000)))
     assert stats.binomtest(flips, 3000, probability).pvalue > UNLIKELY
 
 
 def test_trivialaugment_draws_one_operation_each_equally_often(drawn):
-    found = drawn(Settings('trivialaugment'), 14_000)
+    found = drawn(pipeline('trivialaugment'), 14_000)
     assert {len(calls) for calls in found} == {1}
     counts = collections.Counter(name for ((name, _),) in found)
     equally_often(counts, 14)
@@ -92,7 +102,7 @@ def test_trivialaugment_draws_one_operation_each_equally_often(drawn):
 
 
 def test_trivialaugment_draws_31_strengths_and_both_signs(drawn):
-    found = [call for (call,) in drawn(Settings('trivialaugment'), 30_000)]
+    found = [call for (call,) in drawn(pipeline('trivialaugment'), 30_000)]
     degrees = [value for name, value in found if name == 'rotate']
     bins = collections.Counter(round(abs(value) / 4.5) for value in degrees)
     equally_often(bins, 31)
@@ -105,7 +115,7 @@ def test_trivialaugment_draws_31_strengths_and_both_signs(drawn):
 
 
 def test_randaugment_draws_each_operation_equally_often(drawn):
-    found = drawn(Settings('randaugment', layers=2), 8000)
+    found = drawn(pipeline('randaugment', layers=2), 8000)
     assert {len(calls) for calls in found} == {2}
     names = [tuple(name for name, _ in calls) for calls in found]
     equally_often(collections.Counter(itertools.chain(*names)), 15)
@@ -119,7 +129,7 @@ def test_randaugment_draws_each_operation_equally_often(drawn):
 
 @pytest.mark.parametrize('layers', [1, 3])
 def test_randaugment_applies_with_its_probability(drawn, layers):
-    found = drawn(Settings('randaugment', layers=layers, op_probability=0.5), 4000)
+    found = drawn(pipeline('randaugment', layers=layers, op_probability=0.5), 4000)
     counts = collections.Counter(map(len, found))
     expected = stats.binom(layers, 0.5).pmf(range(layers + 1)) * 4000
     seen = [counts[n] for n in range(layers + 1)]
@@ -127,18 +137,18 @@ def test_randaugment_applies_with_its_probability(drawn, layers):
 
 
 def test_randaugment_strength_is_normal_and_clipped(drawn):
-    found = itertools.chain(*drawn(Settings('randaugment', magnitude=7, magnitude_std=0.5), 8000))
+    found = itertools.chain(*drawn(pipeline('randaugment', magnitude=7, magnitude_std=0.5), 8000))
     degrees = np.array([value for name, value in found if name == 'rotate'])
     assert stats.kstest(np.abs(degrees) / 3, stats.norm(7, 0.5).cdf).pvalue > UNLIKELY
     equally_often(collections.Counter(np.sign(degrees)), 2)
-    found = itertools.chain(*drawn(Settings('randaugment', magnitude=9, magnitude_std=5), 4000))
+    found = itertools.chain(*drawn(pipeline('randaugment', magnitude=9, magnitude_std=5), 4000))
     levels = np.abs([value for name, value in found if name == 'rotate']) / 3
     assert levels.min() == 0
     assert levels.max() == 10
 
 
 def test_randaugment_without_spread_has_one_strength(drawn):
-    found = itertools.chain(*drawn(Settings('randaugment', magnitude=5), 3000))
+    found = itertools.chain(*drawn(pipeline('randaugment', magnitude=5), 3000))
     values = collections.defaultdict(set)
     for name, value in found:
         values[name].add(abs(round(value, 9)))
@@ -151,7 +161,7 @@ def test_randaugment_without_spread_has_one_strength(drawn):
 
 
 def test_color_jitter_draws_uniformly_in_every_order(drawn):
-    found = drawn(Settings(color_jitter=(0.4, 1.5, 0.2, 0.1)), 6000)
+    found = drawn(pipeline(color_jitter=(0.4, 1.5, 0.2, 0.1)), 6000)
     equally_often(collections.Counter(tuple(n for n, _ in calls) for calls in found), 24)
     for name, low, high in (('brightness', -0.4, 0.4), ('contrast', -1.0, 1.5),
                             ('color', -0.2, 0.2), ('hue', -0.1, 0.1)):  # fmt: skip
@@ -160,12 +170,12 @@ def test_color_jitter_draws_uniformly_in_every_order(drawn):
 
 
 def test_color_jitter_leaves_out_what_is_zero(drawn):
-    found = drawn(Settings(color_jitter=(0.0, 0.3, 0.0, 0.0)), 50)
+    found = drawn(pipeline(color_jitter=(0.0, 0.3, 0.0, 0.0)), 50)
     assert {tuple(name for name, _ in calls) for calls in found} == {('contrast',)}
 
 
 def test_order_is_flip_policy_jitter(drawn):
-    found = drawn(Settings('trivialaugment', color_jitter=(0.4, 0, 0, 0), flip=1.0), 20)
+    found = drawn(pipeline('trivialaugment', color_jitter=(0.4, 0, 0, 0), flip=1.0), 20)
     assert {(calls[0][0], calls[-1][0], len(calls)) for calls in found} == {
         ('flip', 'brightness', 3)
     }
@@ -188,7 +198,7 @@ def test_bytes_follow_from_draws_alone(photographs, policy):
 
 def test_nothing_switched_on_is_the_picture_itself():
     image = noise()
-    assert augmented(image, Settings()) is image
+    assert augmented(image, pipeline()) is image
 
 
 @settings(deadline=None, max_examples=60)
@@ -226,13 +236,6 @@ def test_strengths_are_those_of_the_tables():
     assert [rand['posterize'](level / 10) for level in levels] == [4, 4, 3, 2, 1, 1]
     assert [rand['solarize'](level / 10) for level in levels] == [256, 195, 192, 67, 64, 0]
     assert [rand['solarize_add'](level / 10) for level in levels] == [0, 26, 27, 81, 82, 110]
-
-
-def test_settings_of_a_configuration():
-    config = base.get_config()
-    assert Settings.of(config.augment) == Settings()
-    config.augment.policy, config.augment.flip = 'randaugment', 0.5
-    assert Settings.of(config.augment) == Settings('randaugment', flip=0.5)
 
 
 # --- against the libraries in use, where they are installed -----------------------------------

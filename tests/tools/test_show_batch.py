@@ -18,6 +18,7 @@ from tests import support
 from tests.support_pictures import imagenet_files
 from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
+from training import augmentations
 
 DIGITS = '--config=configs/digits_lenet.py'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -144,7 +145,7 @@ def everything(tmp_path_factory):
 
 
 def test_all_adds_what_is_off(everything):
-    assert everything.keys() == {*batch_sheets.IN_MEMORY, *batch_sheets.ON_DEVICE}
+    assert everything.keys() == {'affine', 'crop', 'flip', 'mixup', 'cutmix', 'erase'}
     for name, found in everything.items():
         np.testing.assert_array_equal(found[:, 0], everything['affine'][:, 0], 'the plain pictures')
         assert (found[:, 1:] != found[:, :1]).any(), name
@@ -238,11 +239,11 @@ def test_policy_sheet_is_host_augment_of_the_centre(streamed, tmp_path):
     run(f'--config={streamed}', f'--out={tmp_path}', '--count=2', *options)
     found = tiles(read(tmp_path / 'randaugment.png'), SIDE, 2, 7)
     config = reading.from_arguments(str(streamed), list(options))
-    settings = host_augment.Settings(policy='randaugment')
+    pipeline = augmentations.on_host(config)
     index = next(iter(input_pipeline.batches(config, 'train')))['index'].tolist()
     for row, visit in np.ndindex(2, 6):
         draws = Draws(5, 'augment', visit, index[row])
-        expected = host_augment.augment(np.ascontiguousarray(found[row, 0]), draws, settings)
+        expected = pipeline(np.ascontiguousarray(found[row, 0]), draws)
         np.testing.assert_array_equal(found[row, 1 + visit], expected)
 
 
@@ -250,7 +251,8 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
     run(f'--config={streamed}', f'--out={tmp_path}', '--all')
     names = {path.stem for path in tmp_path.iterdir()}
     assert names == {
-        'batch', 'crop', *batch_sheets.ON_HOST, *batch_sheets.ON_DEVICE,
+        'batch', 'crop', 'flip', 'color_jitter', 'randaugment', 'trivialaugment',
+        'affine', 'mixup', 'cutmix', 'erase',
         'operations_randaugment', 'operations_trivialaugment',
     }  # fmt: skip
     rand = tiles(read(tmp_path / 'operations_randaugment.png'), SIDE, 15, 5)

@@ -6,14 +6,17 @@ example of that label (training adds dropout, and nothing else happens to the pi
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from data_sources.targets import Label
 from models.layers import Dropout
-from training import optimizers, state
+from tasks.task import Task
+from training import augmentation_rows, optimizers, state
+from training.augmentation import Applied
 from training.spec import StepSpec
 
 
@@ -28,19 +31,32 @@ class Probe(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Seen(Task):
     examples: int
+    targets: ClassVar = {'label': Label()}
 
-    def loss(self, outputs, batch, label_smoothing):
-        return jnp.sum(batch['mask'][:, None] * outputs), batch['mask'].sum()
+    def loss(self, outputs, batch, hyper):
+        return {'loss': jnp.sum(batch['mask'][:, None] * outputs)}
 
-    def metrics(self, outputs, batch, detailed=False):
+    def sums(self, outputs, batch, detailed=False):
         empty = jnp.zeros((self.examples, outputs.shape[-1]))
         return {'seen': empty.at[batch['label']].add(batch['mask'][:, None] * outputs)}
 
 
 def spec(examples: int, **options) -> StepSpec:
     return StepSpec(Probe(), Seen(examples), 'sgd', lambda step: 1.0, (0.0,), (1.0,), **options)
+
+
+def applied(*names: str, **static: Any) -> tuple[Applied, ...]:
+    """Augmentations of the step by their rows' names, in the order given."""
+    rows = {row.name: row for row in augmentation_rows.ROWS}
+    defaults = {f.leaf: f.default for row in rows.values() for f in row.fields if not f.traced}
+    found = []
+    for name in names:
+        row = rows[name]
+        values = [(f.leaf, (defaults | static)[f.leaf]) for f in row.fields if not f.traced]
+        found.append(Applied(name, row.stage, row.device, tuple(values)))
+    return tuple(found)
 
 
 def hyper(seed=0, **more):

@@ -46,7 +46,7 @@ FROZEN = frozenset(
 )
 FACTORS = {'conv2/kernel': 0.5, 'conv2/bias': 0.5, 'head/kernel': 4.0}
 # All that is done to images besides the affine map, and how strongly.
-MIXED = {'crop': True, 'flip': True, 'mixup': True, 'cutmix': True, 'erase': 'noise'}
+MIXED = ('crop', 'flip', 'erase', 'mixing')
 MIXING = {'crop': 2, 'flip': 0.5, 'mixup': 0.4, 'cutmix': 1.0, 'erase': 0.5,
           'mix_probability': 0.9, 'cutmix_share': 0.5}  # fmt: skip
 RESULTS = {}
@@ -238,7 +238,7 @@ def mixtures(data):
         record(f'mixed/{name}', outcome(*runner.train(first, hyper, runner.split(batch), all_data)))
 
     plain = spec_of('fcn')
-    spec = dataclasses.replace(plain, mixup=True, cutmix=True)
+    spec = dataclasses.replace(plain, augmentations=probe.applied('mixing'))
     on_one('plain', plain)
     on_one('softmax/jit', spec)
     on_eight('softmax/shard_map', spec, 'shard_map')
@@ -290,7 +290,7 @@ def randomness():
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, *pixels)).astype(np.uint8)
     batch = batch_of(MASKS['full'])
     hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2, **MIXING)
-    spec = probe.spec(BATCH, augment=True, **MIXED)
+    spec = probe.spec(BATCH, augmentations=probe.applied('affine', *MIXED))
     for kind, devices in [('pmap', 1), *itertools.product(KINDS, SOME)]:
         look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
         found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)

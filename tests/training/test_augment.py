@@ -12,14 +12,41 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.stats import chisquare, kstest, uniform
 
+from data_sources.targets import Label
 from tests.support import QUICKLY
 from tests.training import probe
 from training import augment, mixing, rng, step
 
-affine = jax.jit(augment.affine)
+LABELS = {'label': Label()}
 quickly = functools.partial(jax.jit, compiler_options=QUICKLY)
-crop, flip, erased_box = map(quickly, (augment.crop, augment.flip, augment.erased_box))
-erase = quickly(augment.erase, static_argnames='noise')
+erased_box = quickly(augment.erased_box)
+
+
+@jax.jit
+def affine(images, example, epoch, seed, shift, rotate, scale):
+    scalars = {'shift': shift, 'rotate': rotate, 'scale': scale}
+    return augment.affine(images, *who(example, epoch, seed, **scalars))[0]
+
+
+@quickly
+def crop(images, example, epoch, seed, padding):
+    return augment.crop(images, *who(example, epoch, seed, crop=padding))[0]
+
+
+@quickly
+def flip(images, example, epoch, seed, probability):
+    return augment.flip(images, *who(example, epoch, seed, flip=probability))[0]
+
+
+@functools.partial(quickly, static_argnames='noise')
+def erase(images, example, epoch, seed, probability, noise):
+    mode = 'noise' if noise else 'zero'
+    return augment.erase(images, *who(example, epoch, seed, erase=probability), mode)
+
+
+def who(example, epoch, seed, **scalars):
+    """Of the batch and the scalars, what an augmentation asks for."""
+    return {'index': example, 'epoch': epoch}, {'seed': seed, **scalars}
 
 
 def pixels(shape, seed=0):
@@ -66,7 +93,7 @@ def test_whole_shifts_move_pixels():
     image[0, 3, 3] = 1
     move = np.array([[2.0, -1.0]], np.float32)
     zero = np.zeros(1, np.float32)
-    moved = jax.vmap(augment._sample)(image, zero, zero + 1, move)
+    moved = jax.vmap(augment.sampled)(image, zero, zero + 1, move)
     assert np.argwhere(np.asarray(moved)[0, ..., 0] == 1).tolist() == [[5, 2]]
     assert np.asarray(moved).sum() == 1
 
@@ -126,7 +153,7 @@ def test_training_shows_augmented_images_and_evaluation_plain_ones():
     example, epoch = plan(4, epoch=2)
     batch = {'index': example, 'epoch': epoch, 'mask': np.ones(4, np.float32)}
     hyper = probe.hyper(9, shift=2, rotate=20, scale=0.1)
-    spec = probe.spec(4, augment=True)
+    spec = probe.spec(4, augmentations=probe.applied('affine'))
     first = probe.start(shape[1:])
     _, metrics = jax.jit(lambda *a: step.train_step(spec, *a))(first, hyper, batch, data)
     plain = data['image'].astype(np.float32) / 255
@@ -134,10 +161,10 @@ def test_training_shows_augmented_images_and_evaluation_plain_ones():
     np.testing.assert_allclose(metrics['seen'], expected.reshape(4, -1), atol=1e-6)
     assert np.abs(metrics['seen'] - plain.reshape(4, -1)).max() > 0.1
 
-    sums = step.eval_step(spec, first.variables(), batch, data)
+    sums, _ = step.eval_step(spec, first.variables(), batch, data)
     np.testing.assert_array_equal(sums['seen'], plain.reshape(4, -1))
 
-    off = dataclasses.replace(spec, augment=False)
+    off = dataclasses.replace(spec, augmentations=())
     _, metrics = step.train_step(off, first, probe.hyper(9), batch, data)
     np.testing.assert_array_equal(metrics['seen'], plain.reshape(4, -1))
 
@@ -276,7 +303,7 @@ def test_each_depends_on_seed_epoch_and_example_alone(name):
 
 
 def test_the_order_in_the_step():
-    """Crop, flip, standardise, erase, mix: each from the result of the one before."""
+    """Crop, flip, normalize, erase, mix: each from the result of the one before."""
     count, shape = 8, (10, 12, 1)
     data = {
         'image': np.random.default_rng(2).integers(0, 256, (count, *shape)).astype(np.uint8),
@@ -285,15 +312,15 @@ def test_the_order_in_the_step():
     example, epoch = plan(count, epoch=1)
     batch = {'index': example, 'epoch': epoch, 'mask': np.ones(count, np.float32)}
     hyper = probe.hyper(4, crop=2, flip=0.5, cutmix=1, mix_probability=1, erase=0.5)
-    spec = dataclasses.replace(
-        probe.spec(count, crop=True, flip=True, cutmix=True, erase='zero'), mean=(0.4,), std=(0.2,)
-    )
+    applied = probe.applied('crop', 'flip', 'erase', 'mixing', erase_mode='zero')
+    spec = probe.spec(count, augmentations=applied)
+    spec = dataclasses.replace(spec, mean=(0.4,), std=(0.2,))
     run = quickly(lambda *a: step.train_step(spec, *a))
     _, metrics = run(probe.start(shape), hyper, batch, data)
-    who = example, epoch, np.uint32(4)
-    images = crop(data['image'].astype(np.float32) / 255, *who, np.float32(2))
-    images = (flip(images, *who, np.float32(0.5)) - 0.4) / 0.2
+    own = example, epoch, np.uint32(4)
+    images = crop(data['image'].astype(np.float32) / 255, *own, np.float32(2))
+    images = (flip(images, *own, np.float32(0.5)) - 0.4) / 0.2
     labelled = batch | {'label': data['label']}
-    images = erase(images, *who, np.float32(0.5), noise=False)
-    images, _ = mixing.mixed(images, labelled, hyper, mixup=False, cutmix=True)
+    images = erase(images, *own, np.float32(0.5), noise=False)
+    images, _ = mixing.mixed(images, labelled, hyper, LABELS)
     np.testing.assert_allclose(metrics['seen'], np.reshape(images, (count, -1)), atol=1e-5)

@@ -1,10 +1,10 @@
-"""Fields of augmentation: what contradicts is refused, and what the step gets of the rest."""
+"""Fields of data and augmentation: what contradicts is refused, what the step gets of the rest."""
 
 import pytest
 
 from configs import base, schema
 from errors import UserError
-from training import augment_config, checks, experiment
+from training import augmentations, checks, experiment
 
 STREAMED = {'data.image_size': 224}
 
@@ -88,29 +88,37 @@ def test_what_belongs_together_is_taken(fields):
     checks.check(config_of(fields))
 
 
-def test_the_step_gets_switches_and_strengths_of_what_is_on():
+def names_in_step(config):
+    return [applied.name for applied in augmentations.applied(config)]
+
+
+def test_the_step_gets_what_is_on_and_its_strengths():
     config = config_of(ONE_EACH)
-    switches = augment_config.switches(config)
-    assert switches.pop('erase') == 'noise'
-    assert all(switches.values())
+    assert names_in_step(config) == ['affine', 'crop', 'flip', 'erase', 'mixing'], 'in this order'
+    static = {a.name: dict(a.static) for a in augmentations.applied(config)}
+    assert static.pop('erase') == {'erase_mode': 'noise'}
+    assert not any(static.values())
     hyper = experiment.hyperparameters(config)
     wanted = {name.partition('.')[2] for name in ONE_EACH} | {'mix_probability', 'cutmix_share'}
     assert wanted <= hyper.keys()
 
     off = config_of({})
-    assert not any(augment_config.switches(off).values())
+    assert names_in_step(off) == []
     assert not wanted & experiment.hyperparameters(off).keys()
 
     one = config_of({'augment.mixup': 0.3, 'augment.erase': 0.2, 'augment.erase_mode': 'zero'})
-    on = {name for name, value in augment_config.switches(one).items() if value}
-    assert on == {'mixup', 'erase'}
+    erase, mixing = augmentations.applied(one)
+    assert (erase.name, mixing.name) == ('erase', 'mixing')
+    assert dict(erase.static) == {'erase_mode': 'zero'}
+    assert hash((erase, mixing)) == hash(augmentations.applied(one)), 'as static arguments need it'
     names = experiment.hyperparameters(one).keys() & wanted
     assert names == {'mixup', 'mix_probability', 'erase'}
 
 
 def test_a_streamed_set_is_mirrored_on_the_host_alone():
     config = config_of({**STREAMED, 'augment.flip': 0.5})
-    assert not augment_config.switches(config)['flip']
+    assert names_in_step(config) == []
+    assert augmentations.on_host(config) != augmentations.on_host(config_of(STREAMED))
     assert 'flip' not in experiment.hyperparameters(config)
 
 

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from data_sources.targets import Label
 from tests.support import QUICKLY
 from tests.training import probe
 from training import mixing, rng, step
@@ -25,7 +26,9 @@ KINDS = {'mixup': (True, False), 'cutmix': (False, True), 'both': (True, True)}
 
 @functools.partial(jax.jit, static_argnames=('mixup', 'cutmix'), compiler_options=QUICKLY)
 def mixed(images, batch, hyper, mixup, cutmix):
-    return mixing.mixed(images, batch, hyper, mixup, cutmix)
+    on = {'mixup': mixup, 'cutmix': cutmix}
+    hyper = {name: value for name, value in hyper.items() if on.get(name, True)}
+    return mixing.mixed(images, batch, hyper, {'label': Label()})
 
 
 def batch_of(count, first=0, epoch=0):
@@ -216,7 +219,7 @@ def test_the_step_mixes_after_standardising_and_tells_the_task():
     }
     batch = {k: v for k, v in batch_of(count).items() if k != 'label'}
     hyper = probe.hyper(7, mixup=0.4, mix_probability=1.0)
-    spec = probe.spec(count, mixup=True)
+    spec = probe.spec(count, augmentations=probe.applied('mixing'))
     first = probe.start(shape)
     run = jax.jit(functools.partial(step.train_step, spec), compiler_options=QUICKLY)
     _, metrics = run(first, hyper, batch, data)
@@ -224,5 +227,5 @@ def test_the_step_mixes_after_standardising_and_tells_the_task():
     expected, _ = mixed(plain, batch | {'label': data['label']}, hyper, mixup=True, cutmix=False)
     np.testing.assert_allclose(metrics['seen'], np.reshape(expected, (count, -1)), atol=1e-6)
     assert np.abs(metrics['seen'] - plain.reshape(count, -1)).max() > 0.1
-    sums = step.eval_step(spec, first.variables(), batch, data)
+    sums, _ = step.eval_step(spec, first.variables(), batch, data)
     np.testing.assert_array_equal(sums['seen'], plain.reshape(count, -1))

@@ -1,0 +1,151 @@
+"""The augmentations of this repository, one row each; see training/augmentation.py."""
+
+from typing import Any
+
+from data_sources import host_augment
+from errors import UserError
+from field import Field
+from training import augment, mixing
+from training.augmentation import Augmentation, Stage
+
+
+def _mixing_scalars(section: Any) -> tuple[str, ...]:
+    """Only those of what is on: mixing.mixed tells by them what to do."""
+    on = tuple(name for name in ('mixup', 'cutmix') if section[name])
+    return (*on, 'mix_probability', *(('cutmix_share',) if len(on) == 2 else ()))
+
+
+def _check_mixing(config: Any, given: tuple[str, ...]) -> None:
+    if 'cutmix_share' in given and not {'mixup', 'cutmix'} <= set(given):
+        raise UserError(
+            'config.augment.cutmix_share chooses between config.augment.mixup and '
+            'config.augment.cutmix, and needs both.'
+        )
+
+
+def _check_policy(config: Any, given: tuple[str, ...]) -> None:
+    policy = config.augment.policy
+    for leaf in given:
+        if leaf != 'policy' and policy != 'randaugment':
+            raise UserError(
+                f'config.augment.{leaf} belongs to augment.policy=randaugment, not {policy}.'
+            )
+
+
+def _check_jitter(config: Any, given: tuple[str, ...]) -> None:
+    del given
+    jitter = config.augment.color_jitter
+    if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
+        raise UserError(
+            'config.augment.color_jitter must be four numbers of at least 0, for brightness, '
+            f'contrast, saturation and hue (at most 0.5), not {jitter!r}.'
+        )
+
+
+AFFINE = Augmentation(
+    'affine',
+    fields=(
+        Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0,
+              traced=True),
+        Field('augment.rotate', 0.0, 'Largest rotation either way, in degrees.', low=0, high=180,
+              traced=True),
+        Field('augment.scale', 0.0, 'Largest relative change of size either way.', low=0, below=1,
+              traced=True),
+    ),
+    usual={'affine': {'shift': 2.0, 'rotate': 15.0, 'scale': 0.2}},
+    device=augment.affine,
+    stage=Stage.GEOMETRY,
+)  # fmt: skip
+
+CROP = Augmentation(
+    'crop',
+    fields=(
+        Field('augment.crop', 0, 'Pixels of zeros around an image in memory, before it is cropped '
+              'at random to its size.', low=0, traced=True),
+    ),
+    usual={'crop': {'crop': 4}},
+    device=augment.crop,
+    stage=Stage.GEOMETRY,
+    streamed=False,
+    instead='is cropped by config.data.crop_scale',
+)  # fmt: skip
+
+FLIP = Augmentation(
+    'flip',
+    fields=(
+        Field('augment.flip', 0.0, 'Probability of mirroring an image left to right.', low=0,
+              high=1, traced=True),
+    ),
+    usual={'flip': {'flip': 0.5}},
+    device=augment.flip,
+    stage=Stage.GEOMETRY,
+    host=host_augment.flip,
+)  # fmt: skip
+
+MIXING = Augmentation(
+    'mixing',
+    fields=(
+        Field('augment.mixup', 0.0, 'mixup: alpha of the Beta distribution from which fractions '
+              'are drawn; 0: off.', low=0, traced=True),
+        Field('augment.cutmix', 0.0, 'CutMix: alpha of the Beta distribution from which fractions '
+              'are drawn; 0: off.', low=0, traced=True),
+        Field('augment.mix_probability', 1.0, 'Probability that a pair of images is mixed.',
+              above=0, high=1, traced=True, regularizer=True),
+        Field('augment.cutmix_share', 0.5, 'Probability of CutMix for a pair that is mixed, where '
+              'mixup is on, too.', low=0, high=1, traced=True),
+    ),
+    usual={'mixup': {'mixup': 0.2}, 'cutmix': {'cutmix': 1.0}},
+    device=mixing.mixed,
+    stage=Stage.MIXTURE,
+    scalars=_mixing_scalars,
+    check=_check_mixing,
+)  # fmt: skip
+
+ERASE = Augmentation(
+    'erase',
+    fields=(
+        Field('augment.erase', 0.0, 'Probability of erasing a box of an image.', low=0, high=1,
+              traced=True),
+        Field('augment.erase_mode', 'noise', 'What an erased box is filled with; zero is the mean '
+              'colour.', choices=('noise', 'zero')),
+    ),
+    usual={'erase': {'erase': 1.0}},
+    device=augment.erase,
+    stage=Stage.NORMALIZED,
+)  # fmt: skip
+
+POLICY = Augmentation(
+    'policy',
+    fields=(
+        Field('augment.policy', 'none', 'Random operations on a picture of a streamed set, drawn '
+              'from a table.', choices=('none', 'randaugment', 'trivialaugment')),
+        Field('augment.layers', 2, 'randaugment: operations per picture.', low=1),
+        Field('augment.magnitude', 9.0, 'randaugment: strength of the operations, up to 10.', low=0,
+              high=10),
+        Field('augment.magnitude_std', 0.0, 'randaugment: standard deviation of the strength, '
+              'which is drawn for each operation.', low=0),
+        Field('augment.op_probability', 1.0, 'randaugment: probability that an operation that was '
+              'drawn is applied.', low=0, high=1),
+    ),
+    usual={
+        'randaugment': {'policy': 'randaugment'},
+        'trivialaugment': {'policy': 'trivialaugment'},
+    },
+    host=host_augment.policy,
+    check=_check_policy,
+)  # fmt: skip
+
+COLOR_JITTER = Augmentation(
+    'color_jitter',
+    fields=(
+        Field('augment.color_jitter', (0.0, 0.0, 0.0, 0.0), 'Largest change of brightness, '
+              'contrast, saturation (relative) and hue (turns, at most 0.5) of a picture of a '
+              'streamed set.'),
+    ),
+    usual={'color_jitter': {'color_jitter': (0.4, 0.4, 0.4, 0.1)}},
+    host=host_augment.color_jitter,
+    check=_check_jitter,
+)  # fmt: skip
+
+# In the order of their stages on the device, and in this order within one, and on the host.
+ROWS = (AFFINE, CROP, FLIP, ERASE, MIXING, POLICY, COLOR_JITTER)

@@ -1,0 +1,135 @@
+"""What follows from the rows of augmentations, and those that a program registers.
+
+Fields, static part and scalars of the step, the pictures of streamed sets, and checks.
+"""
+
+from typing import Any
+
+from data_sources.host_augment import Pipeline
+from errors import UserError
+from field import Field
+from tasks import registry
+from training.augmentation import Applied, Augmentation, Stage
+from training.augmentation_rows import ROWS
+
+_rows: dict[str, Augmentation] = {row.name: row for row in ROWS}
+
+
+def register(row: Augmentation) -> Augmentation:
+    """Makes an augmentation known, as the last one of its stage and of those on the host.
+
+    A name that is registered again, as in a notebook cell that is run twice, takes the new row.
+
+    Raises:
+      ValueError: a field has the name of another one, or enters the step under the same name.
+    """
+    from configs import base  # which asks this module for its fields
+
+    own = _rows.get(row.name, row).fields
+    others = [field for field in base.fields() if field not in own]
+    names = {field.name for field in others}
+    scalars = {field.leaf for field in others if field.traced}
+    for field in row.fields:
+        if field.name in names or (field.traced and field.leaf in scalars):
+            raise ValueError(f'config.{field.name} of augmentation {row.name} is taken')
+    _rows[row.name] = row
+    return row
+
+
+def unregister(name: str) -> None:
+    """Makes an augmentation unknown again.
+
+    Raises:
+      KeyError: there is none of this name.
+    """
+    del _rows[name]
+
+
+def rows() -> tuple[Augmentation, ...]:
+    """Returns all augmentations."""
+    return tuple(_rows.values())
+
+
+def fields() -> tuple[Field, ...]:
+    """Returns the fields of all augmentations."""
+    return tuple(field for row in _rows.values() for field in row.fields)
+
+
+# --- of a configuration -----------------------------------------------------------------------
+
+
+def _in_step(config: Any) -> list[Augmentation]:
+    """Those that the step applies, in order."""
+    found = [row for row in _rows.values() if row.in_step(config)]
+    return sorted(found, key=lambda row: row.stage)
+
+
+def applied(config: Any) -> tuple[Applied, ...]:
+    """Returns what of the augmentations is compiled into the step, in the order of applying it."""
+    return tuple(row.applied(config) for row in _in_step(config))
+
+
+def scalars(config: Any) -> dict[str, float]:
+    """Returns the numbers that enter the step with them, by the leaves of their fields."""
+    return {
+        leaf: config.augment[leaf]
+        for row in _in_step(config)
+        for leaf in row.leaves_in_step(config)
+    }
+
+
+def on_host(config: Any) -> Pipeline:
+    """Returns what is done to the pictures of a streamed set after they were cropped."""
+    steps = [(row.host, row.values(config)) for row in _rows.values() if row.host]
+    return Pipeline(tuple(steps))
+
+
+def mixing_switches(config: Any) -> tuple[str, ...]:
+    """Returns the names of the fields that switch on what mixes images in pairs; () if none do."""
+    mixing = [row for row in _in_step(config) if row.stage is Stage.MIXTURE]
+    return tuple(f'config.augment.{leaf}' for row in mixing for leaf in row.switches)
+
+
+def check(config: Any) -> None:
+    """Checks the fields of augmentations against each other and against the rest.
+
+    Raises:
+      UserError: one means nothing without another one that is not given, or is of no use for this
+        data set, task or kind of training.
+    """
+    for row in _rows.values():
+        given = row.given(config)
+        if row.check:
+            row.check(config, given)
+        switches = [leaf for leaf in row.switches if leaf in given]
+        if given and not switches:
+            needed = ' or '.join(f'config.augment.{leaf}' for leaf in row.switches)
+            raise UserError(f'config.augment.{given[0]} needs {needed}.')
+        if switches:
+            _check_use(row, switches[0], config)
+
+
+def _check_use(row: Augmentation, leaf: str, config: Any) -> None:
+    """Checks that an augmentation that is on can be applied."""
+    name = f'config.augment.{leaf}'
+    streamed = config.data.image_size is not None
+    if streamed and not row.streamed:
+        instead = f', which {row.instead}' if row.instead else ''
+        raise UserError(
+            f'{name} is for sets in memory, and not for a streamed set '
+            f'(config.data.image_size){instead}.'
+        )
+    if not streamed and row.device is None:
+        raise UserError(f'{name} is for streamed sets: it needs config.data.image_size.')
+    if config.linear_probe:
+        default = next(field.default for field in row.fields if field.leaf == leaf)
+        raise UserError(
+            f'config.linear_probe computes the features once, so {name} must be {default!r}.'
+        )
+    targets = registry.get(config.task).targets
+    if row.stage is Stage.MIXTURE and not (targets and all(k.mixes for k in targets.values())):
+        listed = ', '.join(f'{name} ({type(kind).__name__})' for name, kind in targets.items())
+        raise UserError(
+            f'{name} mixes images and their class labels, and task={config.task} has '
+            f'{listed or "no targets"}.'
+        )
