@@ -26,6 +26,7 @@ layers 2.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,10 @@ class Pipeline:
         return image, tuple(matrices)
 
 
-def _operation(name: str) -> Callable[..., np.ndarray]:
-    from data_sources import host_ops  # Pillow, which a set in memory does without
+def _operations() -> ModuleType:
+    from data_sources import host_ops  # imports Pillow, which a set in memory does without
 
-    return getattr(host_ops, name)
+    return host_ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +97,12 @@ class PolicyOperation:
 
     def apply(self, image: np.ndarray, fraction: float, negate: bool, fill: Colour) -> np.ndarray:
         """Applies the operation at a fraction of its greatest strength."""
-        return _operation(self.operation)(image, self._signed(fraction, negate), fill)
+        operation = getattr(_operations(), self.operation)
+        return operation(image, self._signed(fraction, negate), fill)
 
     def moved(self, image: np.ndarray, fraction: float, negate: bool, fill: Colour) -> Moved:
         """Applies it, and returns the matrix, too."""
-        matrix = _operation('MATRICES').get(self.operation)
+        matrix = _operations().MATRICES.get(self.operation)
         changed = self.apply(image, fraction, negate, fill)
         if matrix is None:
             return changed, ()
@@ -158,7 +160,7 @@ def flip(image: np.ndarray, draws: Draws, flip: float) -> Moved:
     """Mirrors left to right with probability `flip`; images as in `Pipeline`."""
     if not draws.happens(flip):
         return image, ()
-    return _operation('flip')(image), (geometry.mirror(image.shape[1]),)
+    return _operations().flip(image), (geometry.mirror(image.shape[1]),)
 
 
 def policy(image: np.ndarray, draws: Draws, policy: str, **options: Any) -> Moved:
@@ -224,5 +226,5 @@ def color_jitter(image: np.ndarray, draws: Draws, color_jitter: tuple[float, ...
     while chosen:
         name, v = chosen.pop(draws.integer(len(chosen)))
         lowest = -v if name == 'hue' else max(-1.0, -v)
-        image = _operation(name)(image, draws.uniform(lowest, v))
+        image = getattr(_operations(), name)(image, draws.uniform(lowest, v))
     return image, ()
