@@ -123,7 +123,8 @@ def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
     state = runner.replicate(found.initial_state(found.spec()))
     hyper = runner.replicate(experiment.hyperparameters(config))
     records, progress = Records(folder), Progress(found.steps, enabled=False)
-    with Checkpoints(folder) as checkpoints, records, Preemption() as preemption:
+    saved = Checkpoints(folder, runner.spec.task.metric())
+    with saved as checkpoints, records, Preemption() as preemption:
         loop = Loop(found, runner, source, source, records, progress, checkpoints)
         yield loop, lambda: loop.run(state, 0, hyper, preemption)
 

@@ -47,7 +47,7 @@ def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
     variables = runner.replicate(found.initial_state(found.spec()).variables())
     evaluate = Evaluator(found, runner, make_split(work))
     while True:
-        count = int(evaluate(variables)['count'])
+        count = int(evaluate(variables).sums['count'])
         yield from np.empty((count // work['batch_size'], work['batch_size']))
 
 

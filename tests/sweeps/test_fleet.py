@@ -21,7 +21,11 @@ from sweeps import child, fleet, local_engine, owner, ray_engine, study
 from sweeps.engine import Work
 from tests.conftest import ROOT
 
-SWEEP = Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)}, Objective(), seed=3)
+SWEEP = Sweep(
+    {'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)},
+    Objective('validation/accuracy', 'maximize'),
+    seed=3,
+)
 OPTIONS = {'sampler': 'random', 'pruner': 'none', 'storage': None}
 
 

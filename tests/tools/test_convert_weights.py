@@ -21,6 +21,7 @@ import models
 from configs import base, schema
 from models import pretrained
 from models.pretrained import torch_files, torch_names, torch_weights
+from tasks.classification import Classification
 from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
@@ -378,7 +379,7 @@ def test_the_weights_of_a_run_are_handed_over(tmp_path):
     template = run.abstract_state(run.spec())
     random = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), template)
-    with checkpoints.Checkpoints(tmp_path / 'run') as saved:
+    with checkpoints.Checkpoints(tmp_path / 'run', Classification.metrics[0]) as saved:
         saved.save(3, state)
         saved.wait()
     out = tmp_path / 'run.safetensors'
