@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs import schema
-from training import experiment
+from configs import reading
+from training import checks, experiment
 
 # Data set -> shape of its images, number of classes, training and validation examples.
 SETS = {
@@ -43,8 +43,8 @@ class Abstract:
 def abstract(path: str, **fields) -> Abstract:
     """Returns it for a configuration file; a__b=v sets config.a.b. The data need not be there."""
     given = [f'--config.{name.replace("__", ".")}={value}' for name, value in fields.items()]
-    config = schema.from_arguments(path, given)
-    experiment.check(config)
+    config = reading.from_arguments(path, given)
+    checks.check(config)
     shape, classes, train, validation = SETS[config.data.name]
     side = config.data.image_size
     shape = shape or (side, side, 3)

@@ -16,7 +16,7 @@ from PIL import Image
 import input_pipeline
 from configs import base, schema
 from tools import prepare_data
-from training import experiment
+from training import checks
 
 COMMON = {
     'data.name': 'waves',
@@ -82,7 +82,7 @@ def test_the_bytes_of_training_batches_are_the_recorded_ones(waves, policy, reco
         for name, value in (COMMON | policy | {'data.dir': str(waves)}).items():
             schema.assign(config, name, value)
     config = schema.validate(config, base.FIELDS)
-    experiment.check(config)
+    checks.check(config)
     found = []
     for batch in itertools.islice(input_pipeline.batches(config, 'train'), 2):
         assert batch['image'].shape == (64, 32, 32, 3)
