@@ -103,7 +103,7 @@ def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
 
     with Several(None, workdir, tmp_path / 'second') as children:
         assert [child.wait() for child in children] == [0, 0], outputs(children)
-    assert f'going on from the checkpoint of step {step}' in children[0].output
+    assert f'resuming from the checkpoint of step {step}' in children[0].output
     assert 'test accuracy' not in children[1].output
     assert result(workdir)['processes'] == 2
     assert result(workdir)['devices'] == result(reference)['devices'] == 2
@@ -257,7 +257,7 @@ def test_a_run_of_two_processes_goes_on_on_other_numbers(processes, whole, tmp_p
         shutil.rmtree(workdir / 'checkpoints' / step)
     with Several(None, workdir, tmp_path / 'log', (None,) * processes) as children:
         assert [child.wait() for child in children] == [0] * processes, outputs(children)
-    assert 'going on from the checkpoint of step 10' in children[0].output
+    assert 'resuming from the checkpoint of step 10' in children[0].output
     assert result(workdir)['processes'] == result(workdir)['devices'] == processes
     # One record for each batch: other examples would give a loss that differs by per cents. Sums
     # over other numbers of devices are rounded differently, which training amplifies.

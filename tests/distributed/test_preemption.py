@@ -52,7 +52,7 @@ def test_stops_after_the_step_and_goes_on_as_if_it_had_not(
     signal_at(step, number)
     assert train_here(small, tmp_path) == 75
     output = capfd.readouterr().out
-    assert f'{number.name}: stopped after step {step} of 12 and saved. To go on:' in output
+    assert f'{number.name}: stopped after step {step} of 12 and saved. To resume:' in output
     assert saved_steps(tmp_path)[-1] == step
     assert not (tmp_path / 'result.json').exists()
 
@@ -74,13 +74,13 @@ def test_at_the_last_step_the_run_ends(small, small_run, signal_at, tmp_path):
 
 
 def test_during_the_test_at_the_end_the_run_ends(small, monkeypatch, tmp_path):
-    finish = run._Run._finish
+    finish = run._test
 
     def stopped(self, state):
         os.kill(os.getpid(), signal.SIGTERM)
         finish(self, state)
 
-    monkeypatch.setattr(run._Run, '_finish', stopped)
+    monkeypatch.setattr(run, '_test', stopped)
     assert train_here(small, tmp_path, steps=1) == 0
     assert result(tmp_path)['steps'] == 1
 

@@ -278,7 +278,7 @@ FAILING = """
 import jax
 import train
 import command
-from training import run, runner
+from training import runner, start
 
 def fail(*arguments):
     raise RuntimeError('RESOURCE_EXHAUSTED: a defect')
@@ -288,7 +288,7 @@ command.run(train.main)
 """
 
 
-@pytest.mark.parametrize('place', ['jax.devices', 'run._Run._open_splits', 'runner.Runner.fetch'])
+@pytest.mark.parametrize('place', ['jax.devices', 'start.opened', 'runner.Runner.fetch'])
 def test_a_defect_of_one_is_told_to_the_other_at_once(place, small, tmp_path):
     scripts = None, FAILING.format(place=place)
     with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:

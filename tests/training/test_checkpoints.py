@@ -77,7 +77,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     output = capfd.readouterr().out
     assert f'warning: checkpoint {newest} is damaged' in output
     assert path.name in output
-    assert 'going on from the checkpoint of step 8' in output
+    assert 'resuming from the checkpoint of step 8' in output
     assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
     assert curve(workdir) == curve(small_run)
 

@@ -23,7 +23,7 @@ from tests.support import (
 from training import run
 from training.calendar import Calendar
 from training.checkpoints import Checkpoints
-from training.runner import Runner
+from training.runner import RUN_AHEAD, Runner
 
 PERIODS = (
     st.floats(1, 200) | st.integers(1, 200).map(float) | st.integers(2, 400).map(lambda n: n / 2)
@@ -102,8 +102,8 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
         train_here(small, tmp_path, log_every=12, eval_every=1.0, checkpoint__every_steps=12) == 0
     )
     # Before step 1 nothing was under way, before step 2 one step; then two all the time.
-    assert ahead == [0, 1] + [runner.RUN_AHEAD] * 10
-    assert runner.RUN_AHEAD == 2
+    assert ahead == [0, 1] + [RUN_AHEAD] * 10
+    assert RUN_AHEAD == 2
     assert waited == started
 
 

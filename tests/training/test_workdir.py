@@ -154,7 +154,7 @@ def test_an_extension_that_dies_at_once_is_recorded_once(tmp_path):
 
 
 def test_resume_must_and_never(small, workdir, tmp_path):
-    with pytest.raises(UserError, match='holds no run to go on with'):
+    with pytest.raises(UserError, match='holds no run to resume'):
         train_here(small, tmp_path / 'new', '--resume=must')
     assert not (tmp_path / 'new').exists()
     with pytest.raises(UserError, match='--resume=never'):
