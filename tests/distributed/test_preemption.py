@@ -11,7 +11,7 @@ import pytest
 
 from distributed.preemption import Preemption
 from tests.support import curve, result, saved_steps, train_here
-from training import run, trained
+from training import run, start, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
@@ -21,7 +21,7 @@ def signal_at(monkeypatch):
     """signal_at(step, number): the next run gets the signal while that step is under way."""
 
     def arrange(step: int, number: signal.Signals):
-        class Runner(run.Runner):
+        class Runner(start.Runner):
             def __init__(self, *args, **options):
                 super().__init__(*args, **options)
                 original, calls = self.train, iter(range(1, 10**6))
@@ -33,7 +33,7 @@ def signal_at(monkeypatch):
 
                 self.train = train
 
-        monkeypatch.setattr(run, 'Runner', Runner)
+        monkeypatch.setattr(start, 'Runner', Runner)
 
     return arrange
 
