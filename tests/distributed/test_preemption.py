@@ -10,10 +10,13 @@ import threading
 import pytest
 
 from distributed.preemption import Preemption
+from tasks.classification import Classification
 from tests.support import curve, result, saved_steps, train_here
 from training import run, start, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+ACCURACY = Classification.metrics[0]
 
 
 @pytest.fixture
@@ -61,9 +64,8 @@ def test_stops_after_the_step_and_goes_on_as_if_it_had_not(
     assert result(tmp_path)['params_sha256'] == result(small_run)['params_sha256']
     # The same records: none for the stop, and none that lacks what came before it.
     assert curve(tmp_path) == curve(small_run)
-    metric = 'validation/accuracy'
-    best = trained.find(tmp_path, 'best', metric).name
-    assert best == trained.find(small_run, 'best', metric).name
+    best = trained.find(tmp_path, 'best', ACCURACY).name
+    assert best == trained.find(small_run, 'best', ACCURACY).name
 
 
 def test_at_the_last_step_the_run_ends(small, small_run, signal_at, tmp_path):
@@ -96,7 +98,7 @@ def test_an_evaluation_left_undone_makes_its_checkpoint_the_best_all_the_same(
     assert accuracies[4] < accuracies[8], 'this test needs a run that learns'
     signal_at(8, signal.SIGTERM)
     assert train_here(small, tmp_path) == 75
-    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '4'
+    assert trained.find(tmp_path, 'best', ACCURACY).name == '4'
     monkeypatch.undo()
 
     def killed(*arguments):
@@ -105,7 +107,7 @@ def test_an_evaluation_left_undone_makes_its_checkpoint_the_best_all_the_same(
     monkeypatch.setattr(run.Loop, 'run', killed)  # soon after the next start
     with pytest.raises(KeyboardInterrupt):
         train_here(None, tmp_path)
-    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '8'
+    assert trained.find(tmp_path, 'best', ACCURACY).name == '8'
 
 
 def test_sums_that_are_not_on_record_go_with_their_checkpoint(
