@@ -5,6 +5,7 @@ record of a tfds data set. Worker processes import this module, so it does not i
 """
 
 import dataclasses
+import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -139,25 +140,65 @@ class Label(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vector(Kind):
-    """A few numbers, such as an angle: float32 [n, size], all of them finite.
+class LabelMap(Kind):
+    """The number of a class for each pixel: uint8 [n, height, width].
 
     Attributes:
-      size: how many numbers an example has.
+      fill: the number of pixels whose class is not known.
     """
 
-    size: int
+    fill: int = 255
+
+    moves = True
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
-        """Returns a batch of zeros, float32 [examples, size]."""
-        del image_shape
-        return np.zeros((examples, self.size), np.float32)
+        """Returns a batch of zeros, uint8 [examples, height, width]."""
+        return np.zeros((examples, *image_shape[:2]), np.uint8)
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns the maps of which each pixel has a class or `fill`: bool [n]."""
+        return ((values < len(class_names)) | (values == self.fill)).all(axis=(1, 2))
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns the first number that is out of range, and how many classes there are."""
+        invalid = value[(value >= len(class_names)) & (value != self.fill)]
+        return f'with a pixel of class {invalid[0]}, out of range for {len(class_names)} classes'
 
     def accepts(self, feature: Any) -> bool:
-        """Returns whether a tfds feature is float32 [size]; a single number may be float32 []."""
+        """Returns whether a tfds feature is a label image in uint8."""
         import tensorflow_datasets as tfds
 
-        shapes = ((self.size,), ()) if self.size == 1 else ((self.size,),)
+        return isinstance(feature, tfds.features.LabeledImage) and feature.np_dtype == np.uint8
+
+    def class_names(self, feature: Any) -> tuple[str, ...]:
+        """Returns the names of the classes, in the order of their numbers."""
+        return tuple(feature.names)
+
+    def decoded(self, feature: Any) -> np.ndarray:
+        """Returns uint8 [height, width]."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(feature.bytes_list.value[0])) as picture:
+            return np.asarray(picture)
+
+
+class _Numbers(Kind):
+    """Finite numbers in a fixed shape: float32 [n, ...]."""
+
+    def _shape(self) -> tuple[int, ...]:
+        """Returns the shape of one example's numbers."""
+        raise NotImplementedError
+
+    def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns a batch of zeros, float32 [examples, ...]."""
+        del image_shape
+        return np.zeros((examples, *self._shape()), np.float32)
+
+    def accepts(self, feature: Any) -> bool:
+        """Returns whether a tfds feature is float32 of this shape; a single number may be []."""
+        import tensorflow_datasets as tfds
+
+        shapes = (self._shape(), ()) if self._shape() == (1,) else (self._shape(),)
         return (
             isinstance(feature, tfds.features.Tensor)
             and feature.np_dtype == np.float32
@@ -165,15 +206,74 @@ class Vector(Kind):
         )
 
     def decoded(self, feature: Any) -> np.ndarray:
-        """Returns float32 [size].
+        """Returns one example's numbers, float32.
 
         Raises:
-          ValueError: there are more or fewer numbers.
+          ValueError: there are more or fewer.
         """
-        value = np.array(feature.float_list.value, np.float32)
-        if value.shape != (self.size,):
-            raise ValueError(f'{value.size} numbers in place of {self.size}')
-        return value
+        return np.array(feature.float_list.value, np.float32).reshape(self._shape())
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector(_Numbers):
+    """A few numbers that have no place in the image, such as an angle: float32 [n, size].
+
+    Attributes:
+      size: how many numbers an example has.
+    """
+
+    size: int
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(_Numbers):
+    """Places (y, x) in the image: float32 [n, *count, 2]; (0, 0) is the centre of the first pixel.
+
+    Attributes:
+      count: how many there are in an image, by axes; () for one.
+    """
+
+    count: tuple[int, ...] = ()
+
+    moves = True
+
+    def _shape(self) -> tuple[int, ...]:
+        return (*self.count, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes(_Numbers):
+    """Boxes (y0, x0, y1, x1): float32 [n, *count, 4], in edges of pixels.
+
+    The whole image is (0, 0, height, width). A box without area stands for one that is not there.
+
+    Attributes:
+      count: how many there are in an image, by axes; () for one.
+    """
+
+    count: tuple[int, ...] = ()
+
+    moves = True
+
+    def _shape(self) -> tuple[int, ...]:
+        return (*self.count, 4)
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns the examples whose boxes are finite and end where they start or later."""
+        boxes = values.reshape(len(values), -1, 4)
+        ordered = (boxes[..., :2] <= boxes[..., 2:]).all(axis=(1, 2))
+        return super().valid(values, class_names) & ordered
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns that a number is not finite, or the first box that ends before it starts."""
+        boxes = value.reshape(-1, 4)
+        reversed_ = boxes[(boxes[:, :2] > boxes[:, 2:]).any(axis=1)]
+        if not len(reversed_):
+            return super().fault(value, class_names)
+        return f'with a box (y0, x0, y1, x1) = {reversed_[0].tolist()}, which ends before it starts'
 
 
 # What a data set has unless it says otherwise.
