@@ -115,7 +115,7 @@ def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
         'noise',
         'train',
         draw.integers(256, size=(64, *case.shape), dtype=np.uint8),
-        draw.integers(case.classes, size=64, dtype=np.int32),
+        {'label': draw.integers(case.classes, size=64, dtype=np.int32)},
         tuple(map(str, range(case.classes))),
     )
     found = experiment.from_split(config, source)

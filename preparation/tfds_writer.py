@@ -45,7 +45,8 @@ class ImageSet:
 
     def __post_init__(self):
         for split, (images, labels) in self.examples.items():
-            ArraySource(self.name, split, images, labels, self.class_names)  # refuses bad ones
+            # It refuses examples that are not sound.
+            ArraySource(self.name, split, images, {'label': labels}, self.class_names)
 
 
 def prepare(image_set: ImageSet, data_dir: Path) -> bool:
