@@ -213,10 +213,13 @@ REFUSED = {
     'a list': (lambda s: (s / 'dataset_info.json').write_text('[]'), 'is not the description'),
     'bad name': (change_info(name='../up'), 'is not the description'),
     'bad version': (change_info(version='1.0/../..'), 'is not the description'),
-    'format': (change_info(fileFormat='riegeli'), 'is stored as riegeli, not as tfrecord'),
-    'configuration': (change_info(configName='big'), 'is configuration "big" of tiny'),
-    'no splits': (change_info(splits=[]), 'names no splits'),
-    'no lengths': (drop_lengths, 'gives no length for some shard of t'),
+    'format': (
+        change_info(fileFormat='riegeli'),
+        'is stored as riegeli: only tfrecord can be converted',
+    ),
+    'configuration': (change_info(configName='big'), 'is the configuration "big" of tiny'),
+    'no splits': (change_info(splits=[]), 'lists no splits: --source must be the version folder'),
+    'no lengths': (drop_lengths, 'does not have the length of every shard of train'),
     'missing shard': (lambda s: shard(s).unlink(), 'tiny-train.tfrecord-00001-of-00003 is missing'),
 }
 
