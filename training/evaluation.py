@@ -44,7 +44,7 @@ class Evaluator:
 
     def _start(self, *arguments):
         if not self._compiled:  # compiling has no limit; waiting for other processes has
-            hosts.meet('an evaluation')
+            hosts.barrier('an evaluation')
             self._runner.evaluate.lower(*arguments).compile()
             self._compiled = True
         with watchdog.waiting('an evaluation'):

@@ -51,7 +51,7 @@ def train(config, folder, resume: str = 'auto', extend: bool = False, say=print)
         say = _silent
     hosts.check_same(shared_settings(config), 'configurations')
     checks.check_devices(config, len(all_devices))
-    with Preemption() as preemption, contextlib.ExitStack() as held, watchdog.telling():
+    with Preemption() as preemption, contextlib.ExitStack() as held, watchdog.reporting_errors():
         run = _Run(config, Path(folder), all_devices, say, held)
         return run.go(resume, extend, preemption)
 

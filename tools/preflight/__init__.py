@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
     memory = psutil.virtual_memory().available  # before this process takes its own
     preflight = _Preflight(arguments, overrides, begin, memory)
-    with watchdog.telling():
+    with watchdog.reporting_errors():
         preflight.go()
     found = preflight.findings
     if not preflight.first:
