@@ -64,7 +64,7 @@ def attempt(function: Callable[[], Any]) -> tuple[Any, dict[int, str]]:
       Exception: any other error that `function` raised here; the other processes end.
     """
 
-    def call():
+    def call() -> tuple[Any, str | None]:
         try:
             return function(), None
         except UserError as error:

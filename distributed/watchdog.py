@@ -51,7 +51,7 @@ FOLDER = 'functional-cnn/watchdog'  # of the keys in the store
 
 @dataclasses.dataclass(frozen=True)
 class Heartbeat:
-    """What a process publishes about itself.
+    """The state that a process publishes about itself.
 
     Attributes:
       count: the number of this heartbeat; it changes even while the process waits.

@@ -62,7 +62,7 @@ class ImageNetTars:
     """
 
     name = 'imagenet2012'
-    version = '5.1.0'  # of the official tfds builder, whose features and splits these are
+    version = '5.1.0'  # of the official tfds builder; the features and splits are the same
     description = 'ImageNet (ILSVRC 2012), the original files.'
     homepage = 'https://image-net.org/'
     citation = """@article{ILSVRC15,

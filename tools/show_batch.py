@@ -7,8 +7,8 @@
 
 batch.png shows the first pictures of a batch after all augmentations, with the normalisation
 undone. Each augmentation that is on gets a sheet of its own with one example per row: first the
-plain picture, then the picture in its first epochs. --all adds the augmentations that are off, at a
-usual strength, and each operation of the policies.
+plain picture, then its augmented versions in the first epochs. --all adds the augmentations that
+are off, at a usual strength, and each operation of the policies.
 """
 
 import argparse
@@ -22,6 +22,8 @@ import command
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # JAX is imported once the command line is valid
+    from ml_collections import ConfigDict
+
     from tools.batch_sheets import Shown
 
 SPLITS = ('train', 'validation')
@@ -50,10 +52,10 @@ def main(argv: list[str]) -> int:
     arguments, overrides = command.parse(parser(), argv)
     if arguments.split not in SPLITS:
         hint = did_you_mean(arguments.split, SPLITS)
-        why = ' The test split is read once, at the end of a run.'
+        reason = ' The test split is read once, at the end of a run.'
         raise UserError(
             f'--split={arguments.split} must be one of {", ".join(SPLITS)}.'
-            + (why if arguments.split == 'test' else hint)
+            + (reason if arguments.split == 'test' else hint)
         )
     for name, least in (('step', 0), ('count', 1)):
         if getattr(arguments, name) < least:
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def open_batch(config, split: str, step: int, count: int) -> 'Shown':
+def open_batch(config: 'ConfigDict', split: str, step: int, count: int) -> 'Shown':
     """Reads the first rows of a batch.
 
     Raises:

@@ -118,7 +118,7 @@ def unpack(edition, folder, **changes):
 
 
 def check(edition, name, data_dir):
-    """Compares a prepared set with what the pickles were made of, row by row."""
+    """Compares a prepared set with the arrays that were pickled, row by row."""
     seed = 0
     for split, files in edition.files.items():
         batches = [batch(edition, seed + number, 40) for number in range(len(files))]
@@ -126,7 +126,7 @@ def check(edition, name, data_dir):
         stored = arrays.load(name, split, str(data_dir))
         rows = np.concatenate([pickled[b'data'] for pickled in batches])
         labels = [label for pickled in batches for label in pickled[edition.labels.encode()]]
-        count = len(stored.labels)  # the end of train serves for validation
+        count = len(stored.labels)  # the end of train is used for validation
         assert count == (len(labels) if split == 'test' else len(labels) - len(labels) // 10)
         assert stored.labels.tolist() == labels[:count]
         assert stored.class_names[:3] == ('class 0', 'class 1', 'class 2')

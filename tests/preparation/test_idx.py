@@ -1,4 +1,4 @@
-"""The idx reader: what it reads, and what it refuses and how."""
+"""The idx reader: valid files, and the messages for invalid ones."""
 
 import gzip
 import struct

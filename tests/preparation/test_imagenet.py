@@ -1,4 +1,4 @@
-"""ImageNet's tar files, made of real pictures: labels, order, going on in the middle, damage."""
+"""ImageNet's tar files, made of real pictures: labels, order, resuming in the middle, damage."""
 
 import tarfile
 import tracemalloc

@@ -18,7 +18,7 @@ from preparation.sharded_writer import Item
 
 
 class StoppedError(Exception):
-    """What a test does to a run in the middle of it."""
+    """Raised by a test to stop a run in the middle."""
 
 
 class Numbers:
@@ -72,7 +72,7 @@ def tree(folder):
 
 @pytest.fixture
 def whole(tmp_path):
-    """What a run that nothing interrupted writes."""
+    """The files that an uninterrupted run writes."""
     assert sharded_writer.prepare(Numbers(), tmp_path / 'whole')
     return tree(tmp_path / 'whole')
 

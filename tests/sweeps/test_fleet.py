@@ -1,4 +1,4 @@
-"""Workers that share a sweep's trials: none is drawn twice, none is lost, none is one too many.
+"""Workers that share a sweep's trials: no trial is drawn twice or lost, and none is in excess.
 
 Workers are threads here, and a trial trains nothing; tests/cluster/ has real ones.
 """
@@ -89,7 +89,7 @@ def test_workers_draw_each_trial_once_and_as_one_process_would(tmp_path, monkeyp
     ask = optuna.study.Study.ask
 
     def slowly(self, *arguments):
-        time.sleep(0.05)  # what another worker has counted meanwhile is wrong
+        time.sleep(0.05)  # without the lock, another worker would count the same trials meanwhile
         return ask(self, *arguments)
 
     monkeypatch.setattr(optuna.study.Study, 'ask', slowly)
@@ -110,7 +110,7 @@ def test_workers_draw_each_trial_once_and_as_one_process_would(tmp_path, monkeyp
 def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monkeypatch):
     dead = open_study(tmp_path, 2)
     lost = dead.ask()
-    dead._owner._ended.set()  # it does not say so, as after SIGKILL
+    dead._owner._ended.set()  # without removing its file, as after SIGKILL
     began = {lost.number: lost.parameters}
     taken = {}
 
@@ -131,8 +131,8 @@ def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path):
     dead, driver, other = (open_study(tmp_path, 1) for _ in range(3))
     nameless = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     nameless.datetime_start += datetime.timedelta(hours=14)  # by a clock that is ahead
-    dead.optuna.add_trial(nameless)  # and dies before it has put its name on it
-    assert driver.load() == (1, 0)  # the name may come in a moment
+    dead.optuna.add_trial(nameless)  # and it dies before it has claimed the trial
+    assert driver.load() == (1, 0)  # the owner may claim it in a moment
     time.sleep(1.1)
     assert driver.load() == (0, 1)
     assert other.ask().number == 0

@@ -1,4 +1,4 @@
-"""What engine `slurm` asks of SLURM: here its commands are scripts, in tests/cluster/ real ones."""
+"""The calls of engine `slurm` to SLURM, replaced by scripts; tests/cluster/ has the real ones."""
 
 import signal
 from types import SimpleNamespace
@@ -149,7 +149,7 @@ def test_an_option_that_submitit_does_not_know_is_refused(slurm):
 def test_at_sigterm_a_job_that_slurm_says_runs_is_queued_again(
     signalled, state, again, commands, monkeypatch
 ):
-    others = 'echo RUNNING; echo COMPLETING'  # what is said of a whole array
+    others = 'echo RUNNING; echo COMPLETING'  # the answer for a whole array
     commands(squeue=f'case "$*" in *--jobs=7_1*) {state};; *) {others};; esac')
     for name, value in (
         ('SUBMITIT_EXECUTOR', 'slurm'),

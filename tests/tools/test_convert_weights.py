@@ -1,4 +1,4 @@
-"""python -m tools.convert_weights: there and back, and what it refuses."""
+"""python -m tools.convert_weights: conversion in both directions, and its error messages."""
 
 import hashlib
 import json
@@ -297,7 +297,7 @@ def test_other_suffixes_are_refused(tmp_path, capsys):
 
 
 class Hub:
-    """Stands for the Hub: repositories as {file: path}; raises what huggingface_hub raises."""
+    """Replaces the Hub: repositories as {file: path}, with the errors of huggingface_hub."""
 
     def __init__(self, repositories, online=True):
         self.repositories, self.online = repositories, online
@@ -355,7 +355,7 @@ def test_what_the_hub_does_not_have(hub, name, message, tmp_path, capsys):
 
 
 def test_the_hub_s_own_library_without_network(tmp_path):
-    """As a child, because the library reads at import that it is offline."""
+    """In a separate process, because the library reads the variables when it is imported."""
     command = [sys.executable, '-m', 'tools.convert_weights', '--model=resnet18']
     command += ['--pretrained=hub:timm/resnet18.a1_in1k', f'--out={tmp_path / "out"}']
     offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path / 'cache')}
@@ -376,7 +376,7 @@ def test_no_network_and_no_library(hub, tmp_path, capsys, monkeypatch):
 
 
 def test_the_weights_of_a_run_are_handed_over(tmp_path):
-    # A run's folder, written by what writes it, but without the minute of compiling a step.
+    # The folder of a run, written by the code of a run but without compiling a step for a minute.
     config = base.get_config()
     schema.override(config, ['--config.model.name=resnet18'], base.FIELDS)
     (tmp_path / 'run').mkdir()

@@ -1,4 +1,4 @@
-"""prepare_data from the outside: real MNIST, downloads, kills, and every mistake of a user's."""
+"""prepare_data as a command: real MNIST, downloads, kills, and every mistake of a user."""
 
 import functools
 import gzip
@@ -136,7 +136,7 @@ def test_a_prepared_set_is_checked_and_left_alone(prepared, capsys):
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; the first path component says what goes wrong on the way."""
+    """Serves a folder; the first component of the path is the fault to simulate."""
 
     def do_GET(self):
         _, fault, name = self.path.split('/')
@@ -159,7 +159,7 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(mnist_idx_dir, monkeypatch):
-    """A function that sets the mirrors by their faults, and the list of what they were asked."""
+    """A function that sets the mirrors by their faults and returns the list of their requests."""
     handler = functools.partial(Mirror, directory=str(mnist_idx_dir))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         server.asked = []
@@ -354,7 +354,7 @@ def test_a_full_disk(tmp_path, source, capsys):
 
 
 def test_kills_leave_nothing_that_looks_finished(tmp_path):
-    """SIGKILL at several moments of the writing, each run going on from what the last one left."""
+    """SIGKILL at several moments of the writing; each run starts from what the last one left."""
     source = make_source(tmp_path / 'source', train=6000, test=1000)
     command = [sys.executable, '-m', 'tools.prepare_data', 'idx', '--name=tiny']
     command += [f'--source={source}', '--data_dir']

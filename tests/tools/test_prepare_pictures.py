@@ -1,4 +1,4 @@
-"""prepare_data imagenet2012 and folder from outside: real pictures, defects, sizes, mistakes."""
+"""prepare_data imagenet2012 and folder as commands: real pictures, defects, sizes, mistakes."""
 
 import collections
 import io
@@ -246,7 +246,7 @@ def test_wrong_options(capsys, option):
 
 
 def test_a_terminal_shows_progress(tars, tmp_path):
-    """Pictures, bytes per second and time left; on anything else than a terminal nothing."""
+    """The bar shows pictures, bytes per second and time left; without a terminal there is none."""
     ours, theirs = pty.openpty()
     command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
     environment = {**os.environ, 'TERM': 'xterm', 'COLUMNS': '100'}

@@ -1,4 +1,4 @@
-"""Contact sheets: the files, and that their pixels are what they are said to be."""
+"""Contact sheets: the files that are written, and their pixels."""
 
 import contextlib
 

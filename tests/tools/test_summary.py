@@ -1,4 +1,4 @@
-"""The summary of a network as a user calls for it."""
+"""python -m tools.summary: the tables, the totals and the error messages."""
 
 import csv
 import io

@@ -35,8 +35,8 @@ def prepare_folder(args: argparse.Namespace) -> None:
 
     fractions = None
     if args.val_fraction is not None or args.test_fraction is not None:
-        given = {'validation': args.val_fraction, 'test': args.test_fraction}
-        fractions = image_folder.Fractions(**{k: v for k, v in given.items() if v is not None})
+        options = {'validation': args.val_fraction, 'test': args.test_fraction}
+        fractions = image_folder.Fractions(**{k: v for k, v in options.items() if v is not None})
     source = image_folder.ImageFolder(args.source, args.name, fractions)
     if source.loose:
         print(f'Pictures outside class folders are left out: {", ".join(source.loose)}, ...')

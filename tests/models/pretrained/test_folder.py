@@ -1,4 +1,4 @@
-"""The folder of converted weights: what is in it comes back, and what is damaged is named."""
+"""The folder of converted weights: saving, loading, and the messages for damaged files."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""PyTorch's files read without PyTorch, and nothing in them run."""
+"""Reading PyTorch's files without PyTorch and without running code from them."""
 
 import os
 import pickle
