@@ -108,7 +108,7 @@ class Placement:
         try:
             yield from stream.sent_ahead(batches, self._runner.split, self._config.data.prefetch)
         except UserError as error:
-            hosts.leave_others(error)
+            hosts.abort_others(error)
             raise
 
     def _placed_many(self, batches: list[HostBatch]) -> DeviceBatch:

@@ -53,7 +53,7 @@ def train(
     hosts.check_same(shared_settings(config), 'configurations')
     checks.check_devices(config, len(all_devices))
     # Signals are caught before anything is written, so that none of it is left half done.
-    with Preemption() as preemption, contextlib.ExitStack() as stack, watchdog.telling():
+    with Preemption() as preemption, contextlib.ExitStack() as stack, watchdog.reporting_errors():
         run, *splits = hosts.on_each(lambda: start.opened(config, Path(folder), all_devices, say))
         old_steps = hosts.on_first(lambda: start.check_folder(run, resume, extend, stack))
         # The source of weights is read while the run has no checkpoint, and never again.

@@ -1,4 +1,4 @@
-"""Told to stop, a run stops after the step it is at, and its next start makes it whole.
+"""A run that is told to stop ends after the current step, and resumes as if it had not stopped.
 
 The signal comes from the process itself, at a chosen step; test_resume.py sends it from outside.
 """
@@ -141,15 +141,15 @@ def test_a_second_ctrl_c_means_now():
 
 
 def test_outside_the_main_thread_the_handlers_stay():
-    found = []
+    reasons = []
 
     def body():
         with Preemption() as preemption:
-            found.append(preemption.reason())
+            reasons.append(preemption.reason())
 
     before = [signal.getsignal(number) for number in SIGNALS]
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    assert found == [None]
+    assert reasons == [None]
     assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     from tools.preflight import checks
 
     asked = checks.Asked.now(arguments, overrides, begin)
-    with watchdog.telling():
+    with watchdog.reporting_errors():
         verdict = checks.run(asked)
     if verdict.first:
         print(verdict.as_json() if arguments.json else verdict.ending())

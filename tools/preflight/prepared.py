@@ -217,5 +217,5 @@ def memory_named(what: str, together: bool = False) -> Iterator[None]:
             'config.eval_batch_size, or raise config.accumulate.'
         )
         if together:
-            hosts.leave_others(problem)
+            hosts.abort_others(problem)
         raise problem from error
