@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from tests.training.conftest import SMALL
 
 import command as train_command
 from benchmarks import memory
 from configs import reading
+from tests.conftest import SMALL
 from tools import preflight
 from tools.preflight import texts
 from tools.preflight.footprint import Footprint
