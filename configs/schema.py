@@ -119,10 +119,13 @@ def _parse(text: str, field: Field) -> Any:
 
 def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> dict[str, tuple]:
     """Returns {name: (old, new)} of the fields of one scope that differ."""
-    missing = '(absent)'
     old, new = flatten(old), flatten(new)
-    names = [field.name for field in fields if field.scope == scope]
-    pairs = {name: (plain(old.get(name, missing)), plain(new.get(name, missing))) for name in names}
+    # A file of an earlier version lacks the fields that came later; it was run at their defaults.
+    pairs = {
+        field.name: tuple(plain(values.get(field.name, field.default)) for values in (old, new))
+        for field in fields
+        if field.scope == scope
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

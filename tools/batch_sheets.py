@@ -188,13 +188,8 @@ def plain(shown: Shown) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         frame = decoding.read_frame(record.image)
         matrix = cropping.centre_matrix(frame.height, frame.width, size, shorter)
         images.append(cropping.centre(record.image, size, shorter))
-        targets.append(shown.moved(record_targets(record), matrix))
+        targets.append(shown.moved(record.targets, matrix))
     return np.stack(images), _stacked(targets)
-
-
-def record_targets(record: Any) -> dict[str, Any]:
-    """Returns {name: value} of the targets of a streamed set's record."""
-    return {'label': record.label}
 
 
 def _stacked(targets: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -256,7 +251,7 @@ def crop_sheet(shown: Shown) -> Sheet:
         box = cropping.crop_box(draws, *sides, data.crop_scale, data.crop_ratio)
         image = cropping.decode_crop(record.image, frame, box, data.image_size)
         matrix = cropping.crop_matrix(box, data.image_size)
-        return image, shown.moved(record_targets(record), matrix)
+        return image, shown.moved(record.targets, matrix)
 
     def visits() -> Iterator[Pictures]:
         for visit in range(VISITS):

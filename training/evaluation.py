@@ -75,12 +75,12 @@ class Evaluator:
         rows = None
         if blocks:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
-            rows = in_order([{name: hosts.gathered(array) for name, array in joined.items()}])
+            rows = in_order([{name: hosts.concatenate(array) for name, array in joined.items()}])
         return Evaluation(total, rows)
 
     def _start(self, *arguments):
         if not self._compiled:  # compiling has no limit; waiting for other processes has
-            hosts.meet('an evaluation')
+            hosts.barrier('an evaluation')
             self._runner.evaluate.lower(*arguments).compile()
             self._compiled = True
         with watchdog.waiting('an evaluation'):

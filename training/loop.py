@@ -147,7 +147,7 @@ class Loop:
             self._drain()
             self._meter.stop()
             if jax.process_count() > 1:  # compiling has no limit; waiting for others has
-                hosts.meet(f'step {step + count}')
+                hosts.barrier(f'step {step + count}')
                 program.compile(*arguments)
         with self._profile.step(step + count), watchdog.waiting(f'step {step + count}'):
             state, metrics = program(*arguments)

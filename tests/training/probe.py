@@ -32,8 +32,8 @@ class Probe(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Seen(Task):
-    examples: int
     targets: ClassVar = {'label': Label()}
+    examples: int
 
     def loss(self, outputs, batch, hyper):
         return {'loss': jnp.sum(batch['mask'][:, None] * outputs)}

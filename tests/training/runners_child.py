@@ -272,7 +272,8 @@ def evaluations():
         for size in EVAL_SIZES:
             total = {}
             for batch in input_pipeline.EvalPlan(len(data['label']), size, devices):
-                sums = runner.fetch(runner.evaluate(variables, runner.split(batch), placed))
+                sums, _ = runner.evaluate(variables, runner.split(batch), placed)
+                sums = runner.fetch(sums)
                 total = {k: total.get(k, 0) + v.astype(np.float64) for k, v in sums.items()}
             record(f'eval/{kind}{devices}/{size}', total)
 

@@ -101,7 +101,7 @@ def golden_outcome():
     first = start_of(spec, (28, 28, 1)).replace(params=unflatten_dict(params, sep='/'))
     batch = batch_of(8) | {'image': images.astype(np.float32), 'label': labels.astype(np.int32)}
     after, metrics, _ = run(spec, batch, hyper, first=first)
-    compiled_loss = jax.jit(lambda v: step.eval_step(spec, v, batch, {})['loss'])
+    compiled_loss = jax.jit(lambda v: step.eval_step(spec, v, batch, {})[0]['loss'])
     return params, after, metrics, compiled_loss(after.variables())
 
 
@@ -185,7 +185,7 @@ def test_dropout_differs_between_micro_batches_and_is_off_at_evaluation():
         for other in parts[:i]:
             assert 0.3 < (part == other).mean() < 0.7
     evaluated = dataclasses.replace(spec, model=spec.model.clone(dropout_rate=0.5))
-    sums = step.eval_step(evaluated, first.variables(), batch, white)
+    sums, _ = step.eval_step(evaluated, first.variables(), batch, white)
     np.testing.assert_array_equal(sums['seen'], 1)
 
 
