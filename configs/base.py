@@ -39,22 +39,8 @@ FIELDS = (
     Field('layer_decay', 1.0, 'Factor on the learning rate for each layer after it.', above=0,
           high=1),
     Field('linear_probe', False, 'Train the head alone, on features that are computed once.'),
-    # --- model; None leaves an option at the model's own default -----------------------------
+    # --- model; its options follow from the registered models' declarations -------------------
     Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
-    Field('model.dropout_rate', None, 'Probability of dropping a unit.', float, low=0, below=1),
-    Field('model.initialization', None, 'First kernels: he (normal) or uniform (PyTorch\'s).', str),
-    Field('model.activation', None, 'Nonlinearity: relu or tanh.', str),
-    Field('model.pooling', None, 'Pooling: max or average.', str),
-    Field('model.normalization', None, 'Normalisation layers: batch, group or none.', str),
-    Field('model.stem', None, 'First layers: imagenet, or for small images cifar or mnist.', str),
-    Field('model.stochastic_depth', None, 'resnet: rate of dropping the last block.', float,
-          low=0, below=1),
-    Field('model.zero_init', None, 'resnet: start each block as the identity.', bool),
-    Field('model.remat', None, 'resnet, densenet: less memory, a third more arithmetic.', bool),
-    Field('model.downsample', None, 'How strided_cnn halves the image: stride or max_pool.', str),
-    Field('model.units', None, 'Units per hidden layer of fcn.', int, low=1),
-    Field('model.depth', None, 'Hidden layers of fcn.', int, low=0),
-    Field('model.width', None, 'Factor on the number of filters.', float, above=0, high=100),
     # --- data ----------------------------------------------------------------------------------
     Field('data.name', 'digits', "'digits' is built in; tools.prepare_data makes others."),
     Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),
@@ -145,21 +131,26 @@ FIELDS = (
 
 
 @functools.cache
-def _joined(brought: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The fields of every run, and before the optimizer's those that others bring."""
+def _joined(options: tuple[Field, ...], brought: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The fields of every run, the models' options after model.name, the others at the data's end."""
     known = {field.name for field in FIELDS}
+    after = next(i for i, field in enumerate(FIELDS, 1) if field.name == 'model.name')
     start = next(i for i, field in enumerate(FIELDS) if field.name == 'optimizer.name')
     brought = tuple(field for field in brought if field.name not in known)
-    return (*FIELDS[:start], *brought, *FIELDS[start:])
+    return (*FIELDS[:after], *options, *FIELDS[after:start], *brought, *FIELDS[start:])
 
 
 def fields() -> tuple[Field, ...]:
-    """Returns every field: those of every run, and those that tasks and augmentations bring."""
+    """Returns every field: those of every run, and those of models, tasks and augmentations.
+
+    None leaves an option of a model at the model's own default.
+    """
     # Imported here because they import JAX, which takes a second.
-    from tasks import registry
+    from models import registry as models
+    from tasks import registry as tasks
     from training import augmentations
 
-    return _joined((*registry.fields(), *augmentations.fields()))
+    return _joined(models.config_fields(), (*tasks.fields(), *augmentations.fields()))
 
 
 def get_config() -> ConfigDict:

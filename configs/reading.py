@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def call(path: str, function: str) -> Any:
     if spec is None:
         raise UserError(f'{path} is neither a .py file with {function}() nor a .json file.')
     module = importlib.util.module_from_spec(spec)
+    # A dataclass, such as a network of the file's own, looks up there what its annotations mean.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:

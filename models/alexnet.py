@@ -1,17 +1,17 @@
 """AlexNet: Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional
 neural networks", in the single-column form of Krizhevsky 2014, "One weird trick for parallelizing
-convolutional neural networks", without its response normalisation, as torchvision has it.
+convolutional neural networks", without its response normalization, as in torchvision.
 61,100,840 parameters at 224x224x3 and 1000 classes.
 """
 
-import dataclasses
 from collections import OrderedDict
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
-from models.network import Network
+from models.network import Network, width_option
+from models.stem import stem_option
 
 # (filters, window, padding) of the convolutions after the first; stride 1.
 CONVOLUTIONS = {2: (192, 5, 2), 3: (384, 3, 1), 4: (256, 3, 1), 5: (256, 3, 1)}
@@ -26,15 +26,15 @@ class AlexNet(Network):
     conv4 13x13x256, conv5 13x13x256, pool5 6x6, dense1 4096, dense2 4096. The last map is averaged
     to 6x6 where it has another size.
 
-    `stem='cifar'` starts with a 3x3 convolution and leaves the first pooling out, 'mnist' gives it
-    stride 2; both pool the last map globally and have 512 units. `width` multiplies filters and
-    units.
+    `stem='cifar'` starts with a 3x3 convolution and leaves the first pooling out; 'mnist' gives
+    that convolution stride 2. Both pool the last map globally and have 512 units. `width`
+    multiplies filters and units.
     """
 
-    stem: Literal['imagenet', 'cifar', 'mnist'] = 'imagenet'
-    width: float = dataclasses.field(default=1.0, metadata={'above': 0})
+    stem: Literal['imagenet', 'cifar', 'mnist'] = stem_option()
+    width: float = width_option()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer, large = self.factory(), self.stem == 'imagenet'
         window, stride, padding = STEMS[self.stem]
@@ -47,12 +47,13 @@ class AlexNet(Network):
         self.dense1 = layer.dense(self.widened(4096 if large else 512))
         self.dense2 = layer.dense(self.widened(4096 if large else 512))
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         del mask
         stages = OrderedDict()
         x = self.prepare(images)

@@ -1,9 +1,9 @@
 """The arithmetic of convolutions: sizes, padding, receptive fields, parameters, multiply-adds.
 
-One axis at a time: N is the size of the input, F of the window (filter), S the stride, P the zeros
-on either side. Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep learning",
-chapter 2; receptive fields after Araujo, Norris and Sim 2019, "Computing receptive fields of
-convolutional neural networks", section 2.
+One axis at a time: N is the size of the input, F that of the window (filter), S the stride, P the
+number of zeros on either side. Dumoulin and Visin 2016, "A guide to convolution arithmetic for deep
+learning", chapter 2; receptive fields after Araujo, Norris and Sim 2019, "Computing receptive
+fields of convolutional neural networks", section 2.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from typing import Literal
 
 from errors import UserError
 
-_NEAR = 4  # how many strides or paddings that fit are named, at the most
+_NEAR = 4  # how many strides or paddings that fit a message names at most
 
 
 def output_size(
@@ -22,17 +22,17 @@ def output_size(
     rounding: Literal['exact', 'floor'] = 'exact',
     where: str = 'the layer',
 ) -> int:
-    """Returns (N + 2P - F) / S + 1, how often a window fits.
+    """Returns (N + 2P - F) / S + 1, the number of positions of a window.
 
     Args:
       size, window, stride, padding: N, F, S and P.
-      rounding: 'exact' refuses a window that leaves pixels over at the end; 'floor' drops them
-        without a word, as the networks in this folder do, and every framework.
-      where: what the layer is called in the message.
+      rounding: 'exact' refuses a stride that leaves pixels over at the end; 'floor' drops them
+        silently, as the networks in this folder and all frameworks do.
+      where: the layer's name in the message.
 
     Raises:
       UserError: the window does not fit even once, or with 'exact' not a whole number of times.
-        Shows the sum, and the strides and paddings that fit.
+        Shows the arithmetic, and the strides and paddings that fit.
     """
     for name, value, least in (
         ('size', size, 1), ('window', window, 1), ('stride', stride, 1), ('padding', padding, 0)
@@ -55,13 +55,13 @@ def output_size(
 
 
 def fitting_strides(size: int, window: int, padding: int = 0) -> list[int]:
-    """Returns every stride with which the window comes out even, ascending."""
+    """Returns every stride with which no pixel is left over, ascending."""
     span = size + 2 * padding - window
     return [s for s in range(1, span + 1) if span % s == 0] or [1] * (span == 0)
 
 
 def fitting_paddings(size: int, window: int, stride: int = 1) -> list[int]:
-    """Returns every padding below the window's size with which it comes out even, ascending."""
+    """Returns every padding below the window's size with which no pixel is left over, ascending."""
     spans = ((p, size + 2 * p - window) for p in range(window))
     return [p for p, span in spans if span >= 0 and span % stride == 0]
 
@@ -69,10 +69,10 @@ def fitting_paddings(size: int, window: int, stride: int = 1) -> list[int]:
 def _what_fits(size: int, window: int, stride: int, padding: int) -> str:
     strides = sorted(fitting_strides(size, window, padding), key=lambda s: abs(s - stride))[:_NEAR]
     paddings = fitting_paddings(size, window, stride)[:_NEAR]
-    said = f'With padding {padding}, stride {_listed(strides)} fits'
+    with_padding = f'With padding {padding}, stride {_listed(strides)} fits'
     if paddings:
-        return f'{said}; with stride {stride}, padding {_listed(paddings)} fits.'
-    return f'{said}; with stride {stride}, no padding below {window} does.'
+        return f'{with_padding}; with stride {stride}, padding {_listed(paddings)} fits.'
+    return f'{with_padding}; with stride {stride}, no padding below {window} does.'
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -83,20 +83,20 @@ def same_padding(window: int) -> int:
     """Returns the padding that keeps the size at stride 1, (F - 1) / 2: 3 -> 1, 5 -> 2, 7 -> 3.
 
     Raises:
-      UserError: the window is even, and the two sides would need different paddings.
+      UserError: the window is even, so that the two sides would need different paddings.
     """
     if window % 2 == 0:
         raise UserError(
-            f'No padding keeps the size under a window of {window}: (F - 1) / 2 is whole only for '
+            f'No padding keeps the size with a window of {window}: (F - 1) / 2 is whole only for '
             'odd windows.'
         )
     return (window - 1) // 2
 
 
 def receptive_field(layers: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Returns (receptive field, stride) in pixels of the image, after (window, stride) layers.
+    """Returns (receptive field, stride) in pixels of the image after layers (window, stride).
 
-    A layer adds F - 1 steps of the stride so far, then multiplies that by S.
+    A layer widens the field by F - 1 times the stride so far, then multiplies that stride by S.
     """
     field, jump = 1, 1
     for window, stride in layers:
@@ -107,14 +107,14 @@ def receptive_field(layers: Iterable[tuple[int, int]]) -> tuple[int, int]:
 def convolution_parameters(
     window: int, in_channels: int, filters: int, use_bias: bool = True
 ) -> int:
-    """Returns F x F x in x filters weights, and a bias for each filter."""
+    """Returns the number of weights, F x F x in x filters, and of biases, one for each filter."""
     return window * window * in_channels * filters + filters * use_bias
 
 
 def convolution_multiply_adds(
     window: int, in_channels: int, filters: int, height: int, width: int
 ) -> int:
-    """Returns the multiply-adds for one image: a window's worth for every output number.
+    """Returns the multiply-adds for one image: F x F x in for every number of the output.
 
     Args:
       window, in_channels, filters: F, and the channels in and out.

@@ -1,8 +1,8 @@
-"""Forms of a two-dimensional convolution that give the same numbers, each fast somewhere.
+"""Forms of a two-dimensional convolution that give the same numbers, each fast on some hardware.
 
-x is [b, h, w, c], kernel [f, f, c, features], the result [b, h', w', features]. All of them are
-plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan. `models/lowering.py`
-chooses.
+x is [b, h, w, c], kernel [f, f, c, features], the result [b, h', w', features]. All forms are plain
+JAX without effects, and work under jit, pmap, shard_map, vmap and scan. `models/lowering.py`
+chooses among them.
 """
 
 import functools
@@ -14,8 +14,8 @@ from jax import lax
 
 from models.arithmetic import output_size
 
-# A convolution that computes a kernel's gradient is fast up to so many positions of its input. More
-# parts than so many take too long to compile.
+# The convolution that computes a kernel's gradient is fast up to this many positions of its input,
+# and more than this many parts take too long to compile.
 ENOUGH_POSITIONS, MOST_PARTS = 2048, 64
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -52,14 +52,15 @@ def patches(
 ) -> jax.Array:
     """One matrix product of all patches with the kernel; a patch serves a tile of outputs.
 
-    With a tile of one output this is the usual im2col. A larger patch, with sides of (n - 1) stride
-    + f, meets a kernel that stands in it once for each output: some of the products are with zeros,
-    but the matrices are large where c and the features are few, and there is less to copy. (A NaN
-    spreads to all outputs of its patch.) The bias [features] is added if it is given.
+    With a tile of one output this is the usual im2col. A larger patch, whose sides are (n - 1)
+    stride + f, is multiplied with a kernel that is placed in it once for each output: some products
+    are with zeros, but the matrices are large where c and the features are few, and there is less
+    to copy. (A NaN spreads to all outputs of its patch.) The bias [features] is added if it is
+    given.
 
-    The patches are a matrix [b h' w' / outputs, ...]: left in four dimensions, the product's
-    gradient with respect to the kernel comes out wrong under pmap and shard_map on the CPU with jax
-    0.10.1 (tests/models/test_synchronised_batch_norm.py fails).
+    The patches are a matrix [b h' w' / outputs, ...]: in four dimensions, the product's gradient
+    with respect to the kernel is wrong under pmap and shard_map on the CPU with jax 0.10.1
+    (tests/models/test_synchronized_batch_norm.py fails).
     """
     window, _, channels, features = kernel.shape
     height, width = result_size(x, kernel, stride, padding)
@@ -88,10 +89,10 @@ def _patches(
     step: tuple[int, int],
     shape: tuple[int, int],
 ) -> jax.Array:
-    """Returns [b, *grid, *shape, c]: patches of padded x, one a step from the next.
+    """Returns [b, *grid, *shape, c]: patches of padded x, each a step from the next.
 
-    They are put together from cells of the size of a step: their gradient is a sum of shifted
-    cells, where that of patches cut from x as it is would be one of maps with gaps.
+    They are assembled from cells of the size of a step, so that their gradient is a sum of shifted
+    cells; that of patches cut directly from x would be a sum of maps with gaps.
     """
     batch, *sizes, channels = x.shape
     pieces = [-(-n // s) for n, s in zip(shape, step, strict=True)]
@@ -114,9 +115,9 @@ def by_parts(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     """XLA's own convolution, with the kernel's gradient summed over parts of the batch.
 
     That gradient is a convolution in which the examples are the channels and the map is the window.
-    XLA's CPU backend is up to four times as fast where it sums over few positions: a part is some
-    examples or, where maps are large, some rows of one. Reverse mode alone: jax.jvp refuses, and
-    `lowering.NATIVE` serves it.
+    XLA's CPU backend is up to four times as fast where it sums over few positions, so a part is a
+    few examples or, where maps are large, a few rows of one. Only reverse mode is supported:
+    jax.jvp refuses it, and needs `lowering.NATIVE`.
     """
     return native(x, kernel, stride, padding)
 
@@ -131,22 +132,22 @@ def _backward(stride, padding, saved, gradient):
     around = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     window, sums = kernel.shape[0], []
     for examples, rows in parts(*x.shape[:3], gradient.shape[1]):
-        its_gradient = gradient[examples, rows]
-        top, height = rows.start * stride, (its_gradient.shape[1] - 1) * stride + window
+        of_part = gradient[examples, rows]
+        top, height = rows.start * stride, (of_part.shape[1] - 1) * stride + window
         part = around[examples, top : top + height]
         by_kernel = jax.linear_transpose(
             lambda kernel, part=part: native(part, kernel, stride, 0), kernel
         )
-        sums.append(by_kernel(its_gradient)[0])
+        sums.append(by_kernel(of_part)[0])
     return by_input(gradient)[0], functools.reduce(jnp.add, sums)
 
 
 def parts(batch: int, height: int, width: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    """Yields slices of the examples and of the result's rows; together they cover all once.
+    """Yields slices of the examples and of the result's rows, which together cover all once.
 
     Args:
-      batch, height, width: of the convolution's input.
-      rows: of its result.
+      batch, height, width: the sizes of the convolution's input.
+      rows: how many its result has.
     """
     count = min(-(-batch * height * width // ENOUGH_POSITIONS), MOST_PARTS)
     examples, band = -(-batch // min(count, batch)), -(-rows // max(1, count // batch))

@@ -1,9 +1,9 @@
-"""A small convolutional network with batch normalisation.
+"""A small convolutional network with batch normalization.
 
 Convolution, batch norm, ReLU, in the order of Ioffe and Szegedy 2015, "Batch normalization",
-section 3.2. The convolutions keep their biases, as introductions write it, although batch norm
-makes them idle in training. 29,034 parameters at 28x28x1 and 10 classes, batch norm's scale and
-bias counted.
+section 3.2. The convolutions keep their biases, as in introductory texts, although batch norm
+cancels them in training. 29,034 parameters at 28x28x1 and 10 classes, including batch norm's scale
+and bias.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,7 @@ class DeepCNN(Network):
     Stages at 28x28: conv1 28x28x16, pool1 14x14x16, conv2 14x14x32, pool2 7x7x32.
     """
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer = self.factory()
         self.conv1 = layer.conv(16, window=5, padding=2)
@@ -30,12 +30,13 @@ class DeepCNN(Network):
         self.norm2 = layer.norm()
         self.pool2 = layer.pool('max')
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         stages = OrderedDict()
         x = self.prepare(images)
         stages['conv1'] = x = nn.relu(self.norm1(self.conv1(x), train, mask))
@@ -45,5 +46,5 @@ class DeepCNN(Network):
         return stages
 
     def classify(self, features: jax.Array, train: bool) -> jax.Array:
-        """Drops features out, then takes them to the logits."""
+        """Applies dropout to the features, then the dense layer."""
         return self.head(self.dropout(features, train))

@@ -3,7 +3,6 @@ networks", table 1: DenseNet-BC with bottlenecks and halving transitions. densen
 parameters at 224x224x3 and 1000 classes.
 """
 
-import dataclasses
 from collections import OrderedDict
 from typing import Literal
 
@@ -11,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.declaration import option
 from models.layers import LayerFactory
-from models.network import Network
-from models.stem import Stem
+from models.network import Network, remat_option, width_option
+from models.stem import Stem, stem_option
 
 # depth -> (layers in each of the four blocks, growth rate).
 BLOCKS = {
@@ -22,7 +22,7 @@ BLOCKS = {
     169: ((6, 12, 32, 32), 32),
     201: ((6, 12, 48, 32), 32),
 }
-BOTTLENECK = 4  # filters of a 1x1 convolution for each one of the growth rate
+BOTTLENECK = 4  # filters of a 1x1 convolution for each channel of the growth rate
 
 
 class DenseLayer(nn.Module):
@@ -32,7 +32,7 @@ class DenseLayer(nn.Module):
     growth: int
     normalization: str
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         self.norm1 = self.layer.norm(self.normalization)
         self.conv1 = self.layer.conv(BOTTLENECK * self.growth, 1, use_bias=False)
@@ -54,7 +54,7 @@ class Transition(nn.Module):
     features: int
     normalization: str
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         self.norm = self.layer.norm(self.normalization)
         self.conv = self.layer.conv(self.features, 1, use_bias=False)
@@ -70,20 +70,23 @@ class DenseNet(Network):
 
     Stages of densenet121 at 224x224: stem 112x112x64 (before its pooling), block1 56x56x256, block2
     28x28x512, block3 14x14x1024, block4 7x7x1024, norm 7x7x1024 (block4 after the last norm and
-    ReLU, which the logits are made of).
+    ReLU, from which the logits are computed).
 
-    `stem='cifar'` starts with a 3x3 convolution and no pooling, 'mnist' gives it stride 2;
-    `dropout_rate` is for each layer's new channels (section 4.2); `remat` computes a layer's inside
-    anew for the gradient, to save memory; `width` multiplies the growth rate.
+    `stem='cifar'` starts with a 3x3 convolution and no pooling; 'mnist' gives that convolution
+    stride 2. `dropout_rate` applies to each layer's new channels (section 4.2). `remat` computes
+    the activations within a layer again for the gradient, to save memory. `width` multiplies the
+    growth rate.
     """
 
     depth: int = 121
-    stem: Literal['imagenet', 'cifar', 'mnist'] = 'imagenet'
-    normalization: Literal['batch', 'group'] = 'batch'
-    remat: bool = False
-    width: float = dataclasses.field(default=1.0, metadata={'above': 0})
+    stem: Literal['imagenet', 'cifar', 'mnist'] = stem_option()
+    normalization: Literal['batch', 'group'] = option(
+        'batch', 'Normalization layers, batch or group.'
+    )
+    remat: bool = remat_option()
+    width: float = width_option()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer, (counts, growth) = self.factory(), BLOCKS[self.depth]
         growth = self.widened(growth)
@@ -100,12 +103,13 @@ class DenseNet(Network):
                 setattr(self, f'transition{i}', Transition(layer, channels, self.normalization))
         self.norm = layer.norm(self.normalization)
         self.global_pool = layer.adaptive_pool()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         stages, counts = OrderedDict(), BLOCKS[self.depth][0]
         stages['stem'] = x = self.start(self.prepare(images), train, mask)
         x = self.start.pool(x)

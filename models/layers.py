@@ -1,4 +1,4 @@
-"""The layers that all networks here are made of, each with its source.
+"""The layers of all networks here, each with its source.
 
 Images and feature maps are [batch, height, width, channels]. Weights start from the same
 distribution everywhere: He normal, a truncated normal of variance 2 / fan_in (He, Zhang, Ren and
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.arithmetic import output_size
+from models.declaration import option
 from models.lowering import AUTO, Lowering
 from models.normalization import BatchNorm, GroupNorm, NoNorm, at_least_float32
 
@@ -23,21 +24,21 @@ from models.normalization import BatchNorm, GroupNorm, NoNorm, at_least_float32
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Draws weights [..., in, out] from He's normal distribution, cut at two standard deviations.
 
-    The same numbers as flax's he_normal, drawn flat: for the CPU, XLA takes seconds to compile a
-    draw of four dimensions, and a tenth of that for one.
+    The numbers are those of flax's he_normal, but drawn flat: on the CPU, XLA takes seconds to
+    compile a draw in four dimensions, and a tenth of that in one.
     """
     fan_in = math.prod(shape[:-1])
-    # 0.8796 is the standard deviation of a unit normal cut at +-2, which this makes up for.
+    # 0.8796 is the standard deviation of a unit normal cut at +-2, which this compensates for.
     scale = math.sqrt(2 / fan_in) / 0.87962566103423978
     draw = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
     return draw.reshape(shape) * scale
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draws weights [..., in, out] evenly from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
+    """Draws weights [..., in, out] uniformly from -1 / sqrt(fan_in) to 1 / sqrt(fan_in).
 
     Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural
-    networks", equation 1; PyTorch's default. A sixth of He's variance.
+    networks", equation 1; PyTorch's default. Its variance is a sixth of He's.
     """
     bound = 1 / math.sqrt(math.prod(shape[:-1]))
     return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
@@ -49,8 +50,10 @@ INITIALIZATIONS = {'he': he_normal, 'uniform': uniform}
 class Conv(nn.Module):
     """A two-dimensional convolution with `padding` zeros on each of the four sides.
 
-    Strictly a cross-correlation, as everywhere in deep learning. Raises UserError, with the
-    arithmetic, where the window does not fit.
+    Strictly speaking a cross-correlation, as everywhere in deep learning.
+
+    Raises:
+      UserError: the window does not fit into the map; shows the arithmetic.
     """
 
     features: int
@@ -65,7 +68,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, h, w, c] -> [b, h', w', features], h' as `output_size` gives it."""
+        """[b, h, w, c] -> [b, h', w', features], where `output_size` gives h' and w'."""
         map_size(self, x)
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype).astype(self.dtype)
@@ -82,7 +85,7 @@ class Dropout(nn.Module):
 
     Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", in
     the form that leaves evaluation alone. `rate` is in [0, 1) and may be a traced scalar, which
-    flax's own module refuses; it draws from the rng stream 'dropout'. A Python 0 needs no rng.
+    flax's own module refuses. Random numbers come from the stream 'dropout'; a Python 0 needs none.
     """
 
     rate: Any = 0.0
@@ -94,8 +97,8 @@ class Dropout(nn.Module):
             return x
         compute = at_least_float32(x.dtype)
         keep = 1 - jnp.asarray(self.rate, compute)
-        # uniform() is in [0, 1), so that a traced rate of 0 keeps every element, and divides by 1.
-        # Drawn flat, as the weights are, for the sake of compile time.
+        # uniform() is in [0, 1), so that a traced rate of 0 keeps every element and divides by 1.
+        # Drawn flat, as the weights are, to save compile time.
         draw = jax.random.uniform(self.make_rng('dropout'), (x.size,), compute).reshape(x.shape)
         return jnp.where(draw < keep, x.astype(compute) / keep, 0).astype(x.dtype)
 
@@ -104,7 +107,8 @@ class StochasticDepth(nn.Module):
     """Sets whole examples to 0 with probability `rate`, and scales the others by 1 / (1 - rate).
 
     On the residual branch of a block it makes the depth random (Huang, Sun, Liu, Sedra and
-    Weinberger 2016, "Deep networks with stochastic depth"). Draws from the rng stream 'dropout'.
+    Weinberger 2016, "Deep networks with stochastic depth"). Random numbers come from the stream
+    'dropout'.
     """
 
     rate: float = 0.0
@@ -124,12 +128,20 @@ def activate(x: jax.Array, kind: str) -> jax.Array:
     return {'relu': nn.relu, 'tanh': jnp.tanh}[kind](x)
 
 
+def activation_option() -> Any:
+    """Returns the field of the option `activation`, for networks that call `activate`."""
+    return option('relu', 'Nonlinearity after each hidden layer, relu or tanh.')
+
+
 class Pool(nn.Module):
     """The maximum ('max') or mean ('average') over windows; no parameters.
 
-    A remainder below and at the right is dropped, unless `ceil` pads it to a whole window, as
-    PyTorch's `ceil_mode` does. Padding belongs to 'max' alone, and never wins. Windows of averages
-    lie side by side. Raises UserError, with the arithmetic, where no window fits.
+    A remainder at the bottom and on the right is dropped, unless `ceil` pads it to a whole window,
+    as PyTorch's `ceil_mode` does. Only 'max' may have padding, which never wins. Windows of
+    averages lie side by side.
+
+    Raises:
+      UserError: no window fits into the map; shows the arithmetic.
     """
 
     kind: str
@@ -141,10 +153,10 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, activation: str | None = None) -> jax.Array:
-        """[b, h, w, c] -> [b, h', w', c], of the activated x if an activation is named."""
+        """[b, h, w, c] -> [b, h', w', c]; applies the activation to x first if one is named."""
         if activation is None:
             return self._pool(x)
-        # The larger of two numbers stays the larger one, or becomes its equal.
+        # ReLU is monotonic: the larger of two numbers stays the larger one, or both become equal.
         if self.kind == 'max' and activation == 'relu' and self.lowering.pools_first(x.shape[-1]):
             return activate(self._pool(x), activation)
         return self._pool(activate(x, activation))
@@ -152,14 +164,16 @@ class Pool(nn.Module):
     def _pool(self, x: jax.Array) -> jax.Array:
         if self.ceil:
             if self.kind != 'max' or self.stride != self.window or self.padding:
-                raise ValueError('ceil belongs to max pooling side by side, without padding')
+                raise ValueError(
+                    'ceil belongs to max pooling of windows side by side, without padding'
+                )
             x = pad_to_windows(x, self.window)
         height, width = map_size(self, x)
         if self.kind == 'max':
             arguments = (height, width), self.window, self.stride, self.padding
             return self.lowering.max_pool(x, *arguments)
         if self.stride != self.window or self.padding:
-            raise ValueError('windows of averages lie side by side, without padding')
+            raise ValueError('windows of averages must lie side by side, without padding')
         x = x[:, : height * self.window, : width * self.window]
         return x.reshape(x.shape[0], height, self.window, width, self.window, -1).mean((2, 4))
 
@@ -167,8 +181,8 @@ class Pool(nn.Module):
 class AdaptivePool(nn.Module):
     """Pools a map of any size to size x size, by PyTorch's rule.
 
-    Row i is made of rows floor(i h / size) to ceil((i + 1) h / size) - 1. Size 1 is global pooling,
-    which comes back flat; 'max' can only do that.
+    Row i is the mean of rows floor(i h / size) to ceil((i + 1) h / size) - 1. Size 1 is global
+    pooling, whose result is flat; 'max' supports size 1 only.
     """
 
     kind: str
@@ -180,7 +194,7 @@ class AdaptivePool(nn.Module):
         if self.size == 1:
             return global_pool(x, self.kind)
         if self.kind == 'max':
-            raise ValueError('adaptive pooling to more than one position is by average')
+            raise ValueError('adaptive pooling to more than one position must be by average')
         if x.shape[1:3] == (self.size, self.size):
             return x
         rows, columns = (jnp.asarray(_averages(n, self.size), x.dtype) for n in x.shape[1:3])
@@ -196,14 +210,17 @@ def _averages(size: int, bins: int) -> np.ndarray:
 
 
 def adaptive_bins(size: int, bins: int) -> list[tuple[int, int]]:
-    """Returns (start, stop) of each bin of adaptive pooling; they overlap where sizes demand it."""
+    """Returns (start, stop) of each bin of adaptive pooling; bins may overlap."""
     return [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
 
 
 def map_size(layer: Conv | Pool, x: jax.Array) -> tuple[int, int]:
-    """Returns (height, width) of what a convolution or pooling layer makes of x [b, h, w, c].
+    """Returns (height, width) of a convolution or pooling layer's result for x [b, h, w, c].
 
-    The border that a stride leaves over is dropped. Raises UserError where no window fits.
+    A border that the stride does not reach is dropped.
+
+    Raises:
+      UserError: no window fits; shows the arithmetic.
     """
     where = '/'.join(layer.path) or type(layer).__name__
     arguments = layer.window, layer.stride, layer.padding, 'floor', where
@@ -211,9 +228,10 @@ def map_size(layer: Conv | Pool, x: jax.Array) -> tuple[int, int]:
 
 
 def pad_to_windows(x: jax.Array, window: int = 2) -> jax.Array:
-    """Pads [b, h, w, c] below and at the right with -inf, to whole windows of max pooling.
+    """Pads [b, h, w, c] at the bottom and on the right with -inf, to whole windows of max pooling.
 
-    Pooling the result gives ceil(h / window), as PyTorch's `ceil_mode` does: no pixel is dropped.
+    Pooling the result gives ceil(h / window) rows, as PyTorch's `ceil_mode` does, and drops no
+    pixel.
     """
     below, right = (-n % window for n in x.shape[1:3])
     return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), constant_values=-jnp.inf)
@@ -223,17 +241,17 @@ def global_pool(x: jax.Array, kind: str) -> jax.Array:
     """Takes the maximum ('max') or mean ('average') over all positions: [b, h, w, c] -> [b, c]."""
     if kind != 'max':
         return x.mean((1, 2))
-    # By place, for the reason that `pooling.larger` gives.
+    # By the place of the maximum, for the reason that `pooling.larger` gives.
     x = x.reshape(x.shape[0], -1, x.shape[-1])
     return jnp.take_along_axis(x, x.argmax(1, keepdims=True), 1)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerFactory:
-    """Makes a network's layers, so that all share its dtypes, mapped axis and initialisation.
+    """Makes a network's layers, so that all share its dtypes, mapped axis and initialization.
 
-    A plain object rather than a module: a layer belongs to the module that is set up when it is
-    made, so a block can be handed its network's factory.
+    A plain object rather than a module: a layer belongs to the module in whose `setup` it is made,
+    so that a block or a head can use its network's factory.
     """
 
     dtype: Any
@@ -261,7 +279,7 @@ class LayerFactory:
         )
 
     def norm(self, kind: str = 'batch', zero_init: bool = False) -> nn.Module:
-        """Makes the normalisation layer `kind`: 'batch', 'group' or 'none'; all ask here.
+        """Makes the normalization layer `kind`: 'batch', 'group' or 'none'.
 
         With `zero_init` its scale starts from zero, so that a residual block starts as the
         identity (Goyal et al. 2017, "Accurate, large minibatch SGD", section 5.1).
@@ -281,15 +299,15 @@ class LayerFactory:
         padding: int = 0,
         ceil: bool = False,
     ) -> Pool:
-        """Makes a pooling layer; the stride is the window's size unless given."""
+        """Makes a pooling layer; the stride is the window's size unless it is given."""
         return Pool(kind, window, stride or window, padding, ceil, self.lowering)
 
     def adaptive_pool(self, kind: str = 'average', size: int = 1) -> AdaptivePool:
-        """Makes a layer that pools maps of any size to size x size; 1 is global pooling."""
+        """Makes a layer that pools maps of any size to size x size; size 1 is global pooling."""
         return AdaptivePool(kind, size)
 
     def stochastic_depth(self, rate: float) -> StochasticDepth:
-        """Makes a layer that drops its whole input for some examples."""
+        """Makes a layer that sets its whole input to zero for some examples."""
         return StochasticDepth(rate)
 
     def dropout(self) -> Dropout:

@@ -1,9 +1,9 @@
 """LeNet-5: LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document
-recognition", section II.B, in the form that is taught today.
+recognition", section II.B, in the form taught today.
 
-Against the paper: the second convolution sees all six maps (table I left some out), pooling has no
-weights of its own, the output is a plain dense layer, and 28x28 images are padded by the first
-convolution. 61,706 parameters at 28x28x1 and 10 classes.
+It differs from the paper: the second convolution sees all six maps (table I leaves some out),
+pooling has no weights, the output is a plain dense layer, and the first convolution pads 28x28
+images. 61,706 parameters at 28x28x1 and 10 classes.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,8 @@ from typing import Literal
 
 import jax
 
-from models.layers import activate
+from models.declaration import option
+from models.layers import activate, activation_option
 from models.network import Network
 
 
@@ -22,10 +23,10 @@ class LeNet(Network):
     dense2 84.
     """
 
-    activation: Literal['relu', 'tanh'] = 'relu'
-    pooling: Literal['max', 'average'] = 'max'
+    activation: Literal['relu', 'tanh'] = activation_option()
+    pooling: Literal['max', 'average'] = option('max', 'How maps are pooled, max or average.')
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer = self.factory()
         self.conv1 = layer.conv(6, window=5, padding=2)
@@ -35,12 +36,13 @@ class LeNet(Network):
         self.dense1 = layer.dense(120)
         self.dense2 = layer.dense(84)
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         del mask
         stages = OrderedDict()
         x = self.conv1(self.prepare(images))

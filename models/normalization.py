@@ -1,4 +1,4 @@
-"""Normalisation layers, all called as norm(x, train, mask): batch, group and none."""
+"""Normalization layers, all called as norm(x, train, mask): batch, group and none."""
 
 import fnmatch
 import math
@@ -19,15 +19,16 @@ def at_least_float32(dtype: Any) -> Any:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015, Algorithms 1 and 2).
+    """Batch normalization over all axes but the last (Ioffe and Szegedy 2015, Algorithms 1 and 2).
 
-    In training the statistics are those of the examples whose `mask` is 1, of all shards where
+    In training the statistics are those of the examples whose `mask` is 1, over all shards where
     `axis_name` names the mapped axis: shards of unequal counts give the global batch's statistics.
     The running variance is the unbiased one, n / (n - 1), as in Algorithm 2 and in PyTorch.
-    Statistics are float32 whatever the compute dtype, because bfloat16 cannot sum a batch.
+    Statistics are float32 whatever the compute dtype, because bfloat16 is too coarse for the sum
+    over a batch.
 
-    A layer whose scale and bias are both matched by the globs `frozen` uses its running statistics
-    in training too, and leaves them as they are.
+    A layer whose scale and bias both match the globs `frozen` uses its running statistics in
+    training, too, and does not change them.
     """
 
     dtype: Any = jnp.float32
@@ -43,7 +44,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """[b, ..., c], mask [b] or None -> [b, ..., c] in `dtype`.
 
-        With `train`, the collection 'batch_stats' has to be mutable.
+        With `train`, the collection 'batch_stats' must be mutable.
         """
         channels, stat_dtype = x.shape[-1:], at_least_float32(self.param_dtype)
         scale, bias = _scale_and_bias(self, channels)
@@ -53,25 +54,25 @@ class BatchNorm(nn.Module):
         x = x.astype(stat_dtype)
         wide = self.lowering.sums_wide()
         mean, var = running_mean.value, running_var.value
-        centre = mean
+        center = mean
         if train and not self._is_frozen():
             # At initialisation no axis is mapped yet.
             axis_name = None if self.is_initializing() else self.axis_name
             mean, var, count = masked_moments(x, mask, axis_name, wide)
-            centre = lax.stop_gradient(mean)
+            center = lax.stop_gradient(mean)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
-                # A batch of nothing but padding says nothing about the running statistics.
+                # A batch of nothing but padding does not change the running statistics.
                 step = jnp.where(count > 0, 1 - self.momentum, 0)
                 running_mean.value += step * (mean - running_mean.value)
                 running_var.value += step * (unbiased - running_var.value)
         factor = lax.rsqrt(var + self.epsilon) * scale.astype(stat_dtype)
-        # (x - mean) factor + bias; the mean's gradient goes by way of the offset, which is a vector
-        # of channels, so that it costs no pass over x.
-        offset = bias.astype(stat_dtype) + (centre - mean) * factor
+        # (x - mean) factor + bias. The mean's gradient goes through the offset, which has one
+        # number for each channel, so that it costs no pass over x.
+        offset = bias.astype(stat_dtype) + (center - mean) * factor
         if wide:
             factor, offset = (reduction.spread(vector, x.shape) for vector in (factor, offset))
-        return ((x - centre) * factor + offset).astype(self.dtype)
+        return ((x - center) * factor + offset).astype(self.dtype)
 
     def _is_frozen(self) -> bool:
         names = ['/'.join((*self.path, leaf)) for leaf in ('scale', 'bias')]
@@ -97,16 +98,17 @@ def masked_moments(
     count = lax.psum(count, axis_name) if axis_name else count
     divisor = jnp.maximum(count, 1)
     mean = total(x) / divisor
-    # The variance does not change with the mean to first order: no gradient goes that way.
+    # To first order the variance does not change with the mean, so no gradient goes that way.
     var = total(jnp.square(x - lax.stop_gradient(mean))) / divisor
     return mean, var, count
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018): statistics of one example and one group of channels.
+    """Group normalization (Wu and He 2018): statistics of one example and one group of channels.
 
-    32 groups, as in section 4 of the paper; where the channels do not divide by 32, as many groups
-    as both can be divided by. No running statistics, and examples know nothing of each other.
+    There are 32 groups, as in section 4 of the paper; where 32 does not divide the number of
+    channels, as many groups as their greatest common divisor. There are no running statistics, and
+    examples do not depend on each other.
     """
 
     dtype: Any = jnp.float32
@@ -116,7 +118,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """[b, ..., c] -> [b, ..., c] in `dtype`; training, evaluation and mask are all the same."""
+        """[b, ..., c] -> [b, ..., c] in `dtype`; `train` and `mask` make no difference."""
         channels, stat_dtype = x.shape[-1], at_least_float32(self.param_dtype)
         scale, bias = _scale_and_bias(self, (channels,))
         groups = math.gcd(32, channels)
@@ -136,7 +138,7 @@ def _scale_and_bias(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Arra
 
 
 class NoNorm(nn.Module):
-    """The absent normalisation: called like BatchNorm, it gives its input back."""
+    """No normalization: called like BatchNorm, it returns its input."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:

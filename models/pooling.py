@@ -1,8 +1,8 @@
-"""Forms of max pooling that give the same numbers, each fast somewhere.
+"""Forms of max pooling that give the same numbers, each fast on some hardware.
 
-x is [b, h, w, c], the result [b, *shape, c], each the maximum of a window. In all of them a NaN
-wins. All are plain JAX, without effects, and work under jit, pmap, shard_map, vmap and scan;
-`models/lowering.py` chooses.
+x is [b, h, w, c] and the result [b, *shape, c], whose numbers are the maxima of windows. A NaN wins
+in all forms. All are plain JAX without effects, and work under jit, pmap, shard_map, vmap and scan.
+`models/lowering.py` chooses among them.
 """
 
 import functools
@@ -16,9 +16,9 @@ from jax import lax
 def by_pairs(
     x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
 ) -> jax.Array:
-    """By comparisons of shifted maps: first the rows of a window, then its columns.
+    """Pools by comparing shifted maps: first the rows of a window, then its columns.
 
-    Of several equal maxima in a column the uppermost, then the leftmost of such gets the gradient.
+    Of several equal maxima, the uppermost of the leftmost column gets the gradient.
     """
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     x = jnp.pad(x, around, constant_values=-jnp.inf) if padding else x
@@ -31,8 +31,8 @@ def larger(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns the elementwise maximum; of two equal ones the gradient goes to `a`.
 
     The gradients of jnp.max and jnp.maximum ask which element equals the maximum. XLA:CPU may
-    compute the elements anew for that, rounded differently than in the forward pass, and then no
-    element does: the gradient is lost, or 0 / 0. Which of two is larger does not depend on that.
+    compute the elements again for that, with a rounding other than that of the forward pass; then
+    none is equal, and the gradient is lost, or 0 / 0. Asking which of two is larger avoids this.
     """
     return jnp.where(_wins(b, a), b, a)
 
@@ -44,7 +44,7 @@ def _wins(b: jax.Array, a: jax.Array) -> jax.Array:
 def by_window(
     x: jax.Array, shape: tuple[int, int], window: int, stride: int, padding: int
 ) -> jax.Array:
-    """XLA's own, whose gradient is slow on the CPU."""
+    """Pools by XLA's own operation, whose gradient is slow on the CPU."""
     del shape
     sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -52,28 +52,28 @@ def by_window(
 
 
 def by_place(x: jax.Array, shape: tuple[int, int], window: int, stacked: bool) -> jax.Array:
-    """Of windows side by side, without padding; the gradient goes where the maximum was found.
+    """Pools windows side by side, without padding; remembers where each maximum was.
 
-    With `stacked` it is put together from a map for each position in a window; else each of its
-    elements compares its own position with that of the maximum.
+    With `stacked` the gradient is assembled from a map for each position in a window; otherwise
+    each of its elements compares its own position with that of the maximum.
 
-    What JAX derives from comparisons pads and adds a map for each of them; this writes each number
-    of the gradient once. Of several equal maxima the first, row by row, gets it. Reverse mode
-    alone: jax.jvp refuses, and `lowering.NATIVE` serves it.
+    The gradient that JAX derives from comparisons pads and adds a map for each of them; this one
+    writes each number once. Of several equal maxima the first, row by row, gets it. Only reverse
+    mode is supported: jax.jvp refuses it, and needs `lowering.NATIVE`.
     """
     return _by_place(x[:, : shape[0] * window, : shape[1] * window], window, stacked)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _by_place(x, window, stacked):
-    del stacked  # of the gradient alone
+def _by_place(x: jax.Array, window: int, stacked: bool) -> jax.Array:
+    del stacked  # for the gradient only
     windows = _windows(x, window)
     rows = functools.reduce(jnp.maximum, (windows[:, :, i] for i in range(window)))
-    # A reduction is computed once; comparisons XLA computes anew for each of the maximum's users.
+    # XLA computes a reduction once, but comparisons again for each use of the maximum.
     return rows.max(3)
 
 
-def _windows(x, window):
+def _windows(x: jax.Array, window: int) -> jax.Array:
     """[b, height, width, c] -> [b, h, window, w, window, c]."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // window, window, width // window, window, channels)
@@ -83,7 +83,7 @@ def _forward(x, window, stacked):
     return _by_place(x, window, stacked), _place(x, window)
 
 
-def _place(x, window):
+def _place(x: jax.Array, window: int) -> jax.Array:
     """Returns where in its window each maximum is, as 0 to window^2 - 1, row by row."""
     windows = _windows(x, window)
     corners = [(i, j) for i in range(window) for j in range(window)]
@@ -101,16 +101,16 @@ def _backward(window, stacked, place, gradient):
     return (whole.reshape(batch, height * window, width * window, channels),)
 
 
-def _compared(place, gradient, window):
-    """[b, h, w, c] -> [b, h, window, w, window, c]: each position is compared with the place."""
+def _compared(place: jax.Array, gradient: jax.Array, window: int) -> jax.Array:
+    """[b, h, w, c] -> [b, h, window, w, window, c]: compares each position with the place."""
     shape = 1, 1, window, 1, window, 1
     rows, columns = (lax.broadcasted_iota(place.dtype, shape, axis) for axis in (2, 4))
     here = place[:, :, None, :, None] == rows * window + columns
     return jnp.where(here, gradient[:, :, None, :, None], 0)
 
 
-def _stacked(place, gradient, window):
-    """The same, from one map for each position in a window."""
+def _stacked(place: jax.Array, gradient: jax.Array, window: int) -> jax.Array:
+    """The same as `_compared`, from one map for each position in a window."""
     maps = [jnp.where(place == number, gradient, 0) for number in range(window * window)]
     batch, height, width, channels = gradient.shape
     side_by_side = jnp.stack(maps, 3).reshape(batch, height, width, window, window, channels)

@@ -1,9 +1,9 @@
 """Sums over all axes but the last, as norm layers need them.
 
 XLA's CPU backend sums more than 32 rows in parts of 32, and is fastest where rows are long. The
-channels of one position make a short row, and axes of up to 32 it does not split at all:
-`jnp.square(x).sum((0, 1, 2))` takes up to nine times as long. So several positions stand side by
-side in a row here, and are summed up last.
+channels of one position are a short row, and it does not split axes of up to 32 at all:
+`jnp.square(x).sum((0, 1, 2))` takes up to nine times as long. So here several positions stand side
+by side in a row, and are added up last.
 """
 
 import math
@@ -11,17 +11,19 @@ import math
 import jax
 import jax.numpy as jnp
 
-# How many numbers make a long row.
+# How many numbers are a long row.
 _LONG = 512
-# Other numbers of rows XLA pads to whole parts, which takes up to 1.7 times as long.
+# XLA pads any other number of rows to whole parts, which takes up to 1.7 times as long.
 _PART = 32
 
 
 def masked_sum(values: jax.Array, mask: jax.Array, wide: bool) -> jax.Array:
-    """Returns the sum of values [b, ..., c] of the examples where mask [b] is not 0: [c].
+    """Returns the sum [c] of values [b, ..., c] over the examples whose mask [b] is not 0.
 
     Args:
-      wide: in wide rows, in place of XLA's own sum over several axes.
+      values: [b, ..., c].
+      mask: [b].
+      wide: whether to sum wide rows, instead of XLA's own sum over several axes.
     """
     kept = jnp.where(mask.reshape(-1, *[1] * (values.ndim - 1)) != 0, values, 0)
     if not wide:
@@ -31,15 +33,15 @@ def masked_sum(values: jax.Array, mask: jax.Array, wide: bool) -> jax.Array:
 
 
 def spread(vector: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """[c] -> shape [..., c], by way of wide rows: in such ones the gradient is summed."""
+    """Returns the vector [c] repeated to shape [..., c]; its gradient is summed in wide rows."""
     row = jnp.tile(vector, side_by_side(shape))
     return jnp.broadcast_to(row, (math.prod(shape) // row.size, row.size)).reshape(shape)
 
 
 def side_by_side(shape: tuple[int, ...]) -> int:
-    """How many positions of an array [..., c] make a wide row; divides their number.
+    """Returns how many positions of an array [..., c] are a wide row, a divisor of their number.
 
-    Two or more, if it can be: XLA sees through rows of one, and sums over the axes again.
+    It is two or more where possible: XLA sees through rows of one, and sums over the axes again.
     """
     positions, channels = math.prod(shape[:-1]), shape[-1]
     enough = max(2, -(-_LONG // channels))

@@ -1,18 +1,18 @@
 """ResNet: He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition", table 1,
-with the stride in the 3x3 convolution of a bottleneck ("v1.5"), which is what published weights
-are for. resnet50 has 25,557,032 parameters at 224x224x3 and 1000 classes.
+with the stride in the 3x3 convolution of a bottleneck ("v1.5"), for which published weights are
+made. resnet50 has 25,557,032 parameters at 224x224x3 and 1000 classes.
 """
 
-import dataclasses
 from collections import OrderedDict
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from models.declaration import option
 from models.layers import LayerFactory
-from models.network import Network
-from models.stem import Stem
+from models.network import Network, remat_option, width_option
+from models.stem import Stem, stem_option
 
 FILTERS = (64, 128, 256, 512)
 # depth -> (blocks in each of the four stages, whether they are bottlenecks).
@@ -23,14 +23,14 @@ BLOCKS = {
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
 }
-EXPANSION = 4  # of a bottleneck: channels out for each filter
+EXPANSION = 4  # output channels of a bottleneck for each of its filters
 
 
 class Block(nn.Module):
     """relu(x + branch(x)); the branch is 3x3, 3x3, or as a bottleneck 1x1, 3x3, 1x1.
 
-    The first 3x3 convolution has the stride. The shortcut is the identity, and a strided 1x1
-    convolution only where the shape changes (section 3.3, option B).
+    The first 3x3 convolution has the stride. The shortcut is the identity, except where the shape
+    changes: there it is a strided 1x1 convolution (section 3.3, option B).
     """
 
     layer: LayerFactory
@@ -42,7 +42,7 @@ class Block(nn.Module):
     zero_init: bool
     drop_rate: float
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer, filters, stride = self.layer, self.filters, self.stride
         if self.bottleneck:
@@ -79,21 +79,29 @@ class ResNet(Network):
     Stages of resnet50 at 224x224: stem 112x112x64 (before its pooling), stage1 56x56x256, stage2
     28x28x512, stage3 14x14x1024, stage4 7x7x2048.
 
-    `stem='cifar'` starts with a 3x3 convolution and no pooling, 'mnist' gives it stride 2;
-    `stochastic_depth` is the rate at which the last block is dropped, rising linearly to it (Huang
-    et al. 2016); `zero_init` starts each block as the identity; `remat` computes a block's inside
-    anew for the gradient, to save memory; `width` multiplies the filters.
+    `stem='cifar'` starts with a 3x3 convolution and no pooling; 'mnist' gives that convolution
+    stride 2. `stochastic_depth` is the rate at which the last block is dropped; the rates of the
+    others rise linearly to it (Huang et al. 2016). `zero_init` starts each block as the identity.
+    `remat` computes the activations within a block again for the gradient, to save memory. `width`
+    multiplies the number of filters.
     """
 
     depth: int = 50
-    stem: Literal['imagenet', 'cifar', 'mnist'] = 'imagenet'
-    normalization: Literal['batch', 'group'] = 'batch'
-    stochastic_depth: float = dataclasses.field(default=0.0, metadata={'at_least': 0, 'below': 1})
-    zero_init: bool = False
-    remat: bool = False
-    width: float = dataclasses.field(default=1.0, metadata={'above': 0})
+    stem: Literal['imagenet', 'cifar', 'mnist'] = stem_option()
+    normalization: Literal['batch', 'group'] = option(
+        'batch', 'Normalization layers, batch or group.'
+    )
+    stochastic_depth: float = option(
+        0.0,
+        'Probability that the last residual block is dropped; it grows linearly with depth.',
+        at_least=0,
+        below=1,
+    )
+    zero_init: bool = option(False, 'Whether each residual block starts as the identity.')
+    remat: bool = remat_option()
+    width: float = width_option()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer, (counts, bottleneck) = self.factory(), BLOCKS[self.depth]
         block_type = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
@@ -116,12 +124,13 @@ class ResNet(Network):
                 channels = features
         self.global_pool = layer.adaptive_pool()
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         stages = OrderedDict()
         stages['stem'] = x = self.start(self.prepare(images), train, mask)
         x = self.start.pool(x)
@@ -136,5 +145,5 @@ class ResNet(Network):
         return self.global_pool(features)
 
     def classify(self, features: jax.Array, train: bool) -> jax.Array:
-        """Drops features out, then takes them to the logits."""
+        """Applies dropout to the features, then the dense layer."""
         return self.head(self.dropout(features, train))

@@ -1,8 +1,11 @@
 """The first layers of ResNet and DenseNet, for large and for small images."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 
+from models.declaration import option
 from models.layers import LayerFactory
 
 # stem -> (window, stride, padding) of the convolution. 'imagenet' also pools, at stride 2.
@@ -20,7 +23,7 @@ class Stem(nn.Module):
     kind: str
     normalization: str
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         window, stride, padding = STEMS[self.kind]
         self.conv = self.layer.conv(self.filters, window, stride, padding, use_bias=False)
@@ -33,5 +36,12 @@ class Stem(nn.Module):
         return nn.relu(self.norm(self.conv(x), train, mask))
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """Ends the stem; the identity for small images."""
+        """Pools the map of a large image; the identity for small images."""
         return self.max_pool(x) if self.kind == 'imagenet' else x
+
+
+def stem_option() -> Any:
+    """Returns the field of the option `stem`."""
+    return option(
+        'imagenet', 'First layers, for large images (imagenet) or small ones (cifar, mnist).'
+    )

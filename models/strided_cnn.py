@@ -2,18 +2,18 @@
 
 Springenberg, Dosovitskiy, Brox and Riedmiller 2014, "Striving for simplicity: the all convolutional
 net", section 2; global average pooling after Lin, Chen and Yan 2013, "Network in network", section
-3.2. Batch norm after each convolution (Ioffe and Szegedy 2015) is the default, for it makes five
-layers easy to train; `normalization='none'` gives the convolutions biases instead.
+3.2. Batch norm after each convolution (Ioffe and Szegedy 2015) is the default, because it makes
+five layers easy to train; `normalization='none'` gives the convolutions biases instead.
 """
 
-import dataclasses
 from collections import OrderedDict
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
-from models.network import Network
+from models.declaration import option
+from models.network import Network, width_option
 
 FEATURES = (64, 128, 256, 512, 512)
 
@@ -27,12 +27,18 @@ class StridedCNN(Network):
     multiplies the number of filters.
     """
 
-    downsample: Literal['stride', 'max_pool'] = 'stride'
-    pooling: Literal['average', 'max'] = 'average'
-    normalization: Literal['batch', 'group', 'none'] = 'batch'
-    width: float = dataclasses.field(default=1.0, metadata={'above': 0})
+    downsample: Literal['stride', 'max_pool'] = option(
+        'stride', 'How maps are halved, stride or max_pool.'
+    )
+    pooling: Literal['average', 'max'] = option(
+        'average', 'How the last map is pooled, average or max.'
+    )
+    normalization: Literal['batch', 'group', 'none'] = option(
+        'batch', 'Normalization layers, batch, group or none.'
+    )
+    width: float = width_option()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer = self.factory()
         for i, features in enumerate(FEATURES, start=1):
@@ -50,12 +56,13 @@ class StridedCNN(Network):
                 setattr(self, f'pool{i}', layer.pool('max', ceil=True))
         self.global_pool = layer.adaptive_pool(self.pooling)
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         stages = OrderedDict()
         x = self.prepare(images)
         for i in range(1, len(FEATURES) + 1):
@@ -71,5 +78,5 @@ class StridedCNN(Network):
         return self.global_pool(features)
 
     def classify(self, features: jax.Array, train: bool) -> jax.Array:
-        """Drops features out, then takes them to the logits."""
+        """Applies dropout to the features, then the dense layer."""
         return self.head(self.dropout(features, train))

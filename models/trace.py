@@ -1,7 +1,7 @@
 """What a network is made of, layer by layer, without computing anything.
 
-    found = trace(models.create('resnet50', num_classes=1000), (224, 224, 3))
-    found.layers[0].receptive_field, found.stages['stage4'].stride
+    traced = trace(models.create('resnet50', num_classes=1000), (224, 224, 3))
+    traced.layers[0].receptive_field, traced.stages['stage4'].stride
 
 The network is traced once on shapes. Every layer marks its input and its output in the trace, and
 receptive fields follow the marks through branches, sums and concatenations: the longest path
@@ -16,14 +16,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.ad_checkpoint import checkpoint_name
 
+from errors import UserError
 from models import arithmetic
 from models.layers import AdaptivePool, Conv, Dropout, Pool, adaptive_bins
 from models.lowering import NATIVE
-from models.network import Network, abstract_variables
+from models.network import Model, Network, abstract_variables
 from models.normalization import BatchNorm, GroupNorm
 
+# Type of layer -> what it is called; {} stands for the layer's own kind.
 KINDS = {
     Conv: 'convolution',
     nn.Dense: 'dense',
@@ -33,7 +36,7 @@ KINDS = {
     AdaptivePool: 'adaptive {} pool',
     Dropout: 'dropout',
 }
-IMAGE = math.inf  # a receptive field that is the whole image, whatever its size
+IMAGE = math.inf  # the receptive field that is the whole image, whatever its size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +44,15 @@ class Layer:
     """One layer of a network, for one image.
 
     Attributes:
-      name: path of the module, such as 'stage1_block1/conv1'.
+      name: the module's path, such as 'stage1_block1/conv1'.
       kind: 'convolution', 'dense', 'batch norm', 'group norm', 'max pool', 'average pool',
-        'adaptive average pool', 'adaptive max pool' or 'dropout'.
-      window, stride, padding: F, S and P along each axis; None where it has none.
+        'adaptive average pool', 'adaptive max pool', 'dropout', or what KINDS has been given.
+      window, stride, padding: F, S and P along each axis; None where the layer has none.
       in_shape, out_shape: (h, w, c) or (units,).
-      receptive_field: pixels of the image, along an axis, that an output sees; infinite where it
-        sees all. Where it exceeds the image, the rest is padding.
-      parameters: trained numbers.
-      multiply_adds: of convolutions and dense layers, for one image.
+      receptive_field: pixels of the image, along an axis, on which an output depends; infinite
+        where it depends on all. Where it exceeds the image, the rest is padding.
+      parameters: how many trained numbers it has.
+      multiply_adds: for one image; 0 unless it is a convolution or a dense layer.
       activation_bytes: size of its output for one image.
       left_over: rows or columns that the stride leaves over at the end of the longer axis.
     """
@@ -69,7 +72,7 @@ class Layer:
 
     @property
     def drops(self) -> str:
-        """What no window reaches because of the stride: 'pixels', only 'padding', or ''."""
+        """What no window covers because of the stride: 'pixels', only 'padding', or ''."""
         if not self.left_over:
             return ''
         return 'pixels' if self.left_over > self.padding else 'padding'
@@ -82,7 +85,7 @@ class Stage:
     Attributes:
       shape: (h, w, c) or (units,).
       stride: pixels of the image from one position to the next; None where there are no positions.
-      receptive_field: as of a layer.
+      receptive_field: as for a layer.
     """
 
     shape: tuple[int, ...]
@@ -95,33 +98,34 @@ class Trace:
     """The layers in the order in which they are called, and the stages by name."""
 
     layers: list[Layer]
-    stages: 'OrderedDict[str, Stage]'
+    stages: OrderedDict[str, Stage]
 
     @property
     def parameters(self) -> int:
-        """Of all layers."""
+        """The parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Of all layers, for one image."""
+        """The multiply-adds of all layers, for one image."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """Of all layers' outputs, for one image: what training has to keep, more or less."""
+        """The size of all layers' outputs for one image: roughly what training has to keep."""
         return sum(layer.activation_bytes for layer in self.layers)
 
 
-def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
-    """Traces a network on one image (h, w, channels).
+def trace(model: Model, image_shape: tuple[int, int, int]) -> Trace:
+    """Traces a model on one image (h, w, channels).
 
     Raises:
-      UserError: the image is too small; shows the arithmetic.
+      UserError: the image is too small; shows the arithmetic. Or a layer with parameters is of a
+        kind that KINDS does not have.
     """
-    model = model.clone(lowering=NATIVE)
-    if getattr(model, 'remat', False):
-        model = model.clone(remat=False)  # the same layers, without a wrapper around them
+    model = model.adjusted(lowering=NATIVE)
+    if getattr(model.headless(), 'remat', False):
+        model = model.adjusted(remat=False)  # the same layers, without a wrapper around them
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = abstract_variables(model, image_shape)
     recorder = _Recorder(variables['params'])
@@ -131,6 +135,7 @@ def trace(model: Network, image_shape: tuple[int, int, int]) -> Trace:
             return model.apply(variables, images)
 
     jaxpr = jax.make_jaxpr(forward)(variables, images).jaxpr
+    recorder.check_kinds()
     recorder.follow(jaxpr, jaxpr.invars[-1])
     return Trace(recorder.layers, recorder.stages)
 
@@ -143,6 +148,7 @@ class _Recorder:
 
     def __init__(self, params: dict[str, Any]):
         self._params = params
+        self._types: dict[str, str] = {}
         self._calls: list[tuple[nn.Module, tuple[int, ...], jax.Array]] = []
         self._inputs: dict[int, tuple[float, int]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -151,6 +157,7 @@ class _Recorder:
 
     def __call__(self, next_function, arguments, options, context):
         module = context.module
+        self._types['/'.join(module.path)] = type(module).__name__
         if isinstance(module, Network) and context.method_name == 'stages':
             stages = next_function(*arguments, **options)
             self._shapes = {name: x.shape[1:] for name, x in stages.items()}
@@ -164,7 +171,21 @@ class _Recorder:
         self._calls.append((module, x.shape[1:], y))
         return checkpoint_name(y, f'out {number}')
 
-    def follow(self, jaxpr, image) -> None:
+    def check_kinds(self) -> None:
+        """Raises a UserError where parameters belong to no layer that was listed."""
+        listed = {'/'.join(module.path) for module, _, _ in self._calls}
+        for path in flatten_dict(self._params):
+            owners = ['/'.join(path[:length]) for length in range(1, len(path))]
+            if listed.isdisjoint(owners):
+                layer = owners[-1] if owners else ''
+                kind = self._types.get(layer, 'layer')
+                raise UserError(
+                    f'{layer or path[0]} belongs to a {kind}, a kind of layer that models/trace.py '
+                    'cannot count: use the layers of self.factory(), or list it without '
+                    f'multiply-adds by models.trace.KINDS[{kind}] = "its name".'
+                )
+
+    def follow(self, jaxpr: Any, image: Any) -> None:
         """Gives every value of the trace its field; what is not a layer keeps the largest."""
         fields = {image: (1, 1)}
         for equation in jaxpr.eqns:
@@ -173,7 +194,7 @@ class _Recorder:
                 continue
             field = max(f for f, _ in known), max(jump for _, jump in known)
             if equation.primitive.name == 'name':
-                field = self._at_mark(*equation.params['name'].split(' '), field)
+                field = self._at_mark(*equation.params['name'].split(' ', 1), field)
             fields.update((v, field) for v in equation.outvars)
 
     def _at_mark(self, what: str, name: str, field: tuple[float, int]) -> tuple[float, int]:
@@ -189,12 +210,14 @@ class _Recorder:
         return field
 
 
-def _after(module, in_shape, field: tuple[float, int]) -> tuple[float, int]:
-    """The field of a layer's output, from that of its input."""
+def _after(
+    module: nn.Module, in_shape: tuple[int, ...], field: tuple[float, int]
+) -> tuple[float, int]:
+    """Returns the field of a layer's output, from that of its input."""
     size, jump = field
     if isinstance(module, Conv | Pool):
-        (more, step) = arithmetic.receptive_field([(module.window, module.stride)])
-        return size + (more - 1) * jump, jump * step
+        own, step = arithmetic.receptive_field([(module.window, module.stride)])
+        return size + (own - 1) * jump, jump * step
     if isinstance(module, AdaptivePool) and module.size > 1:
         bins = (b for n in in_shape[:2] for b in adaptive_bins(n, module.size))
         largest = max(stop - start for start, stop in bins)
@@ -204,9 +227,15 @@ def _after(module, in_shape, field: tuple[float, int]) -> tuple[float, int]:
     return field
 
 
-def _layer(module, in_shape, y, field: float, params) -> Layer:
-    for part in module.path:
-        params = params.get(part, {})
+def _layer(
+    module: nn.Module,
+    in_shape: tuple[int, ...],
+    y: jax.Array,
+    field: float,
+    params: dict[str, Any],
+) -> Layer:
+    for name in module.path:
+        params = params.get(name, {})
     windowed = isinstance(module, Conv | Pool)
     window, stride, padding = (
         (module.window, module.stride, module.padding) if windowed else (None, None, None)

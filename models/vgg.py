@@ -4,17 +4,18 @@ each convolution in the variants _bn (Ioffe and Szegedy 2015). vgg16 has 138,357
 224x224x3 and 1000 classes.
 """
 
-import dataclasses
 from collections import OrderedDict
 from typing import Literal
 
 import flax.linen as nn
 import jax
 
-from models.network import Network
+from models.declaration import option
+from models.network import Network, width_option
+from models.stem import stem_option
 
 FILTERS = (64, 128, 256, 512, 512)
-# depth -> 3x3 convolutions in each of the five blocks; three dense layers make up the rest.
+# depth -> 3x3 convolutions in each of the five blocks; the other three layers are dense.
 CONVOLUTIONS = {
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -28,20 +29,22 @@ class VGG(Network):
 
     Stages at 224x224: block1 224x224x64, pool1 112x112, block2 112x112x128, pool2 56x56, block3
     56x56x256, pool3 28x28, block4 28x28x512, pool4 14x14, block5 14x14x512, pool5 7x7, dense1 4096,
-    dense2 4096, the dense ones with dropout. The last map is averaged to 7x7 where it has another
+    dense2 4096, the dense ones after dropout. The last map is averaged to 7x7 where it has another
     size.
 
-    `stem='cifar'` and 'mnist' (the same here: the first convolution is small as it is) leave the
-    first pooling out, pool the last map globally and have 512 units. `width` multiplies filters and
-    units.
+    `stem='cifar'` and 'mnist', which are the same here because the first convolution is always
+    small, leave the first pooling out, pool the last map globally and have 512 units. `width`
+    multiplies filters and units.
     """
 
     depth: int = 16
-    stem: Literal['imagenet', 'cifar', 'mnist'] = 'imagenet'
-    normalization: Literal['batch', 'group', 'none'] = 'none'
-    width: float = dataclasses.field(default=1.0, metadata={'above': 0})
+    stem: Literal['imagenet', 'cifar', 'mnist'] = stem_option()
+    normalization: Literal['batch', 'group', 'none'] = option(
+        'none', 'Normalization layers, batch, group or none.'
+    )
+    width: float = width_option()
 
-    def setup(self):
+    def setup(self) -> None:
         """Makes the layers."""
         layer, large = self.factory(), self.stem == 'imagenet'
         for i, (count, filters) in enumerate(zip(CONVOLUTIONS[self.depth], FILTERS, strict=True)):
@@ -55,12 +58,13 @@ class VGG(Network):
         self.dense1 = layer.dense(self.widened(4096 if large else 512))
         self.dense2 = layer.dense(self.widened(4096 if large else 512))
         self.dropout = layer.dropout()
-        self.head = layer.dense(self.num_classes)
+        if self.num_classes:
+            self.head = layer.dense(self.num_classes)
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> OrderedDict[str, jax.Array]:
-        """Returns the stages; see Network."""
+        """Returns the stages; see Model."""
         stages = OrderedDict()
         x = self.prepare(images)
         for i, count in enumerate(CONVOLUTIONS[self.depth], start=1):

@@ -1,15 +1,15 @@
 """A 3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3).
 
-A tile of 2x2 outputs takes 16 products in place of 36: along one axis, outputs y of data d and
+A tile of 2x2 outputs takes 16 products instead of 36. Along one axis, the outputs y of data d and
 kernel g are
 
     m = (d0 - d2) g0, (d1 + d2) (g0 + g1 + g2) / 2, (d2 - d1) (g0 - g1 + g2) / 2, (d1 - d3) g2
     y = m0 + m1 + m2, m1 - m2 - m3
 
-and both axes do it one after the other. Each of the 16 is a matrix product [tiles, c] x
-[c, features]: they take all the time where channels are many, elsewhere moving the tiles does.
-(Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308,
-section 4.1.) `models/lowering.py` chooses.
+and the same applies along the other axis. Each of the 16 is a matrix product [tiles, c] x
+[c, features]: where channels are many, these take most of the time, elsewhere moving the tiles
+does. (Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308,
+section 4.1.) `models/lowering.py` chooses this form.
 """
 
 import functools
@@ -20,12 +20,12 @@ from jax import lax
 
 from models.convolution import result_size
 
-# Where a product of the kernel stands in the list that the kernel turned by 180 degrees would give.
+# The places of a kernel's sums in the list that the kernel turned by 180 degrees would give.
 _TURNED = (3, 1, 2, 0)
 
 
 def serves(kernel: jax.Array, stride: int) -> bool:
-    """Whether this is the form of a convolution with such a kernel and stride."""
+    """Whether this form applies to a convolution with such a kernel and stride."""
     return kernel.shape[:2] == (3, 3) and stride == 1
 
 
@@ -34,11 +34,14 @@ def winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     """Convolves x [b, h, w, c] with kernel [3, 3, c, features], stride 1: [b, h', w', features].
 
     In float32 it differs from XLA's own by about 1e-6 of the largest value. (A NaN spreads to all
-    outputs of its tiles.) Reverse mode alone: jax.jvp refuses, and `lowering.NATIVE` serves it.
-    Raises ValueError for another kernel or stride.
+    outputs of its tiles.) Only reverse mode is supported: jax.jvp refuses it, and needs
+    `lowering.NATIVE`.
+
+    Raises:
+      ValueError: another kernel or stride.
     """
     if not serves(kernel, stride):
-        raise ValueError(f'for a 3x3 kernel and stride 1, not {kernel.shape[:2]} and {stride}')
+        raise ValueError(f'needs a 3x3 kernel and stride 1, not {kernel.shape[:2]} and {stride}')
     return _convolve(x, kernel, padding)
 
 
@@ -54,9 +57,9 @@ def _forward(x, kernel, stride, padding):
 
 def _backward(_, padding, saved, gradient):
     x, kernel = saved
-    # Its gradient with respect to x is a convolution with the turned kernel, from features to
-    # channels. Products with matrices read the other way round are fast; writing a kernel of 512
-    # channels so takes XLA longer than all of them.
+    # The gradient with respect to x is a convolution with the turned kernel, from features to
+    # channels. Multiplying with transposed matrices is fast; writing a transposed kernel of 512
+    # channels takes XLA longer than all the products.
     kernels = _kernels(kernel)
     turned = [kernels[4 * i + j] for i in _TURNED for j in _TURNED]
     data = _data(gradient, 2 - padding, x.shape)
@@ -69,7 +72,7 @@ winograd.defvjp(_forward, _backward)
 
 
 def _data(x: jax.Array, padding: int, shape: tuple[int, ...]) -> list[jax.Array]:
-    """Returns the sums of x that are multiplied, 16 of [tiles, c]; shape is the result's."""
+    """Returns the 16 sums of x that are multiplied, [tiles, c]; shape is the result's."""
     sizes = zip(shape[1:3], x.shape[1:3], strict=True)
     ends = [2 * _tiles(outputs) + 2 - padding - size for outputs, size in sizes]
     around = ((0, 0, 0), *((padding, end, 0) for end in ends), (0, 0, 0))
@@ -86,18 +89,18 @@ def _data_along(x: jax.Array, axis: int) -> list[jax.Array]:
 
 
 def _kernels(kernel: jax.Array) -> list[jax.Array]:
-    """Returns the sums of the kernel that are multiplied, 16 of [c, features]."""
+    """Returns the 16 sums of the kernel that are multiplied, [c, features]."""
     return [sums for rows in _kernels_along(kernel) for sums in _kernels_along(rows)]
 
 
 def _kernels_along(kernel: jax.Array) -> list[jax.Array]:
-    """Goes along the first axis, which it takes away."""
+    """Returns the sums along the first axis, which they no longer have."""
     outer, middle = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
     return [kernel[0], outer + middle, outer - middle, kernel[2]]
 
 
 def _outputs(products: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    """Puts the result of this shape together from 16 products [tiles, features]."""
+    """Returns the result, of this shape, from the 16 products [tiles, features]."""
     batch, height, width, features = shape
     rows, columns = _tiles(height), _tiles(width)
     m = [product.reshape(batch, rows, columns, features) for product in products]
@@ -113,5 +116,5 @@ def _outputs_along(m: list[jax.Array]) -> list[jax.Array]:
 
 
 def _tiles(size: int) -> int:
-    """How many tiles of two outputs cover so many."""
+    """Returns how many tiles of two outputs cover `size` of them."""
     return -(-size // 2)

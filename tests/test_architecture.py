@@ -1,4 +1,4 @@
-"""The map of rooms in ARCHITECTURE.md is that of the code; files stay small, private names private."""
+"""The map of rooms in ARCHITECTURE.md is that of the code, and files and functions stay small."""
 
 import ast
 import re

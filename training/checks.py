@@ -85,21 +85,24 @@ def model_options(config) -> dict[str, Any]:
     Raises:
       UserError: no such model, an option that it does not take, or a value out of range.
     """
+    name = config.model.name
     given = {k: v for k, v in config.model.items() if k != 'name' and v is not None}
-    if config.model.name not in models.names():
-        raise UserError(
-            f'config.model.name={config.model.name} is not a model; there are '
-            f'{", ".join(models.names())}.{did_you_mean(config.model.name, models.names())}'
+    if name not in models.names():
+        hint = did_you_mean(name, models.names()) or (
+            ' A model of your own has to be registered first: see docs/models.md.'
         )
-    known = models.options(config.model.name)
-    for name in given:
-        if name not in known:
+        raise UserError(
+            f'config.model.name={name} is not a model; there are {", ".join(models.names())}.{hint}'
+        )
+    known = models.options(name)
+    for option in given:
+        if option not in known:
             raise UserError(
-                f'config.model.{name} means nothing to {config.model.name}, which takes '
+                f'config.model.{option} means nothing to {name}, which takes '
                 f'{", ".join(sorted(known))}.'
             )
     try:
-        models.create(config.model.name, num_classes=1, **given)
+        models.create(name, num_classes=1, **given)
     except UserError as error:
         raise UserError(f'config.model: {error}') from error
     return given

@@ -136,7 +136,7 @@ def count(tree):
 
 
 def draw_variables(model, images):
-    """Weights as initialisation has them but for the numbers: compiling it takes longer."""
+    """Weights as initialization has them but for the numbers: compiling it takes longer."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):

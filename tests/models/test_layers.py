@@ -244,7 +244,7 @@ def test_batch_norm_counts_real_examples_only(shape):
 def test_batch_norm_of_one_and_of_no_example():
     norm, x = normalization.BatchNorm(), jnp.asarray(draw(3, 4))
     variables = norm.init(jax.random.key(0), x, True)
-    assert not variables['batch_stats']['mean'].any(), 'initialisation takes no step'
+    assert not variables['batch_stats']['mean'].any(), 'initialization takes no step'
     one, none = jnp.array([0, 1.0, 0]), jnp.zeros(3)
     y, updated = norm.apply(variables, x, True, one, mutable=['batch_stats'])
     assert np.isfinite(y).all()

@@ -90,8 +90,8 @@ def test_stochastic_depth_drops_whole_branches_linearly_with_depth():
         block = getattr(bound, name)
         assert block.drop_rate == pytest.approx(rate * number / 8)
     kept = block.stochastic_depth(x, True)
-    share = float((kept.reshape(len(x), -1).any(1)).mean())
-    assert share == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / len(x)) ** 0.5)
+    fraction = float((kept.reshape(len(x), -1).any(1)).mean())
+    assert fraction == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / len(x)) ** 0.5)
     survivors = kept.reshape(len(x), -1).any(1)
     np.testing.assert_allclose(kept[survivors], x[survivors] / (1 - rate), rtol=1e-6)
 
@@ -134,7 +134,7 @@ def test_recomputing_for_memory_changes_nothing(monkeypatch):
         ('strided_cnn', {'downsample': 'pool'}, 'stride, max_pool'),
         ('fcn', {'num_classes': -1}, 'num_classes is -1'),
         ('fcn', {'dtype': 'int8'}, 'floating-point'),
-        ('fcn', {'dtype': 'flaot32'}, 'no number type'),
+        ('fcn', {'dtype': 'flaot32'}, 'not a number type'),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_compiled(name, options, message):
@@ -151,7 +151,7 @@ def test_images_too_small_are_refused_with_the_sum(name, size):
         abstract_variables(models.create(name, num_classes=10), (size, size, 3))
 
 
-def test_images_that_are_not_normalised_are_refused():
+def test_images_that_are_not_normalized_are_refused():
     model = models.create('fcn', num_classes=10)
     with pytest.raises(TypeError, match='uint8'):
         model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1), jnp.uint8))

@@ -1,4 +1,4 @@
-"""Child of test_synchronised_batch_norm.py: prints, as JSON, how far each runner is from the truth.
+"""Child of test_synchronized_batch_norm.py: prints, as JSON, how far each runner is from the truth.
 
 The truth is plain jit of the real examples alone, without mask, padding or mapped axis. Started
 with eight virtual CPU devices; tests of the whole step live with the step.

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import on_eight_devices
 
-CHILD = Path(__file__).with_name('synchronised_batch_norm.py')
+CHILD = Path(__file__).with_name('synchronized_batch_norm.py')
 
 
 @pytest.mark.slow
