@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from data_sources import arrays
 from errors import UserError
 
-TAKEN = ('digits', 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
+TAKEN = (*arrays.EMBEDDED, 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
 
 
 def path(text: str) -> Path:
