@@ -1,4 +1,4 @@
-"""The one way to the data: batches(config, split, start_step).
+"""The only way to the data: batches(config, split, start_step).
 
 Batch t is a function of (data set, seed, t) alone. The training batches are consecutive slices of
 an endless list of positions, epoch after epoch, each epoch a fresh permutation: position p is

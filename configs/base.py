@@ -42,32 +42,40 @@ FIELDS = (
     # --- model; its options follow from the registered models' declarations -------------------
     Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
     # --- data ----------------------------------------------------------------------------------
-    Field('data.name', 'digits', "'digits' is built in; tools.prepare_data makes others."),
+    Field('data.name', 'digits', 'A set that a program registers, such as digits, which is built '
+          'in, or one that tools.prepare_data made.'),
     Field('data.dir', 'data', 'Folder of the prepared data sets.', scope=RUN),
-    Field('data.placement', 'auto', 'Where images wait: on the device if they fit, or the host.',
-          choices=('auto', 'device', 'host'), scope=RUN),
-    Field('data.train_per_class', None, 'Training examples of each class, drawn by the seed; None: '
-          'all.', int, low=1),
-    Field('data.num_classes', None, 'Classes that the data set must have; None: any.', int, low=1),
+    Field('data.placement', 'auto', 'Where a set in memory is kept: on the device, on the host, or '
+          '(auto) on the device if it fits.', choices=('auto', 'device', 'host'), scope=RUN),
+    Field('data.train_per_class', None, 'Number of training examples of each class, drawn by the '
+          'seed; None: all.', int, low=1),
+    Field('data.num_classes', None, 'Number of classes that the data set must have; None: any.',
+          int, low=1),
     # A streamed set: encoded pictures of any size, decoded anew for every batch.
-    Field('data.image_size', None, 'Side in pixels that training crops of a streamed set get; '
-          'None: images of one size, whole in memory.', int, low=1),
-    Field('data.eval_image_size', None, 'Side of the centre crop in evaluation; None: image_size.',
-          int, low=1),
-    Field('data.eval_resize', None, 'Shorter side before the centre crop; None: 8/7 of its side.',
-          int, low=1),
-    Field('data.crop_scale', (0.08, 1.0), 'Range of the crop\'s share of the area.'),
-    Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the crop\'s width over its height.'),
-    Field('data.repeats', 1, 'Times that an example comes in a row, augmented anew each time.',
+    Field('data.image_size', None, 'Side in pixels of the training crops of a streamed set; None: '
+          'the set has images of one size and is held in memory.', int, low=1),
+    Field('data.eval_image_size', None, 'Side in pixels of the centre crop in evaluation; None: '
+          'data.image_size.', int, low=1),
+    Field('data.eval_resize', None, 'Shorter side in pixels to which a picture is resized before '
+          'the centre crop; None: 8/7 of the side of the crop.', int, low=1),
+    Field('data.crop_scale', (0.08, 1.0), 'Range of the area of a training crop, as a fraction of '
+          "the picture's."),
+    Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the width of a training crop over its '
+          'height.'),
+    Field('data.repeats', 1, 'How many times in a row an example comes, augmented anew each time.',
           low=1),
-    Field('data.on_bad_record', 'stop', 'A record that does not decode: stop, or skip (replaced).',
-          choices=('stop', 'skip'), scope=RUN),
-    Field('data.threads', 0, 'Threads that decode; 0: one per core, or one in each worker.', low=0,
+    Field('data.on_bad_record', 'stop', 'What to do at a record that does not decode: stop, or '
+          'skip it (training takes the next one instead).', choices=('stop', 'skip'), scope=RUN),
+    Field('data.threads', 0, 'Threads that decode; 0: one per core, or one in each worker process.',
+          low=0, scope=RUN),
+    Field('data.workers', 0, 'Processes that decode; 0: threads of the main process decode.',
+          low=0, scope=RUN),
+    Field('data.prefetch', 2, 'Number of batches that are sent to the devices ahead.', low=1,
           scope=RUN),
-    Field('data.workers', 0, 'Processes that decode; 0: threads of this one.', low=0, scope=RUN),
-    Field('data.prefetch', 2, 'Batches that wait on the device.', low=1, scope=RUN),
-    Field('data.mean', (0.1307,), 'Per channel, of pixels in [0, 1]; subtracted. One serves all.'),
-    Field('data.std', (0.3081,), 'Per channel, of pixels in [0, 1]; divided by. One serves all.'),
+    Field('data.mean', (0.1307,), 'Mean of pixels in [0, 1], which is subtracted; one value for '
+          'each channel, or one for all.'),
+    Field('data.std', (0.3081,), 'Standard deviation of pixels in [0, 1], which is divided by; one '
+          'value for each channel, or one for all.'),
     # Here stand those of tasks and augmentations; see `fields`.
     # --- optimizer; None leaves an option at its own default --------------------------------
     Field('optimizer.name', 'sgd', 'The rule of the update.',
@@ -132,7 +140,7 @@ FIELDS = (
 
 @functools.cache
 def _joined(options: tuple[Field, ...], brought: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The fields of every run, the models' options after model.name, the others at the data's end."""
+    """All fields in order: the models' options follow model.name, the others the data's fields."""
     known = {field.name for field in FIELDS}
     after = next(i for i, field in enumerate(FIELDS, 1) if field.name == 'model.name')
     start = next(i for i, field in enumerate(FIELDS) if field.name == 'optimizer.name')

@@ -1,8 +1,8 @@
 """From an encoded picture, or a part of it, to pixels.
 
-The time of a streamed epoch goes here. Baseline JPEG is decoded by libjpeg-turbo (simplejpeg), no
-further down than the crop reaches and no finer than it needs; everything else (PNG, CMYK,
-whatever Pillow reads) and whatever libjpeg-turbo refuses goes to Pillow, whose verdict counts.
+This takes most of the time of a streamed epoch. libjpeg-turbo (simplejpeg) decodes baseline JPEG,
+no further down than the crop reaches and no finer than it needs. Pillow decodes everything else
+(PNG, CMYK, whatever it reads), and decides about what libjpeg-turbo refuses.
 
 EXIF orientation is not applied, as in torchvision and tf.data.
 """
@@ -24,7 +24,7 @@ _BLOCK = 16  # rows of the largest unit that JPEG codes together
 
 
 class DecodeError(ValueError):
-    """Bytes that are no picture, or not a whole one."""
+    """Bytes are no picture, or not a whole one."""
 
 
 class Box(NamedTuple):
@@ -37,12 +37,19 @@ class Box(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a picture's header says."""
+    """What the header of a picture says.
+
+    Attributes:
+      height, width: in pixels.
+      channels: how many there are.
+      position: where the frame header of a JPEG starts; 0 for other formats.
+      baseline: whether it is a baseline JPEG.
+    """
 
     height: int
     width: int
     channels: int
-    position: int  # of a JPEG's frame header; 0 for other formats
+    position: int
     baseline: bool
 
 
@@ -50,7 +57,7 @@ def read_frame(encoded: bytes) -> Frame:
     """Returns size and kind of an encoded picture; its pixels are not read.
 
     Raises:
-      DecodeError: no picture, or one of more than images.MAX_PIXELS.
+      DecodeError: it is no picture, or has more than images.MAX_PIXELS.
     """
     frame = _jpeg_frame(encoded) or _pillow_frame(encoded)
     if not 0 < frame.height * frame.width <= images.MAX_PIXELS:
@@ -62,7 +69,7 @@ def decode(encoded: bytes) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, 3], RGB.
 
     Raises:
-      DecodeError: no picture, truncated, or of more than images.MAX_PIXELS.
+      DecodeError: it is no picture, is truncated, or has more than images.MAX_PIXELS.
     """
     frame = read_frame(encoded)
     return decode_box(encoded, frame, Box(0, 0, frame.height, frame.width))
@@ -79,7 +86,7 @@ def decode_box(encoded: bytes, frame: Frame, box: Box, shrink: int = 1) -> np.nd
         frequencies of its block, which is fast; other formats are averaged.
 
     Raises:
-      DecodeError: no picture, or truncated.
+      DecodeError: it is no picture, or is truncated.
     """
     pixels = _turbo(encoded, frame, box, shrink)
     if pixels is not None:
@@ -91,10 +98,11 @@ def decode_box(encoded: bytes, frame: Frame, box: Box, shrink: int = 1) -> np.nd
 
 
 def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | None:
-    """The part as libjpeg-turbo decodes it; None where Pillow has to look."""
+    """Returns the part as libjpeg-turbo decodes it; None where Pillow has to decide."""
     if not frame.position or frame.channels not in (1, 3):
         return None
-    # Not strict, since harmless oddities abound in real files, hence nothing warns of a lost end.
+    # Decoding below is not strict, since real files have many harmless oddities; so it does not
+    # report a missing end.
     if encoded.rfind(_END) < frame.position:
         return None
     if shrink == 1 and (pixels := region_decoder.decode(encoded, *box)) is not None:
@@ -102,7 +110,7 @@ def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | 
     height, data = frame.height, encoded
     bottom = min(-(-(box.top + box.height + shrink) // _BLOCK) * _BLOCK, height)
     if frame.baseline and bottom < height:
-        # A picture that claims to end after the crop is not decoded beyond: a seventh of the work.
+        # A header that says that the picture ends after the crop saves a seventh of the work.
         data, height = bytearray(encoded), bottom
         data[frame.position + 3 : frame.position + 5] = height.to_bytes(2)
     try:
@@ -121,7 +129,7 @@ def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | 
 
 
 def _pillow(encoded: bytes) -> np.ndarray:
-    """The whole picture as Pillow decodes it."""
+    """Returns the whole picture as Pillow decodes it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # about odd metadata; errors still raise
@@ -133,6 +141,7 @@ def _pillow(encoded: bytes) -> np.ndarray:
 
 
 def _pillow_frame(encoded: bytes) -> Frame:
+    """Returns the header as Pillow reads it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -143,21 +152,21 @@ def _pillow_frame(encoded: bytes) -> Frame:
 
 
 def _jpeg_frame(encoded: bytes) -> Frame | None:
-    """The frame header (ITU-T T.81, B.2.2), found by walking over the segments before it."""
+    """Returns a JPEG's frame header (ITU-T T.81, B.2.2), behind the segments before it."""
     if encoded[:2] != b'\xff\xd8':
         return None
-    place, last = 2, len(encoded) - 10
-    while place < last and encoded[place] == 0xFF:
-        marker = encoded[place + 1]
+    offset, last = 2, len(encoded) - 10
+    while offset < last and encoded[offset] == 0xFF:
+        marker = encoded[offset + 1]
         if marker == 0xFF:  # padding
-            place += 1
+            offset += 1
             continue
         if marker in _FRAMES:
-            height = int.from_bytes(encoded[place + 5 : place + 7])
-            width = int.from_bytes(encoded[place + 7 : place + 9])
-            # simplejpeg reads 8 bits; a height of 0 is given by a later segment.
-            fit = height and encoded[place + 4] == 8 and marker in (*_BASELINE, 0xC2)
-            channels, baseline = encoded[place + 9], marker in _BASELINE
-            return Frame(height, width, channels, place + 2, baseline) if fit else None
-        place += 2 + int.from_bytes(encoded[place + 2 : place + 4])
+            height = int.from_bytes(encoded[offset + 5 : offset + 7])
+            width = int.from_bytes(encoded[offset + 7 : offset + 9])
+            # simplejpeg reads 8 bits; where the height is 0, a later segment gives it.
+            readable = height and encoded[offset + 4] == 8 and marker in (*_BASELINE, 0xC2)
+            channels, baseline = encoded[offset + 9], marker in _BASELINE
+            return Frame(height, width, channels, offset + 2, baseline) if readable else None
+        offset += 2 + int.from_bytes(encoded[offset + 2 : offset + 4])
     return None

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 real handwritten digits, put into a frame like MNIST's. No download.
+"""scikit-learn's 1,797 real handwritten digits, in a frame like that of MNIST. No download.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository, 1998 (its test part), as shipped with scikit-learn: 8x8 pixels, 0 (paper) to 16 (ink).
@@ -15,14 +15,14 @@ from errors import UserError
 
 _SIDE = 20  # MNIST's digits fill a box of 20x20 ...
 _MARGIN = 4  # ... in a frame of 28x28.
-_SPLIT_KEY = 1998  # any constant would do; changing it changes every published number
+_SPLIT_KEY = 1998  # any constant will do, but another one changes every published number
 
 
 def load(split: str) -> ArraySource:
     """Returns one split: images uint8 [n, 28, 28, 1], strokes bright on black; ten classes.
 
-    1,295 examples are for training, 143 for validation and 359 for test, the same ones everywhere
-    and for ever (see `split_indices`).
+    1,295 examples are for training, 143 for validation and 359 for test, the same ones on every
+    machine and in every version (see `split_indices`).
     """
     images, labels = _read()
     chosen = split_indices(labels)[split]
@@ -38,26 +38,26 @@ def load(split: str) -> ArraySource:
 def _read() -> tuple[np.ndarray, np.ndarray]:
     """Returns images int64 [1797, 8, 8] and labels int32 [1797], as scikit-learn ships them.
 
-    From the file itself: importing scikit-learn for its `load_digits` takes seconds.
+    They are read from the file itself: importing scikit-learn for its `load_digits` takes seconds.
     """
     package = importlib.util.find_spec('sklearn')
     folder = Path(package.submodule_search_locations[0]) if package else Path('sklearn')
     file = folder / 'datasets' / 'data' / 'digits.csv.gz'
     if not file.is_file():
         raise UserError(
-            f'The digits are read from {file}, which is not there: install the scikit-learn that '
-            'requirements.txt names.'
+            f'The digits are read from {file}, which does not exist: install the version of '
+            'scikit-learn that requirements.txt names.'
         )
     rows = np.loadtxt(file, np.int64, delimiter=',')
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int32)
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the indices, ascending, of each split: stratified, fixed, disjoint, complete.
+    """Returns the indices of each split, ascending: stratified, fixed, disjoint, complete.
 
-    Every example draws a 64-bit number from the Philox generator's raw stream, which NumPy
+    Every example draws a 64-bit number from the raw stream of the Philox generator, which NumPy
     promises never to change. In each class, by ascending number, the first fifth (rounded) is for
-    test, the next tenth of the rest (rounded) for validation, the others for training.
+    test, the next tenth of the rest (rounded) for validation, and the others are for training.
 
     Args:
       labels: int [n].
@@ -95,7 +95,7 @@ def enlarge(images: np.ndarray) -> np.ndarray:
 def _cubic_weights(old: int, new: int) -> tuple[np.ndarray, int]:
     """Returns int64 [new, old] interpolation weights and the integer that stands for one.
 
-    The kernel is R. Keys' cubic convolution with a = -1/2 (IEEE Trans. ASSP 29(6), 1981), the
+    The kernel is the cubic convolution of R. Keys with a = -1/2 (IEEE Trans. ASSP 29(6), 1981), the
     "bicubic" of most image libraries; pixels are areas, and the edge is continued outwards.
     """
     unit = 2 * new  # distances, in pixels of the old grid, are multiples of 1 / unit
@@ -109,7 +109,7 @@ def _cubic_weights(old: int, new: int) -> tuple[np.ndarray, int]:
 
 
 def _keys(distance: int, unit: int) -> int:
-    """Keys' kernel at distance / unit, times 2 unit^3: exact in integers."""
+    """Returns Keys' kernel at distance / unit, times 2 unit^3: exact in integers."""
     d, u = distance, unit
     if d < u:
         return 3 * d**3 - 5 * d**2 * u + 2 * u**3

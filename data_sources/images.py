@@ -11,7 +11,7 @@ from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
-# Named, because Pillow knows formats that start other programs (EPS) or are no pictures.
+# Listed, because Pillow knows formats that start other programs (EPS) or are no pictures.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
 Image.init()  # otherwise Pillow does not know all of them yet
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
@@ -23,15 +23,16 @@ def read_image(
 ) -> np.ndarray:
     """Reads one picture, fits it into the frame, and returns uint8 [height, width, channels].
 
-    A picture that has the frame's size and 8 bits is taken as it is. Any other is turned upright
-    (EXIF), its transparency laid on black or white, whichever sets it off, and its size changed
-    (bicubic, aspect ratio kept); what is left of the frame takes the colour of the picture's edge.
+    A picture that has the frame's size and 8 bits is used as it is. Any other is turned upright
+    (EXIF), laid on black or white, whichever contrasts with it, if it is transparent anywhere, and
+    resized (bicubic, aspect ratio kept). The rest of the frame gets the colour of the picture's
+    edge.
 
     Args:
-      path: a PNG, JPEG or other file that Pillow reads; of an animation, the first frame.
+      path: a PNG, JPEG or other file that Pillow reads; an animation gives its first frame.
       height, width, channels: the frame; channels is 1 (grey, ITU-R 601 luma) or 3 (RGB).
-      invert: 'yes', 'no', or 'auto': of grey frames, invert a picture with a bright edge, since
-        the data sets here show bright strokes on black and people write with ink on paper.
+      invert: 'yes', 'no', or 'auto', which inverts a grey picture with a bright edge: the data sets
+        here show bright strokes on black, and people write with ink on paper.
 
     Raises:
       UserError: the file is missing, empty, damaged, no picture, or too large.
@@ -46,7 +47,7 @@ def read_image(
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the files named, with each folder replaced by the pictures below it, sorted.
+    """Returns the paths, each folder replaced by the pictures below it, sorted.
 
     Raises:
       UserError: a path does not exist, or a folder has no pictures.
@@ -66,7 +67,7 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _open(path: Path, mode: str) -> Image.Image:
-    """Reads a whole picture, upright, opaque, in mode 'L' or 'RGB'; names the file on failure."""
+    """Returns a whole picture, upright, opaque, in mode 'L' or 'RGB'; an error names the file."""
     try:
         if path.stat().st_size == 0:
             raise UserError(f'{path} is empty (zero bytes).')
@@ -92,7 +93,7 @@ def _open(path: Path, mode: str) -> Image.Image:
 
 
 def to_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """Converts to opaque 8-bit 'L' or 'RGB'."""
+    """Returns the picture as opaque 8-bit 'L' or 'RGB'."""
     if picture.mode.startswith(('I', 'F')):
         picture = _to_8_bits(picture)
     if picture.has_transparency_data:
@@ -101,10 +102,10 @@ def to_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Scales a picture of mode I;16, I or F: by 65535 if it says 16 bits, else by its range.
+    """Returns a picture of mode I;16, I or F, scaled to 8 bits.
 
-    Modes I and F have no fixed white, so the smallest usual one that holds the picture is taken:
-    1 (F only), 255, 65535, or its own maximum.
+    White is 65535 where the mode says 16 bits. Modes I and F have no fixed white: it is the
+    smallest of 1 (F only), 255 and 65535 that no pixel exceeds, or else the maximum.
     """
     values = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0, neginf=0)
     usual = (65535,) if picture.mode.startswith('I;16') else (255, 65535)
@@ -114,7 +115,7 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
-    """Lays an RGBA picture on white if what is visible of it is dark, else on black."""
+    """Returns an RGBA picture on white if its visible part is dark, otherwise on black."""
     grey = np.asarray(picture.convert('RGB').convert('L'), np.float64)
     alpha = np.asarray(picture.getchannel('A'), np.float64)
     dark = (grey * alpha).sum() <= _BRIGHT * alpha.sum()
@@ -123,14 +124,14 @@ def _flatten(picture: Image.Image) -> Image.Image:
 
 
 def _edge_colour(picture: Image.Image) -> tuple[int, ...]:
-    """The median, channel by channel, of the pixels along the four sides."""
+    """Returns the median, channel by channel, of the pixels along the four sides."""
     pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return tuple(int(value) for value in np.median(edge, axis=0))
 
 
 def _fit(picture: Image.Image, height: int, width: int, edge: tuple[int, ...]) -> Image.Image:
-    """Scales to the largest size that fits, and centres it on the colour `edge`."""
+    """Returns the picture at the largest size that fits, centred on the colour `edge`."""
     if picture.size == (width, height):
         return picture
     scale = min(width / picture.width, height / picture.height)

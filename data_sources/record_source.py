@@ -186,7 +186,7 @@ def _check(
     image = features.get('image')
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(
-            f'The data set in {folder} cannot be streamed: that takes an "image" in uint8, and it '
+            f'The data set in {folder} cannot be streamed: that needs an "image" in uint8, and it '
             f'has {features}.'
         )
     class_names = tfds_sets.check_targets(features, wanted, folder)

@@ -1,10 +1,10 @@
-"""Decodes a part of a JPEG by libjpeg-turbo 3, where there is one: the same pixels, sooner.
+"""Decodes a part of a JPEG by libjpeg-turbo 3 where it is installed: the same pixels, sooner.
 
 simplejpeg decodes whole rows; libjpeg-turbo 3 leaves out the inverse DCT and the colours of what
-lies beside the part, and above it: 0.14 ms of 0.95 for a crop of ImageNet. There is no well-kept
-Python package for it yet, so this is optional: the library is that of the system, or comes with
-`pip install turbojpeg`. (Of a damaged JPEG the two may make different pixels.) Its interface is in
-turbojpeg.h ("TurboJPEG API").
+lies beside the part and above it, which saves 0.14 ms of 0.95 for a crop of ImageNet. There is no
+well-maintained Python package for it yet, so this is optional: the library is the one of the
+system, or comes with `pip install turbojpeg`. (The two may make different pixels of a damaged
+JPEG.) turbojpeg.h ("TurboJPEG API") describes its interface.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Of turbojpeg.h.
+# Constants of turbojpeg.h.
 _DECOMPRESS, _RGB, _FATAL = 1, 0, 1
 _SUBSAMPLING, _WIDTH, _HEIGHT = 4, 5, 6
 # Width of the units that are coded together, by TJSAMP_*: 444, 422, 420, grey, 440, 411, 441.
@@ -30,12 +30,12 @@ class _Region(ctypes.Structure):
 def decode(encoded: bytes, top: int, left: int, height: int, width: int) -> np.ndarray | None:
     """Returns a part of a JPEG, uint8 [height, width, 3], RGB.
 
-    None if there is no libjpeg-turbo 3, or it does not decode this.
+    It returns None if there is no libjpeg-turbo 3, or it does not decode this picture.
     """
     library = _library()
     if library is None:
         return None
-    # A new one for each picture (0.6 microseconds): tables outlive a picture, and errors do.
+    # A new handle for each picture (0.6 microseconds): a handle keeps tables and errors.
     handle = library.tj3Init(_DECOMPRESS)
     try:
         return _decode(library, handle, encoded, top, left, height, width)
@@ -43,15 +43,24 @@ def decode(encoded: bytes, top: int, left: int, height: int, width: int) -> np.n
         library.tj3Destroy(handle)
 
 
-def _decode(library, handle, encoded, top, left, height, width) -> np.ndarray | None:
+def _decode(
+    library: ctypes.CDLL,
+    handle: int,
+    encoded: bytes,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+) -> np.ndarray | None:
+    """Does what `decode` does, with a handle of the library."""
     length = len(encoded)
     if library.tj3DecompressHeader(handle, encoded, length) and _failed(library, handle):
         return None
     kind = library.tj3Get(handle, _SUBSAMPLING)
     if not 0 <= kind < len(_UNIT):
         return None
-    # Colours are interpolated across the sides of the part: it is decoded with neighbours, and
-    # has to begin where a unit does.
+    # Colours are interpolated across the sides of the part, so it is decoded with its neighbours;
+    # it has to begin where a unit does.
     start = max(left - 1, 0) // _UNIT[kind] * _UNIT[kind]
     first = max(top - 1, 0)
     right = min(left + width + _UNIT[kind], library.tj3Get(handle, _WIDTH))
@@ -68,13 +77,13 @@ def _decode(library, handle, encoded, top, left, height, width) -> np.ndarray | 
 
 
 def _failed(library: ctypes.CDLL, handle: int) -> bool:
-    """Whether the last call gave no pixels; oddities, of which there are many, are warnings."""
+    """Returns whether the last call failed; the many oddities of real files are mere warnings."""
     return library.tj3GetErrorCode(handle) == _FATAL
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The first libjpeg-turbo with the calls that are needed here."""
+    """Returns the first libjpeg-turbo with the calls that are needed here."""
     for path in _candidates():
         try:
             library = ctypes.CDLL(path)
@@ -86,7 +95,8 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _candidates() -> Iterator[str]:
-    wheel = importlib.util.find_spec('turbojpeg')  # found, not imported: only its library serves
+    """Yields paths of libraries that may be libjpeg-turbo 3."""
+    wheel = importlib.util.find_spec('turbojpeg')  # not imported: only its library is used
     if wheel and wheel.origin:
         for folder in ('turbojpeg.libs', 'turbojpeg.dylibs'):
             yield from map(str, sorted(Path(wheel.origin).parent.glob(f'{folder}/*turbojpeg*')))
@@ -96,6 +106,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _declare(library: ctypes.CDLL) -> None:
+    """Declares the functions; AttributeError where the library lacks one."""
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     data = ctypes.c_char_p
     for name, result, arguments in (

@@ -25,7 +25,7 @@ class Kind:
     """One kind of target. A task names its targets and their kinds; nothing else knows them.
 
     A new kind defines `empty`. The other methods have defaults that suit a kind of any finite
-    numbers that is found in sets in memory alone.
+    numbers, in data sets that are held in memory.
 
     Attributes:
       moves: whether the target has to move with the pixels where an image is moved; then `_moved`

@@ -1,6 +1,6 @@
 """Prepared tfds data sets, read whole into memory. TensorFlow is not needed.
 
-tfds parses and decodes one example at a time: 12 s for MNIST's 60,000. We take the serialised
+tfds parses and decodes one example at a time: 12 s for MNIST's 60,000. We read the serialized
 examples through the same interface in bulk and decode the images ourselves: 1 to 2 s.
 """
 
@@ -121,7 +121,7 @@ def _read_range(
     images = empty_images((count, *shape))
     targets = {target: kind.empty(count, shape) for target, kind in wanted.items()}
     for first in range(0, count, _CHUNK):
-        rows = slice(first, min(first + _CHUNK, count))
+        rows = slice(first, first + _CHUNK)
         chunk = [
             tf_example_pb2.Example.FromString(record).features.feature
             for record in records.__getitems__(examples[rows])
@@ -196,7 +196,7 @@ def _check_features(
         or None in image.shape
     ):
         raise UserError(
-            f'The data set in {builder.data_dir} cannot be held in memory: that takes an "image" '
+            f'The data set in {builder.data_dir} cannot be held in memory: that needs an "image" '
             f'in uint8 of one fixed size, and it has {features}. Pictures of any size are streamed '
             'with config.data.image_size, such as 224.'
         )

@@ -83,7 +83,7 @@ def spoiled(name, row, value, where=()):
         ),
         (spoiled('map', 1, 7, (2, 2)), r'Example 1 of .* has map with a pixel of class 7, out of '),
         (spoiled('corners', 4, np.inf, (1, 1)), r'Example 4 of .* has corners .* not finite'),
-        (spoiled('boxes', 4, np.nan, (1, 1)), r'Example 4 of .* has boxes .* not finite'),
+        (spoiled('boxes', 4, np.inf, (1, 2)), r'Example 4 of .* has boxes .* not finite'),
         (
             spoiled('boxes', 0, (0, 3, 2, 1), (1,)),
             r'Example 0 of .* has boxes with a box .* = \[0.0, 3.0, 2.0, 1.0\], which ends before',

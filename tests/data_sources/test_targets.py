@@ -85,7 +85,8 @@ def test_a_set_in_memory_has_the_targets_that_are_wanted(folder, split, monkeypa
 
 
 def test_a_map_names_the_classes_where_no_label_does(folder):
-    source = arrays.load('many', 'test', str(folder), {'map': LabelMap()})
+    wanted = {'angle': Vector(1), 'map': LabelMap()}
+    source = arrays.load('many', 'test', str(folder), wanted)
     assert source.class_names == ('sky', 'ground', 'sea')
 
 

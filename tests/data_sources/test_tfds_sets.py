@@ -229,5 +229,5 @@ def test_sets_that_do_not_fit_in_memory_arrays_are_refused(tmp_path, monkeypatch
     monkeypatch.setattr(tfds_writer, '_compare', lambda *_: None)
     tfds_writer.prepare(make_set(), tmp_path)
     monkeypatch.undo()
-    with pytest.raises(UserError, match='cannot be held in memory: that takes an "image" in uint8'):
+    with pytest.raises(UserError, match='cannot be held in memory: that needs an "image" in uint8'):
         arrays.load('tiny', 'train', str(tmp_path))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from data_sources import arrays
 from errors import UserError
 
 if TYPE_CHECKING:  # slow to import; not for --help
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # slow to import; not for --help
 
     from preparation.sharded_writer import Source
 
-RESERVED = ('digits', 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
+RESERVED = (*arrays.EMBEDDED, 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
 
 
 def path(text: str) -> Path:
