@@ -318,8 +318,8 @@ def train_stream(
 
     data_sources.stream.dataset says what a batch holds.
     """
+    from augmentation import registry as augmentations
     from data_sources import stream
-    from training import augmentations
 
     data = config.data
     plan = StreamPlan(config.seed, source.size, config.batch_size, data.repeats, process, processes)

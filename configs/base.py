@@ -141,11 +141,14 @@ FIELDS = (
 @functools.cache
 def _joined(options: tuple[Field, ...], brought: tuple[Field, ...]) -> tuple[Field, ...]:
     """All fields in order: the models' options follow model.name, the others the data's fields."""
-    known = {field.name for field in FIELDS}
     after = next(i for i, field in enumerate(FIELDS, 1) if field.name == 'model.name')
     start = next(i for i, field in enumerate(FIELDS) if field.name == 'optimizer.name')
-    brought = tuple(field for field in brought if field.name not in known)
-    return (*FIELDS[:after], *options, *FIELDS[after:start], *brought, *FIELDS[start:])
+    joined = (*FIELDS[:after], *options, *FIELDS[after:start], *brought, *FIELDS[start:])
+    for names in ([field.name for field in joined], [f.leaf for f in joined if f.traced]):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f'several fields are named {", ".join(sorted(twice))}: rename one')
+    return joined
 
 
 def fields() -> tuple[Field, ...]:
@@ -154,9 +157,9 @@ def fields() -> tuple[Field, ...]:
     None leaves an option of a model at the model's own default.
     """
     # Imported here because they import JAX, which takes a second.
+    from augmentation import registry as augmentations
     from models import registry as models
     from tasks import registry as tasks
-    from training import augmentations
 
     return _joined(models.config_fields(), (*tasks.fields(), *augmentations.fields()))
 

@@ -1,6 +1,6 @@
 """Random numbers and orders on the host, derived from a seed, a name and counters.
 
-This is the counterpart of training/rng.py for what happens before the device. NumPy promises to
+This is the counterpart of rng.py for what happens before the device. NumPy promises to
 keep Philox's raw 64-bit words the same between releases (the distributions of its Generator it does
 not), so everything here is made of those words.
 """

@@ -2,7 +2,7 @@
 
     image = pipeline(image, Draws(seed, 'augment', visit, example))
 
-What a pipeline does follows from the configuration (training/augmentations.py). The order is that
+What a pipeline does follows from the configuration (augmentation/registry.py). The order is that
 of both published pipelines: torchvision's reference training flips, then applies the policy; timm
 does the same, and then jitters colours where both are asked for. Everything is drawn from `draws`,
 so that the bytes follow from (seed, visit, example) and the configuration alone.
@@ -49,7 +49,7 @@ class Pipeline:
     """Augmentations one after the other; picklable, for worker processes.
 
     Attributes:
-      steps: (function, its keyword arguments); see training.augmentation.Augmentation.host.
+      steps: (function, its keyword arguments); see augmentation.row.Augmentation.host.
     """
 
     steps: tuple[tuple[Callable[..., Moved], Mapping[str, Any]], ...] = ()

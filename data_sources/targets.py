@@ -31,7 +31,7 @@ class Kind:
       moves: whether the target has to move with the pixels where an image is moved; then `_moved`
         says how.
       mixes: whether two examples' targets may stand side by side where their images are mixed
-        (training/mixing.py).
+        (augmentation/mixing.py).
     """
 
     moves: ClassVar[bool] = False

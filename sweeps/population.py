@@ -20,10 +20,10 @@ import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import input_pipeline
+from augmentation import registry as augmentations
 from configs import base, schema
 from distributed.devices import memory_limit
 from errors import UserError
-from training import augmentations
 from training.calendar import Calendar
 from training.evaluation import add, in_order
 from training.experiment import Experiment, from_split, hyperparameters

@@ -23,7 +23,7 @@ class Classification(Task):
 
     The target is (1 - s) mixture + s / classes. s is the label smoothing (Szegedy et al. 2016,
     section 7); the mixture is the one-hot label, or in a batch with 'other_label' int32 [batch] and
-    'share' float32 [batch] the share of it and the rest of the other (training/mixing.py).
+    'share' float32 [batch] the share of it and the rest of the other (augmentation/mixing.py).
 
     Attributes:
       num_classes: how many there are.

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from augmentation import registry as augmentations
+from augmentation.row import Augmentation
 from configs import base
 from data_sources.draws import Draws
 from tasks import registry
 from tasks.task import Task
 from tools.contact_sheet import Sheet, Tile
-from training import augmentations, experiment, inputs
-from training.augmentation import Augmentation
+from training import experiment, inputs
 
 # Images uint8 [h, w, 3], and the lines of text below each.
 Pictures = tuple[list[np.ndarray], list[tuple[str, ...]]]

@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import models
+from augmentation import registry as augmentations
 from errors import UserError, did_you_mean
 from tasks import registry
-from training import augmentations, input_checks, optimizers, partition, placement, profiling
+from training import input_checks, optimizers, partition, placement, profiling
 
 
 def check(config) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 import input_pipeline
 import models
+from augmentation import registry as augmentations
 from errors import UserError
 from models.lowering import Lowering
 from tasks import registry
-from training import augmentations, checks, optimizers, partition, profiling, state
+from training import checks, optimizers, partition, profiling, state
 from training.spec import StepSpec
 
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}

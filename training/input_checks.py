@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from augmentation import registry as augmentations
 from configs import base
 from errors import UserError
-from training import augmentations
 
 # What means something only where data.image_size says that a set is streamed.
 STREAMED = (

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from augmentation.row import Stage
 from data_sources.targets import Kind
 from tasks.task import Batch, Hyper
-from training.augmentation import Stage
 from training.spec import StepSpec
 
 
@@ -49,7 +49,7 @@ def evaluation_inputs(spec: StepSpec, batch: Batch) -> jax.Array:
 def training_inputs(spec: StepSpec, batch: Batch, hyper: Hyper) -> dict[str, jax.Array]:
     """Returns 'inputs', 'mask' and the task's targets, and what it is to know of mixed images.
 
-    Targets follow their pixels. The order of augmentations is that of training.augmentation.Stage.
+    Targets follow their pixels. The order of augmentations is that of augmentation.row.Stage.
     """
     part = {name: batch[name] for name in (*spec.task.targets, 'mask')}
     if 'features' in batch:

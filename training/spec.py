@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 
+from augmentation.row import Applied
 from tasks.task import Task
-from training.augmentation import Applied
 
 
 @dataclasses.dataclass(frozen=True)

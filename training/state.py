@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training import partition, rng
+import rng
+from training import partition
 
 
 @flax.struct.dataclass

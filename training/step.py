@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import rng
 from tasks.task import Batch, Hyper, Sums
-from training import collectives, inputs, optimizers, partition, rng
+from training import collectives, inputs, optimizers, partition
 from training.spec import StepSpec
 from training.state import TrainState
 

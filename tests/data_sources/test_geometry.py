@@ -10,11 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from augmentation import augment
+from augmentation import registry as augmentations
 from configs import base
 from data_sources import cropping, decoding, geometry, host_augment, host_ops, targets
 from data_sources.draws import Draws
 from tests.data_sources.test_decoding import encode
-from training import augment, augmentations
 
 SIDES = st.integers(24, 40)
 SEEDS = st.integers(0, 2**32 - 1)

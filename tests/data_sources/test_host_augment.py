@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from augmentation import registry as augmentations
 from configs import base
 from data_sources import host_augment, host_ops
 from data_sources.draws import Draws
 from data_sources.host_augment import RANDAUGMENT, TRIVIALAUGMENT
 from tests.support_pictures import imagenet_files
-from training import augmentations
 
 JITTER = (0.4, 0.3, 0.2, 0.1)
 

@@ -11,6 +11,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 import command
 import input_pipeline
+from augmentation import registry as augmentations
 from configs import reading
 from data_sources import digits, host_augment
 from data_sources.draws import Draws
@@ -18,7 +19,6 @@ from tests import support
 from tests.support_pictures import imagenet_files
 from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
-from training import augmentations
 
 DIGITS = '--config=configs/digits_lenet.py'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

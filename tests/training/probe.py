@@ -12,11 +12,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from augmentation import rows as augmentation_rows
+from augmentation.row import Applied
 from data_sources.targets import Label
 from models.layers import Dropout
 from tasks.task import Task
-from training import augmentation_rows, optimizers, state
-from training.augmentation import Applied
+from training import optimizers, state
 from training.spec import StepSpec
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from augmentation import registry as augmentations
 from configs import base, schema
 from errors import UserError
-from training import augmentations, checks, experiment
+from training import checks, experiment
 
 STREAMED = {'data.image_size': 224}
 

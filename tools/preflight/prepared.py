@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 import input_pipeline
+from augmentation import registry as augmentations
 from data_sources.arrays import SPLITS
 from distributed import hosts
 from errors import UserError
-from training import augment_config, experiment, placement, transfer
+from training import experiment, placement, transfer
 from training.calendar import Calendar
 from training.placement import Placement
 from training.runner import Runner
@@ -79,7 +80,11 @@ def part_of(config, devices: int, planned: int):
       devices: how many there are.
       planned: how many the run is to have.
     """
-    unit = math.lcm(config.accumulate, 2) if augment_config.mixes(config) else config.accumulate
+    unit = (
+        math.lcm(config.accumulate, 2)
+        if augmentations.mixing_switches(config)
+        else config.accumulate
+    )
     batch_size = devices * max(config.batch_size // planned // unit, 1) * unit
     if batch_size == config.batch_size:
         return config

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import train
+from augmentation import augment
+from augmentation import registry as augmentations
+from augmentation.row import Applied, Augmentation, Stage
 from configs import base, reading, schema, search
 from data_sources.draws import Draws
 from data_sources.targets import Label, LabelMap, Points
@@ -21,8 +24,7 @@ from tasks.classification import Classification
 from tests.training import probe
 from tests.training.test_input_checks import config_of
 from tools import show_batch
-from training import augment, augmentations, checks, experiment, inputs, step
-from training.augmentation import Applied, Augmentation, Stage
+from training import checks, experiment, inputs, step
 
 DIGITS = '--config=configs/digits_lenet.py'
 

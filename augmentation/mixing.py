@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+import rng
 from data_sources.targets import Kind
 from tasks.task import Batch, Hyper
-from training import rng
 
 
 def swapped(array: jax.Array) -> jax.Array:

@@ -5,12 +5,12 @@ Fields, static part and scalars of the step, the pictures of streamed sets, and 
 
 from typing import Any
 
+from augmentation.row import Applied, Augmentation, Stage
+from augmentation.rows import ROWS
 from data_sources.host_augment import Pipeline
 from errors import UserError
 from field import Field
 from tasks import registry
-from training.augmentation import Applied, Augmentation, Stage
-from training.augmentation_rows import ROWS
 
 _rows: dict[str, Augmentation] = {row.name: row for row in ROWS}
 
@@ -20,18 +20,8 @@ def register(row: Augmentation) -> Augmentation:
 
     A name that is registered again, as in a notebook cell that is run twice, takes the new row.
 
-    Raises:
-      ValueError: a field has the name of another one, or enters the step under the same name.
+    base.fields() refuses a field whose name another one has.
     """
-    from configs import base  # which asks this module for its fields
-
-    own = _rows.get(row.name, row).fields
-    others = [field for field in base.fields() if field not in own]
-    names = {field.name for field in others}
-    scalars = {field.leaf for field in others if field.traced}
-    for field in row.fields:
-        if field.name in names or (field.traced and field.leaf in scalars):
-            raise ValueError(f'config.{field.name} of augmentation {row.name} is taken')
     _rows[row.name] = row
     return row
 

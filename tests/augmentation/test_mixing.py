@@ -9,10 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import rng
+from augmentation import mixing
 from data_sources.targets import Label
 from tests.support import QUICKLY
 from tests.training import probe
-from training import mixing, rng, step
+from training import step
 
 HYPER = {
     'seed': np.uint32(7),

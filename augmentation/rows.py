@@ -1,12 +1,12 @@
-"""The augmentations of this repository, one row each; see training/augmentation.py."""
+"""The augmentations of this repository, one row each; see augmentation/row.py."""
 
 from typing import Any
 
+from augmentation import augment, mixing
+from augmentation.row import Augmentation, Stage
 from data_sources import host_augment
 from errors import UserError
 from field import Field
-from training import augment, mixing
-from training.augmentation import Augmentation, Stage
 
 
 def _mixing_scalars(section: Any) -> tuple[str, ...]:

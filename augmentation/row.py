@@ -1,7 +1,7 @@
 """The contract of an augmentation: one row that says all there is to know about it.
 
 To add one: write the function, declare a row with its fields, register it (a row of this repository
-stands in training/augmentations.py), and test it. The step, what may vary in a sweep, the checks of
+stands in augmentation/registry.py), and test it. The step, what may vary in a sweep, the checks of
 a configuration, --help and contact sheets follow from the rows; nothing else names an augmentation.
 
     def brightness(images, batch, hyper):
@@ -29,7 +29,7 @@ from field import Field
 class Stage(enum.IntEnum):
     """When in the step an augmentation is applied; rows of one stage follow in their order.
 
-    Whoever draws does so by training.augment.keys, so that a picture depends on (seed, epoch,
+    Whoever draws does so by augmentation.augment.keys, so that a picture depends on (seed, epoch,
     example) alone.
 
     PIXELS: values in [0, 1]; returns images.

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 from scipy.stats import chisquare, kstest, uniform
 
+import rng
+from augmentation import augment, mixing
 from data_sources.targets import Label
 from tests.support import QUICKLY
 from tests.training import probe
-from training import augment, mixing, rng, step
+from training import step
 
 LABELS = {'label': Label()}
 quickly = functools.partial(jax.jit, compiler_options=QUICKLY)

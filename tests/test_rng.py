@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 
-from training import rng
+import rng
 
 
 def words(*arguments):

@@ -3,7 +3,7 @@
 The key does not depend on the batch, the device or the step, so an example's picture in an epoch is
 the same however the run is spread, stopped and resumed. What takes two images is in mixing.py.
 
-All are functions of (images, batch, hyper), as training/augmentation.py describes them: images
+All are functions of (images, batch, hyper), as augmentation/row.py describes them: images
 float32 [batch, height, width, channels]; of the batch 'index' int32 [batch], each image's number in
 its data set, and 'epoch' int32 [batch]; of the scalars 'seed' uint32 and the function's own, which
 may be traced. Those that move pixels return (images, function that makes their matrices).
@@ -14,9 +14,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+import rng
 from data_sources import geometry
 from tasks.task import Batch, Hyper
-from training import rng
 
 # Of the box that is erased: range of its fraction of the area, of height over width, and how often
 # it is drawn.
