@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ import optax
 from data_sources.targets import Label
 from errors import UserError
 from field import Field
+from models.network import Network
 from tasks.confusion import ConfusionReport
 from tasks.task import Batch, Description, Hyper, Metric, Sums, Task
 
@@ -86,9 +86,9 @@ class Classification(Task):
         if config.bce_threshold is not None and config.loss != 'bce':
             raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
 
-    def network(self, backbone: nn.Module) -> nn.Module:
+    def network(self, backbone: Network) -> Network:
         """Returns the backbone with its own head: one logit for each class."""
-        return backbone.clone(num_classes=self.num_classes)
+        return backbone.adjusted(num_classes=self.num_classes)
 
     def losses(self, logits, batch, label_smoothing=0.0):
         """Returns the loss of each example, float32 [batch].

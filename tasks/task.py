@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from data_sources.targets import Kind
 from field import Field
+from models.network import Model, Network
 
 # Named arrays with one entry for each example; 'mask' float32 [b] is 0 where an example is padding.
 Batch = Mapping[str, jax.Array]
@@ -132,7 +132,7 @@ class Task:
 
     # --- in the compiled step -------------------------------------------------------------------
 
-    def network(self, backbone: nn.Module) -> nn.Module:
+    def network(self, backbone: Network) -> Model:
         """Returns what is trained: the backbone with the task's head.
 
         Args:

@@ -13,6 +13,7 @@ import models
 from augmentation import registry as augmentations
 from errors import UserError
 from models.lowering import Lowering
+from models.network import Network
 from tasks import registry
 from training import checks, optimizers, partition, profiling, state
 from training.spec import StepSpec
@@ -92,6 +93,11 @@ class Experiment:
             **checks.model_options(config),
         )
         model = task.network(backbone)
+        if config.linear_probe and not isinstance(model, Network):
+            raise UserError(
+                f'config.linear_probe trains the head of a classifier on pooled features, and '
+                f'task={config.task} has a head of its own: leave it out, and set config.freeze.'
+            )
         frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(
             model=model,

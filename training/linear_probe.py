@@ -71,7 +71,7 @@ def compute(
     Raises:
       UserError: not one record decodes.
     """
-    network = spec.model.clone(num_classes=0)
+    network = spec.model.headless()
     mesh = Mesh(np.array(devices), ('batch',))
     whole = NamedSharding(mesh, PartitionSpec())
     parted = NamedSharding(mesh, PartitionSpec('batch'))

@@ -119,9 +119,9 @@ def _loss(spec, trained, params, stats, hyper, part, key, weights, axis):
     """
     model = spec.model
     if 'dropout_rate' in hyper:
-        model = model.clone(dropout_rate=hyper['dropout_rate'])
+        model = model.adjusted(dropout_rate=hyper['dropout_rate'])
     if spec.sync_batch_norm:
-        model = model.clone(axis_name=axis)
+        model = model.adjusted(axis_name=axis)
     outputs, new = _apply(
         model,
         {'params': partition.joined(params, trained), 'batch_stats': stats},

@@ -238,8 +238,14 @@ def uneven():
 
 def test_each_term_is_divided_by_its_own_weight(config, uneven):
     """One update by SGD equals the gradient of the formula, written without the step."""
-    options = {'optimizer__name': 'sgd', 'optimizer__learning_rate': 1.0, 'turned__margin': 30.0,
-               'schedule__name': 'constant'}  # fmt: skip
+    options = {
+        'optimizer__name': 'sgd',
+        'optimizer__learning_rate': 1.0,
+        'optimizer__momentum': 0.0,
+        'optimizer__nesterov': False,
+        'schedule__name': 'constant',
+        'turned__margin': 30.0,
+    }
     params, _, (exp, split) = an_update(config, uneven, **options)
     first = exp.initial_state(exp.spec())
     real = np.flatnonzero(uneven)

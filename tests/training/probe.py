@@ -25,6 +25,9 @@ class Probe(nn.Module):
     dropout_rate: Any = 0.0
     axis_name: str | None = None
 
+    def adjusted(self, **fields):
+        return self.clone(**fields)
+
     @nn.compact
     def __call__(self, images, train=False, mask=None):
         weight = self.param('kernel', nn.initializers.ones, ())
