@@ -1,4 +1,4 @@
-"""Generated text in a page of docs/: rows of tables, and what stands between a pair of markers.
+"""Generated text in README.md: rows of tables, and what stands between a pair of markers.
 
 <!-- KIND:NAME -->
 ...

@@ -167,7 +167,7 @@ def test_the_readme_is_updated_between_its_markers_only(sections, tmp_path, caps
 
 
 def test_every_section_has_its_place_in_the_readme():
-    readme = ROOT / 'docs' / 'speed.md'
+    readme = ROOT / 'README.md'
     run.readme_file.check(readme, run.MARKER, run.SECTIONS)
     assert sorted(run.readme_file.names(readme, run.MARKER)) == sorted(run.SECTIONS)
     for section in run.SECTIONS.values():
