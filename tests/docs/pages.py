@@ -113,6 +113,6 @@ def _plain(line: str) -> str:
 
 
 def inline_commands(page: str) -> list[Command]:
-    """Commands in running text and tables, such as `python train.py --list`."""
-    found = re.findall(r'`(python (?:-m )?[\w./]+(?: [^`]*)?)`', prose(page))
+    """Commands with arguments in running text and tables, such as `python train.py --list`."""
+    found = re.findall(r'`(python (?:-m )?[\w./]+ [^`]*)`', prose(page))
     return [Command(' '.join(text.split())) for text in found]

@@ -238,10 +238,16 @@ def test_every_block_says_what_it_is(page):
 
 
 @pytest.mark.parametrize('page', pages.PAGES)
-def test_python_blocks_compile(page):
+def test_python_compiles_and_files_of_configs_are_valid(page, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
     for block in pages.blocks(page):
-        if block.language == 'python':
-            compile(block.text, page, 'exec')
+        if block.language != 'python':
+            continue
+        compile(block.text, page, 'exec')
+        if block.file and 'def get_config(' in block.text:
+            checks.check(reading.from_arguments(block.file, []))
+        if block.file and 'def get_sweep(' in block.text:
+            search.load(block.file)
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -275,7 +281,7 @@ def steps(page: str) -> Iterator[pages.Command | pages.Block]:
         for command in pages.commands(other)
     }
     for block in pages.blocks(page):
-        if block.language == 'python':
+        if block.language == 'python' and not block.file:
             yield block
         for command in pages.commands_of(block):
             skipped = REASONS.keys() | earlier

@@ -39,8 +39,14 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_page_can_be_found_from_the_readme():
-    linked = {link.partition('#')[0] for link in links('README.md')}
-    assert linked >= set(pages.PAGES) - {'README.md'}
+    found, new = set(), {ROOT / 'README.md'}
+    while new:
+        page = new.pop()
+        found.add(page)
+        paths = [link.partition('#')[0] for link in links(str(page.relative_to(ROOT)))]
+        linked = {(page.parent / path).resolve() for path in paths if path.endswith('.md')}
+        new |= {path for path in linked if path.is_relative_to(ROOT)} - found
+    assert found >= {ROOT / page for page in LINKING}
 
 
 def test_every_picture_is_shown():
