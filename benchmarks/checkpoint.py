@@ -115,7 +115,7 @@ def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
         'noise',
         'train',
         draw.integers(256, size=(64, *case.shape), dtype=np.uint8),
-        draw.integers(case.classes, size=64, dtype=np.int32),
+        {'label': draw.integers(case.classes, size=64, dtype=np.int32)},
         tuple(map(str, range(case.classes))),
     )
     found = experiment.from_split(config, source)
@@ -123,7 +123,8 @@ def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
     state = runner.replicate(found.initial_state(found.spec()))
     hyper = runner.replicate(experiment.hyperparameters(config))
     records, progress = Records(folder), Progress(found.steps, enabled=False)
-    with Checkpoints(folder) as checkpoints, records, Preemption() as preemption:
+    saved = Checkpoints(folder, runner.spec.task.metric())
+    with saved as checkpoints, records, Preemption() as preemption:
         loop = Loop(found, runner, source, source, records, progress, checkpoints)
         yield loop, lambda: loop.run(state, 0, hyper, preemption)
 

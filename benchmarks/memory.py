@@ -56,7 +56,7 @@ def peak_of(command: list[str], log: Path) -> Peak:
     output = log.read_text(errors='replace')
     if child.returncode:
         raise UserError(f'{" ".join(command[:4])} ... failed: {output[-300:]}')
-    return Peak(output, devices.most_resident(usage))
+    return Peak(output, devices.peak_resident_bytes(usage))
 
 
 def estimate(given: list[str], folder: Path) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def run(work: Work) -> Table:
 
 def _milliseconds(work: Work, sampler: str, count: int) -> list[float]:
     """Of each trial."""
-    sweep, config = search.load(SPACE), reading.from_arguments(CONFIG, [])
+    config = reading.from_arguments(CONFIG, [])
+    sweep = search.load(SPACE).resolved(config)
     folder = work.scratch / sampler
     folder.mkdir()
     about = study.describe(sweep, config, sampler, None)

@@ -23,7 +23,7 @@ def make_split(work: dict[str, Any]):
         part[...] = draw.integers(256, size=part.shape, dtype=np.uint8)
     labels = draw.integers(work['classes'], size=count, dtype=np.int32)
     names = tuple(map(str, range(work['classes'])))
-    return arrays.ArraySource('random', 'train', images, labels, names)
+    return arrays.ArraySource('random', 'train', images, {'label': labels}, names)
 
 
 def training(work: dict[str, Any]) -> Iterator[np.ndarray]:
@@ -47,7 +47,7 @@ def evaluation(work: dict[str, Any]) -> Iterator[np.ndarray]:
     variables = runner.replicate(found.initial_state(found.spec()).variables())
     evaluate = Evaluator(found, runner, make_split(work))
     while True:
-        count = int(evaluate(variables)['count'])
+        count = int(evaluate(variables).sums['count'])
         yield from np.empty((count // work['batch_size'], work['batch_size']))
 
 

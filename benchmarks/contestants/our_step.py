@@ -26,7 +26,7 @@ def make_runner(work: dict[str, Any], detailed: bool = False):
     config.model.name = work['model']
     config.batch_size = work['batch_size']
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-4
-    schema.override(config, work.get('overrides', ()), base.FIELDS)
+    schema.override(config, work.get('overrides', ()), base.fields())
     all_devices = devices.start(config)
     shape = work['size'], work['size'], work['channels']
     names = tuple(map(str, range(work['classes'])))
