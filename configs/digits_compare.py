@@ -3,7 +3,7 @@
     python train.py --config=configs/digits_compare.py --workdir=runs/tanh \
         --config.model.activation=tanh
 
-Expected: see the small experiments in README.md; a quarter of a minute on two CPU cores.
+Expected: see the small experiments in docs/results.md; a quarter of a minute on two CPU cores.
 """
 
 from configs import digits_lenet

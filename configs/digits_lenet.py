@@ -2,7 +2,7 @@
 
     python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
 
-Expected: see the table "digits" in README.md; under half a minute on two CPU cores.
+Expected: see the table "digits" in docs/results.md; under half a minute on two CPU cores.
 """
 
 from configs import base

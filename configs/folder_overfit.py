@@ -5,7 +5,7 @@
         --config.data.name=pets
 
 Expected: a training accuracy near 100 % whatever the pictures, if labels and decoding are right.
-See "Streamed pictures" in README.md for 200 pictures of ImageNet; a minute on two CPU cores.
+See "Streamed pictures" in docs/results.md for 200 pictures of ImageNet; a minute on two CPU cores.
 """
 
 from configs import imagenet

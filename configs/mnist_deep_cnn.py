@@ -3,7 +3,7 @@
     python -m tools.prepare_data mnist
     python train.py --config=configs/mnist_deep_cnn.py --workdir=runs/mnist_deep_cnn
 
-Expected: see the table "mnist" in README.md; some ten minutes on two CPU cores.
+Expected: see the table "mnist" in docs/results.md; some ten minutes on two CPU cores.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m tools.prepare_data mnist
     python train.py --config=configs/mnist_fcn.py --workdir=runs/mnist_fcn
 
-Expected: see the table "mnist" in README.md; a few minutes on two CPU cores.
+Expected: see the table "mnist" in docs/results.md; a few minutes on two CPU cores.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m tools.prepare_data mnist
     python train.py --config=configs/mnist_lenet.py --workdir=runs/mnist_lenet
 
-Expected: see the table "mnist" in README.md; half a minute on two CPU cores.
+Expected: see the table "mnist" in docs/results.md; half a minute on two CPU cores.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m tools.prepare_data mnist
     python train.py --config=configs/mnist_resnet18.py --workdir=runs/mnist_resnet18
 
-Expected: see the table "mnist" in README.md; half an hour on two CPU cores.
+Expected: see the table "mnist" in docs/results.md; half an hour on two CPU cores.
 """
 
 from configs import base

@@ -3,7 +3,7 @@
     python -m tools.prepare_data mnist
     python train.py --config=configs/mnist_strided_cnn.py --workdir=runs/mnist_strided_cnn
 
-Expected: see the table "mnist" in README.md; half an hour on two CPU cores.
+Expected: see the table "mnist" in docs/results.md; half an hour on two CPU cores.
 """
 
 from configs import base

@@ -4,8 +4,8 @@
     python train.py --config=configs/transfer_finetune.py --workdir=runs/finetune
 
 The first line makes a run of the table "mnist", if it is not there. Only the start and the learning
-rate differ from transfer_scratch.py. Expected: see the table "transfer" in README.md; half a minute
-on two CPU cores.
+rate differ from transfer_scratch.py. Expected: see the table "transfer" in docs/results.md; half a
+minute on two CPU cores.
 
 The learning rate was chosen as in transfer_scratch.py: 96.97 % at 0.0003, 97.67 % at 0.001,
 97.90 % at 0.003, 95.57 % at 0.01, 94.41 % at 0.03, 33.57 % at 0.1.

@@ -4,7 +4,7 @@
     python train.py --config=configs/transfer_probe.py --workdir=runs/probe
 
 The same hundred digits as transfer_finetune.py, not augmented: each image's features are computed
-once. Expected: see the table "transfer" in README.md; some seconds on two CPU cores.
+once. Expected: see the table "transfer" in docs/results.md; some seconds on two CPU cores.
 
 The learning rate was chosen as in transfer_scratch.py: 97.67 % at 0.0003 and 0.001, 97.20 % at
 0.003, 96.97 % at 0.01, 0.03 and 0.1, 97.20 % at 0.3.

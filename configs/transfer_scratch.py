@@ -2,8 +2,8 @@
 
     python train.py --config=configs/transfer_scratch.py --workdir=runs/scratch
 
-The seed draws the hundred examples. Expected: see the table "transfer" in README.md; half a minute
-on two CPU cores.
+The seed draws the hundred examples. Expected: see the table "transfer" in docs/results.md; half a
+minute on two CPU cores.
 
 The learning rate was chosen by the accuracy on the 143 validation digits after the last update,
 mean of seeds 5 to 7: 94.41 % at 0.0003, 94.64 % at 0.001, 95.57 % at 0.003, 95.57 % at 0.01,

@@ -1,4 +1,4 @@
-"""The experiments behind the README's tables; tools/results.py runs them and builds the tables."""
+"""The experiments behind docs/results.md; tools/results.py runs them and builds the tables."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table of README.md."""
+    """One table of docs/results.md."""
 
     name: str
     caption: str

@@ -1,9 +1,9 @@
-"""Builds the README's tables of results from the result.json files of finished runs.
+"""Builds the tables of docs/results.md from the result.json files of finished runs.
 
   python -m tools.results --list             the tables there are
   python -m tools.results digits             run what the table still lacks, then print it
   python -m tools.results                    print every table; runs nothing
-  python -m tools.results --update_readme    write every table into README.md; runs nothing
+  python -m tools.results --update_docs      write every table into docs/results.md; runs nothing
 
 A run that has its result.json is never repeated, and one that was stopped goes on, so a command
 that was interrupted is just started again. Flags after -- go to train.py:
@@ -138,12 +138,12 @@ def _each(texts: Iterator[str]) -> str:
     return ', '.join(dict.fromkeys(texts))
 
 
-def update_readme(readme: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> None:
-    """Puts every table between its markers in the README."""
-    for name in readme_file.names(readme, 'results'):
+def update_docs(page: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> None:
+    """Puts every table between its markers in the page."""
+    for name in readme_file.names(page, 'results'):
         find_table(name, tables)
     texts = {table.name: markdown(table, workdir) for table in tables}
-    readme_file.update(readme, 'results', texts)
+    readme_file.update(page, 'results', texts)
 
 
 # --- running -----------------------------------------------------------------------------------
@@ -297,12 +297,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('name', nargs='?', help='the table to run and print')
-    parser.add_argument('--workdir', type=Path, default=Path('runs/results'), help='all results')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at the same time')
-    parser.add_argument('--readme', type=Path, default=ROOT / 'README.md', help='file to update')
-    parser.add_argument('--update_readme', action='store_true', help='write the tables into it')
-    parser.add_argument('--list', action='store_true', help='list the tables')
+    add = parser.add_argument
+    add('name', nargs='?', help='the table to run and print')
+    add('--workdir', type=Path, default=Path('runs/results'), help='all results')
+    add('--jobs', type=int, default=1, help='runs at the same time')
+    add('--docs', type=Path, default=ROOT / 'docs/results.md', help='page to update')
+    add('--update_docs', action='store_true', help='write the tables into it')
+    # The names that these options had while the tables stood in README.md.
+    add('--readme', type=Path, dest='docs', help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+    add('--update_readme', action='store_true', dest='update_docs', help=argparse.SUPPRESS)
+    add('--list', action='store_true', help='list the tables')
     own, flags = list(sys.argv[1:] if argv is None else argv), []
     if '--' in own:  # argparse would take what follows for arguments of its own
         own, flags = own[: own.index('--')], own[own.index('--') + 1 :]
@@ -331,8 +335,8 @@ def _command(args: argparse.Namespace, flags: Sequence[str]) -> int:
     if args.name:
         tables = [find_table(args.name)]
         Runner(args.workdir, args.jobs, flags).run(tables[0])
-    if args.update_readme:
-        update_readme(args.readme, args.workdir)
+    if args.update_docs:
+        update_docs(args.docs, args.workdir)
     else:
         print('\n\n'.join(markdown(table, args.workdir) for table in tables))
     return 0

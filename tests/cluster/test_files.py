@@ -1,14 +1,12 @@
 """The files of cluster/ say what train.py and sweep.py understand."""
 
 import re
-import shlex
 import subprocess
 
 import pytest
 import yaml
 
 import command
-import sweep
 import train
 from configs import reading
 from tests.conftest import ROOT
@@ -118,14 +116,3 @@ def test_where_failures_cannot_be_counted_all_starts_are(starts, again, tmp_path
 def test_a_busy_controller_is_asked_again(tmp_path, stubs):
     stubs(srun=75, scontrol=1)
     assert step(tmp_path, '')[1].count('scontrol requeue 7') == 5
-
-
-def test_the_guide_shows_commands_that_parse():
-    text = (FOLDER / 'README.md').read_text().replace('\\\n', ' ')
-    commands = re.findall(r'^ {4}python sweep\.py (.+)$', text, re.MULTILINE)
-    assert len(commands) == 2
-    for line in commands:
-        words = shlex.split(line.replace(' ... ', ' '))
-        given = {word.partition('=')[0] for word in words}
-        known = {option for action in sweep.parser()._actions for option in action.option_strings}
-        assert given <= {*known, '...'}

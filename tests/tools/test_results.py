@@ -165,36 +165,36 @@ def test_a_polite_kill_ends_the_children_too(tmp_path):
         os.kill(child, 0)
 
 
-def test_the_readme_is_updated_between_its_markers_only(tmp_path):
+def test_the_page_is_updated_between_its_markers_only(tmp_path):
     put(tmp_path)
-    readme = tmp_path / 'README.md'
+    page = tmp_path / 'results.md'
     text = '# Title\n<!-- results:pooling -->\nold\n<!-- /results:pooling -->\nend\n'
-    readme.write_text(text)
-    results.update_readme(readme, tmp_path, [TABLE])
-    once = readme.read_text()
+    page.write_text(text)
+    results.update_docs(page, tmp_path, [TABLE])
+    once = page.read_text()
     assert once.startswith('# Title\n<!-- results:pooling -->\nMax against average.\n\n| Model |')
     assert once.endswith('pooling`\n<!-- /results:pooling -->\nend\n')
     assert 'old' not in once
-    results.update_readme(readme, tmp_path, [TABLE])
-    assert readme.read_text() == once
+    results.update_docs(page, tmp_path, [TABLE])
+    assert page.read_text() == once
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        (None, 'Cannot read .*README'),
+        (None, 'Cannot read .*results.md'),
         ('# Title', 'needs one line "<!-- results:pooling -->"'),
         ('<!-- /results:pooling --><!-- results:pooling -->', 'and after it'),
         ('<!-- results:poling -->', 'no table "poling". Did you mean "pooling"'),
     ],
 )
-def test_a_readme_without_the_markers_is_refused_and_kept(tmp_path, text, message):
-    readme = tmp_path / 'README.md'
+def test_a_page_without_the_markers_is_refused_and_kept(tmp_path, text, message):
+    page = tmp_path / 'results.md'
     if text is not None:
-        readme.write_text(text)
+        page.write_text(text)
     with pytest.raises(UserError, match=message):
-        results.update_readme(readme, tmp_path, [TABLE])
-    assert text is None or readme.read_text() == text
+        results.update_docs(page, tmp_path, [TABLE])
+    assert text is None or page.read_text() == text
 
 
 def test_command(tmp_path, capsys, monkeypatch):
@@ -206,11 +206,11 @@ def test_command(tmp_path, capsys, monkeypatch):
     assert results.main(['digit']) == 2
     assert 'Did you mean "digits"' in capsys.readouterr().err
     assert results.main(['digits', '--jobs=0']) == 2
-    readme = tmp_path / 'README.md'
+    page = tmp_path / 'results.md'
     markers = [f'<!-- results:{t.name} -->\n<!-- /results:{t.name} -->\n' for t in TABLES]
-    readme.write_text('\n'.join(markers))
-    assert results.main([f'--workdir={tmp_path}', '--update_readme', f'--readme={readme}']) == 0
-    assert readme.read_text().count('not run') == sum(len(table.rows) for table in TABLES)
+    page.write_text('\n'.join(markers))
+    assert results.main([f'--workdir={tmp_path}', '--update_docs', f'--docs={page}']) == 0
+    assert page.read_text().count('not run') == sum(len(table.rows) for table in TABLES)
 
 
 def test_declared_runs_do_not_share_a_folder(tmp_path):
