@@ -1,4 +1,4 @@
-"""What figures depend on: the machine, the versions, the day."""
+"""What figures depend on: the machine, the versions, the date."""
 
 import dataclasses
 import datetime
@@ -16,35 +16,24 @@ from errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where and with what is measured.
+    """Where figures were measured."""
 
-    Attributes:
-      cpu: cores that may be used, and their model.
-      memory: bytes of RAM.
-      versions: by package, 'torch' only where it is at hand.
-      date: of the day, ISO 8601.
-      load: runnable processes in the last minute, before anything was started.
-    """
-
-    cpu: str
-    memory: int
-    versions: dict[str, str]
-    date: str
-    load: float
+    cpu: str  # number and model of the cores that this process may use
+    memory: int  # bytes of RAM
+    versions: dict[str, str]  # by package; 'torch' only if it takes part
+    date: str  # ISO 8601
+    load: float  # runnable processes in the last minute, before the benchmark started any
 
     def sentence(self, beside_torch: bool) -> str:
-        """Returns it in words, with PyTorch's version if that took part."""
-        names = {'python': 'Python', 'jax': 'JAX', 'torch': 'PyTorch'}
-        shown = [
-            f'{names[name]} {version}'
-            for name, version in self.versions.items()
-            if name in names and (beside_torch or name != 'torch')
-        ]
+        """Returns it in words, with PyTorch's version if PyTorch took part."""
+        names = {'python': 'Python', 'jax': 'JAX', **({'torch': 'PyTorch'} if beside_torch else {})}
+        shown = [f'{names[name]} {version}' for name, version in self.versions.items()
+                 if name in names]  # fmt: skip
         return f'{self.cpu}, {self.memory / 2**30:.0f} GiB; {", ".join(shown)}; {self.date}.'
 
 
-def look(torch_python: Path | None) -> Machine:
-    """Returns this machine, now.
+def describe(torch_python: Path | None = None) -> Machine:
+    """Returns a description of this machine.
 
     Raises:
       UserError: `torch_python` does not start, or has no PyTorch.
@@ -53,20 +42,19 @@ def look(torch_python: Path | None) -> Machine:
     versions |= {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
     if torch_python:
         versions['torch'] = _torch_version(torch_python)
-    memory = psutil.virtual_memory().total
-    date = datetime.date.today().isoformat()
+    memory, date = psutil.virtual_memory().total, datetime.date.today().isoformat()
     return Machine(devices.describe_cpu(), memory, versions, date, os.getloadavg()[0])
 
 
 def _torch_version(python: Path) -> str:
-    """The version of PyTorch that another Python has; it is not imported, which takes seconds."""
+    """Returns another Python's version of PyTorch without importing it, which takes seconds."""
     code = 'import importlib.metadata; print(importlib.metadata.version("torch"))'
+    start = f'--torch_python={python}'
     try:
         done = subprocess.run([python, '-c', code], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UserError(
-            f'--torch_python={python} cannot be started: {error.strerror}. `make bench` makes one.'
-        ) from error
+        reason = error.strerror
+        raise UserError(f'{start} cannot be started: {reason}. `make bench` makes one.') from error
     if done.returncode:
-        raise UserError(f'--torch_python={python} has no PyTorch: `make bench` makes one that has.')
+        raise UserError(f'{start} has no PyTorch: `make bench` makes one that has.')
     return done.stdout.strip()

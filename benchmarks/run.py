@@ -1,12 +1,12 @@
 """Speed beside what a user would pick instead, measured side by side.
 
     make bench                                 everything, with PyTorch in an environment of its own
-    python -m benchmarks.run --only=step       one section; --list says which there are
-    python -m benchmarks.run --markdown        as README.md shows it
+    python -m benchmarks.run --only=step       one section; --list shows all of them
+    python -m benchmarks.run --markdown        as docs/speed.md shows it
 
-Contestants take turns within one run, A B A B ..., each in a process of its own; figures are
-medians of the turns: quote their ratios, for the rates are those of this machine at this hour.
-Tables go to standard output as soon as they are measured, all else to standard error.
+Contestants take turns within one run, A B A B ..., each in a process of its own. Figures are
+medians of the turns: quote their ratios, because the rates depend on the machine and the hour.
+Tables go to standard output as soon as they are measured, everything else to standard error.
 """
 
 import argparse
@@ -25,42 +25,38 @@ from rich import markup
 
 import command
 import files
-from benchmarks import machine
-from benchmarks.contest import ROOT
-from benchmarks.output import reserved
-from benchmarks.tables import Table, Work
-from errors import UserError, did_you_mean
-from tools import readme as readme_file
+from benchmarks import machine, tables
+from benchmarks.processes import ROOT
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
+from errors import UserError
+from tools import docs_tables
 
 TORCH_PYTHON = ROOT / '.venv-torch' / 'bin' / 'python'  # `make bench` makes it
+DOCS = ROOT / 'docs' / 'speed.md'
 MARKER = 'speed'
 ROUNDS = 5
-WIDTH = 120  # of tables in a file, where there is no terminal to ask
+WIDTH = 120  # of a table when the output is no terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One table of the benchmark.
+    """One table of the benchmark."""
 
-    Attributes:
-      module: of benchmarks/, imported when it is needed; its run(Work) gives the table.
-      what: is measured, for --list.
-      beside_torch: whether PyTorch has rows in it.
-    """
+    module: str  # of benchmarks/, imported when it is needed
+    description: str  # for --list
+    beside_torch: bool = False  # whether PyTorch has rows in the table
+    function: str = 'run'  # of the module
 
-    module: str
-    what: str
-    beside_torch: bool = False
-
-    def run(self, work: Work) -> Table:
-        """Measures it."""
-        return importlib.import_module(f'benchmarks.{self.module}').run(work)
+    def run(self, context: BenchmarkContext) -> BenchmarkTable:
+        """Measures the section."""
+        module = importlib.import_module(f'benchmarks.{self.module}')
+        return getattr(module, self.function)(context)
 
 
 SECTIONS = {
-    'step': Section('step', 'one training step on the CPU', beside_torch=True),
+    'step': Section('networks', 'one training step on the CPU', True, 'training_step'),
     'trace': Section('step_trace', "where that step's time goes, on one core and on two"),
-    'evaluation': Section('evaluation', 'a pass of evaluation on the CPU', beside_torch=True),
+    'evaluation': Section('networks', 'a pass of evaluation on the CPU', True, 'evaluation'),
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
     'start': Section('start', 'from the start of the process to the first step', True),
     'checkpoint': Section('checkpoint', 'how long a save holds the training up'),
@@ -73,28 +69,23 @@ SECTIONS = {
 
 
 @dataclasses.dataclass
-class Report:
-    """Where tables go, each as soon as it is there: a later failure loses none.
+class ResultWriter:
+    """Prints and writes each table as soon as it is measured: a later failure loses none."""
 
-    Args:
-      where: it was measured.
-      markdown: print Markdown.
-      readme: to write them into, or None.
-      output: JSON file to write all figures into, or None; it is this run's own.
-      options: of the command, for the JSON file.
-    """
-
-    where: machine.Machine
-    markdown: bool
-    readme: Path | None
-    output: Path | None
-    options: dict[str, Any]
+    host: machine.Machine
+    markdown: bool  # whether to print Markdown
+    docs: Path | None  # Markdown file to write the tables into
+    output: Path | None  # JSON file for all figures
+    options: dict[str, Any]  # of the command, for the JSON file
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def add(self, name: str, table: Table) -> None:
+    def add(self, name: str, table: BenchmarkTable) -> None:
         """Prints and writes the table of a section."""
-        where = self.where.sentence(SECTIONS[name].beside_torch)
-        text = f'{table.markdown()}\n\n{where} Reproduce: `{self._command(name)}`'
+        host = self.host.sentence(SECTIONS[name].beside_torch)
+        rounds = self.options['rounds']
+        more = '' if rounds == ROUNDS else f' --rounds={rounds}'
+        reproduce = f'Reproduce: `python -m benchmarks.run --only={name}{more}`'
+        text = f'{table.markdown()}\n\n{host} {reproduce}'
         if self.markdown:
             print(f'### {name}\n\n{text}\n', flush=True)
         else:
@@ -102,22 +93,17 @@ class Report:
             if not console.is_terminal:
                 console = rich_console.Console(width=WIDTH)
             console.print(table.rich())
-            console.print(f'{table.caption} {where}\n', markup=False, highlight=False)
+            console.print(f'{table.caption} {host}\n', markup=False, highlight=False)
         self.results[name] = dataclasses.asdict(table)
         if self.output:
-            whole = {'options': self.options, 'machine': dataclasses.asdict(self.where)}
+            whole = {'options': self.options, 'machine': dataclasses.asdict(self.host)}
             files.write_json(self.output, {**whole, 'sections': self.results})
-        if self.readme:
-            readme_file.update(self.readme, MARKER, {name: text})
-
-    def _command(self, name: str) -> str:
-        rounds = self.options['rounds']
-        more = '' if rounds == ROUNDS else f' --rounds={rounds}'
-        return f'python -m benchmarks.run --only={name}{more}'
+        if self.docs:
+            docs_tables.update(self.docs, MARKER, {name: text})
 
 
 class Screen:
-    """What the user sees on standard error while it runs."""
+    """What the user sees on standard error during a run."""
 
     def __init__(self):
         self._console = rich_console.Console(stderr=True)
@@ -128,13 +114,13 @@ class Screen:
 
     @contextlib.contextmanager
     def section(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Gives a function that shows what is under way in a section; in a terminal only."""
+        """Yields a function that shows, in a terminal only, what a section is measuring."""
         with self._console.status(markup.escape(title)) as status:
             yield lambda text: status.update(markup.escape(f'{title}: {text}'))
 
 
 def measure(
-    names: Sequence[str], make_work: Callable[..., Work], report: Report, screen: Screen
+    names: Sequence[str], make_context: Callable[..., BenchmarkContext], writer, screen
 ) -> None:
     """Measures sections one after the other.
 
@@ -144,17 +130,17 @@ def measure(
     failures = []
     for number, name in enumerate(names, start=1):
         title = f'[{number}/{len(names)}] {name}'
-        screen.say(f'{title}: {SECTIONS[name].what}')
-        # What is printed while the status is shown would go where the status goes.
+        screen.say(f'{title}: {SECTIONS[name].description}')
+        # While the status is shown it would redirect what is printed.
         with tempfile.TemporaryDirectory() as scratch, screen.section(title) as show:
-            work = make_work(scratch=Path(scratch), show=show)
+            context = make_context(scratch=Path(scratch), show=show)
             try:
-                table = SECTIONS[name].run(work)
+                table = SECTIONS[name].run(context)
             except UserError as error:
                 screen.say(f'{title} FAILED: {error}')
                 failures.append(name)
                 continue
-        report.add(name, table)
+        writer.add(name, table)
     if failures:
         raise UserError(
             f'{len(failures)} of {len(names)} sections failed: {", ".join(failures)}; why is said '
@@ -163,100 +149,68 @@ def measure(
 
 
 def main(argv: list[str]) -> None:
-    """Measures, prints, writes."""
+    """Runs the command."""
     arguments = _make_parser().parse_args(argv)
     if arguments.list:
         for name, section in SECTIONS.items():
-            print(
-                f'{name:<12} {section.what}' + (" beside PyTorch's" if section.beside_torch else '')
-            )
+            beside = " beside PyTorch's" * section.beside_torch
+            print(f'{name:<12} {section.description}{beside}')
         return
-    names = _chosen(arguments.only)
-    torch_python = _find_torch(arguments.torch_python)
+    names = tables.chosen(arguments.only, list(SECTIONS), 'section')
+    torch_python = arguments.torch_python
+    if torch_python is not None:  # not resolved: the link is what leads into its environment
+        torch_python = torch_python.expanduser().absolute()
+    elif TORCH_PYTHON.exists():
+        torch_python = TORCH_PYTHON
     rounds = 1 if arguments.quick else arguments.rounds
-    readme = arguments.readme if arguments.update_readme else None
-    if readme and arguments.quick:
-        raise UserError("--quick's figures say nothing and do not go into a README: leave one out.")
-    if readme:
-        readme_file.check(readme, MARKER, names)
-    where = machine.look(torch_python)
+    docs = arguments.docs if arguments.update_docs else None
+    if docs and arguments.quick:
+        raise UserError("--quick's figures mean nothing and do not go into the docs: drop one.")
+    if docs:
+        docs_tables.check(docs, MARKER, names)
+    host, screen = machine.describe(torch_python), Screen()
     options = {'only': names, 'rounds': rounds, 'quick': arguments.quick}
-    screen = Screen()
-    with reserved(arguments.output) as output:
+    with tables.reserved(arguments.output) as output:
         if torch_python is None and any(SECTIONS[name].beside_torch for name in names):
             screen.say("PyTorch's rows are left out: `make bench` makes the environment for them.")
-        report = Report(where, arguments.markdown, readme, output, options)
-        make_work = functools.partial(
-            Work,
+        writer = ResultWriter(host, arguments.markdown, docs, output, options)
+        make_context = functools.partial(
+            BenchmarkContext,
             torch_python=torch_python,
             data_dir=arguments.data_dir.absolute(),
             rounds=rounds,
             quick=arguments.quick,
             say=screen.say,
         )
-        measure(names, make_work, report, screen)
-
-
-def _chosen(only: str | None) -> list[str]:
-    """The sections that --only names, in the order of SECTIONS."""
-    if only is None:
-        return list(SECTIONS)
-    names = [name.strip() for name in only.split(',')]
-    for name in names:
-        if name not in SECTIONS:
-            raise UserError(
-                f'--only: there is no section "{name}"; there are {", ".join(SECTIONS)}.'
-                + did_you_mean(name, SECTIONS)
-            )
-    return [name for name in SECTIONS if name in names]
-
-
-def _find_torch(given: Path | None) -> Path | None:
-    """The Python with PyTorch. Links are kept: that of an environment leads out of it."""
-    if given is not None:
-        return given.expanduser().absolute()
-    return TORCH_PYTHON if TORCH_PYTHON.exists() else None
+        measure(names, make_context, writer, screen)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one sentence, as all commands do."""
+    """Reports a wrong option in one sentence, as all commands do."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f'{message}; see `{self.prog} --help`.')
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog='python -m benchmarks.run',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tables.make_parser('benchmarks.run', __doc__, _Parser)
     add = parser.add_argument
-    add('--list', action='store_true', help='print the sections that there are')
+    add('--list', action='store_true', help='print the names of the sections')
     add('--only', metavar='NAME[,NAME]', help='measure these sections [all]')
-    add(
-        '--rounds',
-        type=command.positive,
-        default=ROUNDS,
-        help=f'turns of each contestant [{ROUNDS}]',
-    )
+    rounds_help = f'turns of each contestant [{ROUNDS}]'
+    add('--rounds', type=command.positive, default=ROUNDS, help=rounds_help)
     add('--quick', action='store_true', help='smallest sizes, to see that it works')
     add('--markdown', action='store_true', help='print Markdown')
-    add('--update_readme', action='store_true', help='write the tables into --readme')
-    add('--readme', type=Path, default=ROOT / 'README.md', help='[README.md]')
-    add('--output', type=Path, metavar='FILE.json', help='write all figures; must not be there yet')
-    add(
-        '--torch_python',
-        type=Path,
-        metavar='PYTHON',
-        help='a Python that has PyTorch [.venv-torch/bin/python, if it is there]',
-    )
+    add('--update_docs', action='store_true', help='write the tables into --docs')
+    add('--docs', type=Path, metavar='FILE.md', default=DOCS, help='[docs/speed.md]')
+    add('--output', type=Path, metavar='FILE.json', help='new file for all figures')
+    torch_help = 'a Python that has PyTorch [.venv-torch/bin/python if it exists]'
+    add('--torch_python', type=Path, metavar='PYTHON', help=torch_help)
     add('--data_dir', type=Path, default=Path('data'), help='prepared data sets [data]')
     return parser
 
 
 if __name__ == '__main__':
-    # A polite kill ends as Ctrl-C does: no contestant is left.
+    # SIGTERM ends the command as Ctrl-C does, and with it every contestant.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command.run(main)

@@ -1,19 +1,20 @@
 """Section `trace`: where the time of a training step on the CPU goes, and what a second core saves.
 
-Each network is traced on one core and on two (benchmarks/contestants/our_trace.py). What XLA does
-on one thread, whatever there are, is what takes as long on both.
+Each network is traced on one core and on two (benchmarks/contestants/our_trace.py). What takes as
+long on both is what XLA does on one thread.
 """
 
+import collections
 import dataclasses
 import json
 import re
 import sys
 
-from benchmarks import commands, step
-from benchmarks.tables import Table, Work
+from benchmarks import networks, processes
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
-CORES = (1, step.THREADS)
-# By the last part of a place that names a layer.
+CORES = (1, networks.THREADS)
+# By the last component of a location that names a layer.
 LAYERS = {
     'convolution': 'conv',
     'normalisation': 'norm',
@@ -26,70 +27,69 @@ REST = 'batch, optimiser and metrics'
 SMALL, TOGETHER = 0.03, 'the others, less than 3 % each'
 
 
-def kind(place: str) -> str:
-    """Returns which row a place of the program belongs to.
+def kind(location: str) -> str:
+    """Returns the row of a location in the program, as JAX writes it.
 
-    Args:
-      place: as JAX writes it, '.../transpose(jvp(LeNet))/LeNet.stages/conv1/dot_general'.
+    For example '.../transpose(jvp(LeNet))/LeNet.stages/conv1/dot_general'.
     """
-    if 'jvp(' not in place:
+    if 'jvp(' not in location:
         return REST
     layer = ELSEWHERE
-    for part in re.split('[/.]', place)[:-1]:  # the last is the operation
-        layer = next((name for name, sign in LAYERS.items() if re.search(sign, part)), layer)
-    return layer + (BACKWARD if 'transpose(jvp(' in place else FORWARD)
+    for component in re.split('[/.]', location)[:-1]:  # the last is the operation
+        layer = next((name for name, sign in LAYERS.items() if re.search(sign, component)), layer)
+    return layer + (BACKWARD if 'transpose(jvp(' in location else FORWARD)
 
 
-def measure(case: step.Case, cores: int) -> dict[str, float]:
+def measure(case: networks.NetworkCase, cores: int) -> dict[str, float]:
     """Returns {row: milliseconds a step} of a network on so many cores.
 
     Raises:
       UserError: the step could not be traced.
     """
-    entry = step.make_entries(case, 'train', None)[0]
-    work = json.dumps({**entry.work, 'threads': cores})
+    (ours,) = networks.make_contestants(case, 'train', None)
+    work = json.dumps({**ours.work, 'threads': cores})
     command = [sys.executable, '-m', 'benchmarks.contestants.our_trace', work]
-    printed = commands.watch(command, until=r'^\{"').lines[-1][1]
-    found: dict[str, float] = {}
-    for place, milliseconds in json.loads(printed).values():
-        found[kind(place)] = found.get(kind(place), 0) + milliseconds
-    return found
+    _, answer = processes.watch(command, until=r'^\{"').lines[-1]
+    times: collections.Counter[str] = collections.Counter()
+    for location, milliseconds in json.loads(answer).values():
+        times[kind(location)] += milliseconds
+    return dict(times)
 
 
 def with_small_ones_together(
     one: dict[str, float], several: dict[str, float]
 ) -> list[tuple[str, float, float]]:
     """Returns (row, milliseconds on one core, on several), the longest first, small ones last."""
-    total, left, rows = sum(several.values()), [0.0, 0.0], []
+    total, small, rows = sum(several.values()), [0.0, 0.0], []
     for name in sorted(several, key=several.get, reverse=True):
-        pair = one.get(name, 0.0), several[name]
-        if pair[1] >= SMALL * total:
-            rows.append((name, *pair))
+        alone, together = one.get(name, 0.0), several[name]
+        if together >= SMALL * total:
+            rows.append((name, alone, together))
         else:
-            left = [have + more for have, more in zip(left, pair, strict=True)]
-    return [*rows, (TOGETHER, *left)] if left[1] else rows
+            small = [small[0] + alone, small[1] + together]
+    return [*rows, (TOGETHER, *small)] if small[1] else rows
 
 
-def run(work: Work) -> Table:
-    """Measures all cases."""
+def run(context: BenchmarkContext) -> BenchmarkTable:
+    """Measures all networks."""
     rows, figures = [], {}
-    for case in step.CASES[:1] if work.quick else step.CASES:
-        if work.quick:
+    for case in networks.CASES[:1] if context.quick else networks.CASES:
+        if context.quick:
             case = dataclasses.replace(case, steps=2)
-        found = {}
+        times = {}
         for cores in CORES:
-            work.show(f'{case.model} on {cores} core(s)')
-            found[cores] = measure(case, cores)
-        one, several = (found[cores] for cores in CORES)
+            context.show(f'{case.model} on {cores} core(s)')
+            times[cores] = measure(case, cores)
+        one, several = times.values()
         total = sum(several.values())
-        figures[case.model] = {str(cores): times for cores, times in found.items()}
+        figures[case.model] = {str(cores): own for cores, own in times.items()}
         for name, alone, together in with_small_ones_together(one, several):
-            times, share = (f'{alone:.2f}', f'{together:.2f}'), f'{100 * together / total:.0f} %'
-            rows.append([case.model, name, *times, share, f'{alone / together:.2f}'])
-    head = ('network', 'what', 'ms on 1 core', f'on {step.THREADS}', 'share', 'times as fast')
+            shown, share = (f'{alone:.2f}', f'{together:.2f}'), f'{100 * together / total:.0f} %'
+            rows.append([case.model, name, *shown, share, f'{alone / together:.2f}'])
+    head = ('network', 'what', 'ms on 1 core', f'on {CORES[1]}', 'share', 'times as fast')
     caption = (
         "Where our training step's time goes: how long XLA's operations run, in one trace on one "
-        f'core and one on {step.THREADS}, by the layer they stand in; those that run at once share '
+        f'core and one on {CORES[1]}, by the layer they stand in; those that run at once share '
         'the time. XLA fuses an activation with what comes before or after it.'
     )
-    return Table(caption, head, rows, figures)
+    return BenchmarkTable(caption, head, rows, figures)

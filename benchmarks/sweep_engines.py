@@ -1,77 +1,72 @@
 """Section `sweep`: trials side by side in one program against a process for each.
 
-What can be gained at all follows from a lone trial: start-up and compilation are paid once instead
-of every time, arithmetic is not saved. The section measures that split, too.
+A single trial shows what can be gained at all: start-up and compilation are paid once instead of
+every time, arithmetic is not saved.
 """
 
 import json
 import statistics
 import sys
 
-from benchmarks import commands, job
-from benchmarks.tables import Table, Work
+from benchmarks import job, processes
+from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
 
 CONFIG, SPACE = 'configs/digits_lenet.py', 'configs/sweeps/lenet.py'
 TRIALS, JOBS = 64, 2
 WARM = 16  # trials of the first round, which compiles: as many as run side by side at most
-ROUNDS = 3  # at most: a round takes minutes
+ROUNDS = 3  # at most, because a round takes minutes
 
 
-def run(work: Work) -> Table:
-    """Sweeps in turn by either engine, without pruning; before them a lone trial, twice."""
-    trials, shorter = (2, ['epochs=3']) if work.quick else (TRIALS, [])
-    settings = [f'compilation_cache={work.scratch / "cache"}', *shorter]
-    lone = [_lone(work, number, settings) for number in range(2)][1]
+def run(context: BenchmarkContext) -> BenchmarkTable:
+    """Runs a single trial twice, and then sweeps by either engine in turn, without pruning."""
+    trials, shorter = (2, ['epochs=3']) if context.quick else (TRIALS, [])
+    overrides = [f'compilation_cache={context.scratch / "cache"}', *shorter]
+    _, single = (_single_trial(context, number, overrides) for number in range(2))
     seconds: dict[str, list[float]] = {'vmap': [], 'local': []}
-    for number in range(1 if work.quick else 1 + min(work.rounds, ROUNDS)):
-        for engine, found in seconds.items():
+    for number in range(1 if context.quick else 1 + min(context.rounds, ROUNDS)):
+        for engine, own in seconds.items():
             count = trials if number else min(trials, WARM)
-            took = _sweep(work, engine, number, count, settings)
-            work.say(f'{engine}: {count} trials in {took:.1f} s')
-            if number or work.quick:
-                found.append(took)
-    return _table(seconds, lone, trials)
+            elapsed = _sweep(context, engine, number, count, overrides)
+            context.say(f'{engine}: {count} trials in {elapsed:.1f} s')
+            if number or context.quick:
+                own.append(elapsed)
+    return _table(seconds, single, trials)
 
 
-def _lone(work: Work, number: int, settings: list[str]) -> dict[str, float]:
-    """Seconds of one train.py on all cores: 'arithmetic' of its steps, and the 'rest'."""
-    workdir = work.scratch / f'lone{number}'
-    output = commands.watch(job.our_command(CONFIG, workdir, *settings))
+def _single_trial(context: BenchmarkContext, number: int, overrides: list[str]) -> dict[str, float]:
+    """Returns the seconds of one train.py on all cores: its steps' 'arithmetic', and the 'rest'."""
+    workdir = context.scratch / f'single{number}'
+    output = processes.watch(job.our_command(CONFIG, workdir, *overrides))
     result = json.loads((workdir / 'result.json').read_text())
     images = result['steps'] * result['config']['batch_size']
     arithmetic = images / result['examples_per_second']
     return {'arithmetic': arithmetic, 'rest': output.seconds - arithmetic}
 
 
-def _sweep(work: Work, engine: str, number: int, trials: int, settings: list[str]) -> float:
+def _sweep(context, engine: str, number: int, trials: int, overrides: list[str]) -> float:
+    """Returns the seconds of a sweep."""
     command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
-    command += [f'--workdir={work.scratch / f"{engine}{number}"}', f'--engine={engine}']
+    command += [f'--workdir={context.scratch / f"{engine}{number}"}', f'--engine={engine}']
     command += [f'--trials={trials}', f'--jobs={JOBS}', '--sampler=random', '--pruner=none']
-    return commands.watch([*command, *(f'--config.{text}' for text in settings)]).seconds
+    return processes.watch([*command, *(f'--config.{text}' for text in overrides)]).seconds
 
 
-def _table(seconds: dict[str, list[float]], lone: dict[str, float], trials: int) -> Table:
-    vmap, local = (statistics.median(seconds[name]) for name in ('vmap', 'local'))
-    allowed = local / (lone['rest'] + trials * lone['arithmetic'])
+def _table(
+    seconds: dict[str, list[float]], single: dict[str, float], trials: int
+) -> BenchmarkTable:
+    vmap, local = map(statistics.median, seconds.values())
+    allowed = local / (single['rest'] + trials * single['arithmetic'])
+    names = ('side by side (vmap)', f'a process each, {JOBS} at a time (local)')
     rows = [
-        [
-            who,
-            f'{statistics.median(found):.1f}',
-            f'{min(found):.1f} to {max(found):.1f}',
-            f'{statistics.median(found) / trials:.2f}',
-            f'{statistics.median(found) / vmap:.2f}',
-        ]
-        for who, found in (
-            ('side by side (vmap)', seconds['vmap']),
-            (f'a process each, {JOBS} at a time (local)', seconds['local']),
-        )
+        [name, *median_and_range(own), f'{median / trials:.2f}', f'{median / vmap:.2f}']
+        for name, median, own in zip(names, (vmap, local), seconds.values(), strict=True)
     ]
     caption = (
         f'{trials} trials of {CONFIG} by sweep.py, nothing pruned, programs compiled before. Alone '
-        f'a trial takes {lone["rest"]:.1f} s of start, evaluation and files and '
-        f'{lone["arithmetic"]:.1f} s of arithmetic on {JOBS} cores, which allows a ratio of '
+        f'a trial takes {single["rest"]:.1f} s of start, evaluation and files and '
+        f'{single["arithmetic"]:.1f} s of arithmetic on {JOBS} cores, which allows a ratio of '
         f'{allowed:.2f}; reached: {local / vmap / allowed:.2f} of that.'
     )
-    figures = {'seconds': seconds, 'lone': lone, 'allowed': allowed, 'ratio': local / vmap}
+    figures = {'seconds': seconds, 'lone': single, 'allowed': allowed, 'ratio': local / vmap}
     head = ('engine', 's', 'range', 's a trial', 'its time / vmap')
-    return Table(caption, head, rows, figures)
+    return BenchmarkTable(caption, head, rows, figures)

@@ -3,56 +3,49 @@
 import statistics
 import time
 
-from benchmarks.tables import Table, Work
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
 from configs import reading, search
 from sweeps import study
 
 CONFIG, SPACE = 'configs/digits_lenet.py', 'configs/sweeps/lenet.py'
-EVALUATIONS = 12  # that each trial reports, as that configuration's do
+EVALUATIONS = 12  # of each trial, as many as that configuration has
 SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
 
 
-def run(work: Work) -> Table:
-    """Runs trials that train nothing through a study in a journal, for each sampler."""
-    count = 8 if work.quick else 64
-    found = {}
+def run(context: BenchmarkContext) -> BenchmarkTable:
+    """Runs trials without training through a study in a journal, for each sampler."""
+    count = 8 if context.quick else 64
+    times, rows = {}, []
     for sampler in SAMPLERS:
-        found[sampler] = _milliseconds(work, sampler, count)
-        work.say(f'{sampler}: {statistics.median(found[sampler]):.1f} ms a trial')
-    rows = [
-        [sampler, *(f'{value:.1f}' for value in (statistics.median(each), max(each)))]
-        for sampler, each in found.items()
-    ]
+        times[sampler] = _milliseconds(context, sampler, count)
+        median, worst = f'{statistics.median(times[sampler]):.1f}', f'{max(times[sampler]):.1f}'
+        context.say(f'{sampler}: {median} ms a trial')
+        rows.append([sampler, median, worst])
     caption = (
         f'Bookkeeping of a trial by Optuna in milliseconds: {count} trials of {SPACE} drawn, each '
         f'reported {EVALUATIONS} times unless ASHA stops it, and ended; in a journal on the disk.'
     )
-    return Table(caption, ('sampler', 'median', 'worst'), rows, found)
+    return BenchmarkTable(caption, ('sampler', 'median', 'worst'), rows, times)
 
 
-def _milliseconds(work: Work, sampler: str, count: int) -> list[float]:
-    """Of each trial."""
+def _milliseconds(context: BenchmarkContext, sampler: str, count: int) -> list[float]:
+    """Returns the milliseconds of each trial."""
     sweep, config = search.load(SPACE), reading.from_arguments(CONFIG, [])
-    folder = work.scratch / sampler
+    folder = context.scratch / sampler
     folder.mkdir()
     about = study.describe(sweep, config, sampler, None)
     storage = study.storage_of(folder, None)
     trials = study.Study(sweep, folder, count, sampler, 'asha', storage, about)
-    found = []
-    begin = time.perf_counter()
+    times, begin = [], time.perf_counter()
     while (trial := trials.ask()) is not None:
-        hopeless = False
-        for number in range(1, EVALUATIONS + 1):
-            # Any course will do, as long as some trials are better than others.
-            hopeless = trial.report(trial.number % 7 + number / EVALUATIONS, number)
-            if hopeless:
-                break
-        if hopeless:
+        # Any curve will do, as long as some trials are better than others.
+        values = ((trial.number % 7 + n / EVALUATIONS, n) for n in range(1, EVALUATIONS + 1))
+        if any(trial.report(*value) for value in values):
             trial.prune()
         else:
             trial.complete()
-        now = time.perf_counter()
-        found.append(1e3 * (now - begin))
-        begin = now
+        end = time.perf_counter()
+        times.append(1e3 * (end - begin))
+        begin = end
     trials.close()
-    return found
+    return times

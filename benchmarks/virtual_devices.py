@@ -1,68 +1,55 @@
 """Section `devices`: eight virtual devices on one CPU against one, for the same global batch.
 
-Not that anybody trains so: but what is lost here (the step's own cost on each device, dispatch,
-collectives) is lost on real devices, too.
+Nobody trains like that, but what is lost here (the step's own cost on each device, dispatch,
+collectives) is lost on real devices as well.
 """
 
 import dataclasses
 
-from benchmarks import contest, step
-from benchmarks.tables import Table, Work, side_by_side
+from benchmarks import contest, networks
+from benchmarks.contest import Contestant, side_by_side
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 DEVICES = 8
-LENET, DEEP_CNN, RESNET18 = step.CASES[:3]
+# Of the first three networks: (batch size, steps in a turn).
+_SIZES = (((128, 60), (256, 40), (512, 20)), ((128, 20), (256, 10), (512, 5)), ((128, 2),))
 CASES = tuple(
     dataclasses.replace(case, batch_size=size, steps=steps)
-    for case, size, steps in (
-        (LENET, 128, 60),
-        (LENET, 256, 40),
-        (LENET, 512, 20),
-        (DEEP_CNN, 128, 20),
-        (DEEP_CNN, 256, 10),
-        (DEEP_CNN, 512, 5),
-        (RESNET18, 128, 2),
-    )
+    for case, sizes in zip(networks.CASES, _SIZES, strict=False)
+    for size, steps in sizes
 )
 
 
-def make_entries(case: step.Case, devices: int) -> list[contest.Entry]:
-    """Returns what to start: one device first, then several by each runner."""
-    entries = [_entry(case, '1 device', '--config.devices=1')]
+def make_contestants(case: networks.NetworkCase, devices: int) -> list[Contestant]:
+    """Returns one device, then several by each runner."""
+    overrides = {'1 device': ['--config.devices=1']}
     for runner in ('pmap', 'shard_map'):
-        overrides = f'--config.devices={devices}', f'--config.runner={runner}'
-        entries.append(_entry(case, f'{devices} devices, {runner}', *overrides))
-    return entries
+        several = [f'--config.devices={devices}', f'--config.runner={runner}']
+        overrides[f'{devices} devices, {runner}'] = several
+    (ours,) = networks.make_contestants(case, 'train', None)
+    return [
+        Contestant(name, ours.command, {**ours.work, 'overrides': ours.work['overrides'] + more})
+        for name, more in overrides.items()
+    ]
 
 
-def _entry(case: step.Case, name: str, *overrides: str) -> contest.Entry:
-    ours = step.make_entries(case, 'train', None)[0]
-    work = {**ours.work, 'overrides': [*ours.work['overrides'], *overrides]}
-    return dataclasses.replace(ours, name=name, work=work)
-
-
-def run(work: Work) -> Table:
+def run(context: BenchmarkContext) -> BenchmarkTable:
     """Measures all cases."""
-    rows, figures, devices = [], {}, 2 if work.quick else DEVICES
-    for case in CASES[:1] if work.quick else CASES:
+    rows, figures, devices = [], {}, 2 if context.quick else DEVICES
+    for case in CASES[:1] if context.quick else CASES:
         what = f'{case.model}, batch {case.batch_size}'
-        batches = 1 if work.quick else case.steps
-        scores = contest.score(side_by_side(make_entries(case, devices), batches, work, what))
+        batches = 1 if context.quick else case.steps
+        turns = side_by_side(make_contestants(case, devices), batches, context, what)
+        scores = contest.score(turns)
         figures[what] = [dataclasses.asdict(score) for score in scores]
         for score in scores:
-            rows.append(
-                [
-                    what,
-                    score.name,
-                    f'{1000 * case.batch_size / score.rate:.1f}',
-                    f'{score.rate:,.0f}',
-                    f'{score.slowest:,.0f} to {score.fastest:,.0f}',
-                    '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %',
-                ]
-            )
+            rate, rates, _ = score.cells()
+            lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
+            rows.append([what, score.name, networks.milliseconds(case, score), rate, rates, lost])
     head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
     caption = (
-        f'{devices} virtual devices on {step.THREADS} CPU cores against one, the same global '
-        f'batch. Medians of {work.rounds} turns in alternation, in one run; "lost" is below zero '
-        'where several are the faster ones.'
+        f'{devices} virtual devices on {networks.THREADS} CPU cores against one, the same global '
+        f'batch. Medians of {context.rounds} turns in alternation, in one run; "lost" is below '
+        'zero where several are the faster ones.'
     )
-    return Table(caption, head, rows, figures)
+    return BenchmarkTable(caption, head, rows, figures)

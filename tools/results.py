@@ -35,7 +35,7 @@ from rich import markup as rich_markup
 
 import files
 from errors import UserError
-from tools import readme as readme_file
+from tools import docs_tables as readme_file
 from tools.experiments import TABLES, Row, Table, find_table, run_folder
 from training.progress import format_seconds
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.contestants.our_trace '{"model": "lenet", ...}'
 
-The work is that of our_step.py. The answer is {operation of the compiled step: [its place in the
-program, as JAX names it, and milliseconds a step]}.
+The work is that of our_networks.py. The answer is {operation of the compiled step: [its location in
+the program, as JAX names it, and milliseconds a step]}.
 """
 
 import collections
@@ -15,16 +15,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import our_step
+from benchmarks.contestants import our_networks
 
 
-def places(program: str) -> dict[str, str]:
-    """Returns {name of an operation: its place} of a compiled program's text.
+def locations(program: str) -> dict[str, str]:
+    """Returns {name of an operation: its location} of a compiled program's text.
 
-    One without a place of its own has that of the last operation fused within it that has one, or
-    that of the operation whose result it takes.
+    One without a location of its own has that of the last operation fused within it that has one,
+    or that of the operation whose result it takes.
     """
-    found, inside, computation = {}, {}, ''
+    known, inside, computation = {}, {}, ''
     for line in program.splitlines():
         head = re.match(r'(?:ENTRY )?%([\w.\-]+) \(', line)
         if head:
@@ -32,33 +32,31 @@ def places(program: str) -> dict[str, str]:
         name = re.match(r'\s+(?:ROOT )?%([\w.\-]+) = ', line)
         if not name:
             continue
-        place, called = re.search(r'op_name="([^"]*)"', line), re.search(r'calls=%([\w.\-]+)', line)
-        taken = re.search(r'\(%([\w.\-]+)', line)
-        own = place[1] if place else inside.get(called and called[1])
-        found[name[1]] = own or found.get(taken and taken[1], '')
-        if place:
-            inside[computation] = place[1]
-    return found
+        patterns = r'op_name="([^"]*)"', r'calls=%([\w.\-]+)', r'\(%([\w.\-]+)'
+        matches = (re.search(pattern, line) for pattern in patterns)
+        location, called, operand = (match and match[1] for match in matches)
+        if location:
+            inside[computation] = location
+        known[name[1]] = location or inside.get(called) or known.get(operand, '')
+    return known
 
 
 def elapsed(events: Collection[tuple[str, float, float]]) -> dict[str, float]:
-    """Returns {name: time}; where several events run at once, each has an equal part of it.
+    """Returns {name: time} of events (name, start, end), in any order.
 
-    So the times add up to those in which anything ran.
-
-    Args:
-      events: (name, start, end), in any order.
+    Where several run at once, each has an equal part of the time. So the times add up to those in
+    which anything ran.
     """
     edges = [(start, 1, name) for name, start, _ in events]
     edges += [(end, -1, name) for name, _, end in events]
-    found, running, before = collections.Counter(), collections.Counter(), 0.0
-    for at, change, name in sorted(edges):
+    times, running, before = collections.Counter(), collections.Counter(), 0.0
+    for moment, change, name in sorted(edges):
         for other, count in running.items():
-            found[other] += (at - before) * count / running.total()
+            times[other] += (moment - before) * count / running.total()
         running[name] += change
         running += collections.Counter()  # leaves out what has ended
-        before = at
-    return found
+        before = moment
+    return times
 
 
 def events(folder: Path, names: Collection[str]) -> list[tuple[str, float, float]]:
@@ -76,11 +74,11 @@ def events(folder: Path, names: Collection[str]) -> list[tuple[str, float, float
 
 
 def trace(work: dict[str, Any]) -> dict[str, tuple[str, float]]:
-    """Returns {operation: (its place, milliseconds a step)}; see the module."""
-    runner, found = our_step.make_runner(work)
+    """Returns {operation: (its location, milliseconds a step)}."""
+    ready = our_networks.prepare(work)
     import jax
 
-    batches = our_step.training(runner, found)
+    batches = our_networks.updates(ready)
     for _ in range(max(2, work['steps'] // 4)):
         next(batches)
     # Steps run ahead of the loop: none may be under way when the trace begins or ends.
@@ -90,9 +88,9 @@ def trace(work: dict[str, Any]) -> dict[str, tuple[str, float]]:
             for _ in range(work['steps']):
                 next(batches)
             jax.block_until_ready(jax.live_arrays())
-        named = places(runner.train.compiled.as_text())
-        took = elapsed(events(Path(folder), named))
-    return {name: (named[name], took[name] / work['steps'] / 1e6) for name in took}
+        known = locations(ready.runner.train.compiled.as_text())
+        times = elapsed(events(Path(folder), known))
+    return {name: (known[name], time / work['steps'] / 1e6) for name, time in times.items()}
 
 
 if __name__ == '__main__':

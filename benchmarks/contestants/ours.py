@@ -58,7 +58,7 @@ def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
 
 
 def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
-    """Serves the variant of this pipeline that the work names."""
+    """Serves the variant of this pipeline in the work."""
     batches = {'pipeline': pipeline, 'threads': threads_alone}[work['variant']](work)
     answers.serve(batches, versions={'python': platform.python_version()})
 

@@ -30,37 +30,30 @@ def make_loader(work):
     from PIL import Image
 
     transforms = import_torchvision(torch)
+    crop = transforms.RandomResizedCrop(work['size'], work['scale'], work['ratio'])
+    flip, to_tensor = transforms.RandomHorizontalFlip(), transforms.PILToTensor()
+    transform = transforms.Compose([crop, flip, to_tensor])
+    files = sorted(Path(work['pictures']).glob('*/*'))
 
     class Pictures(torch.utils.data.Dataset):
         """Files read and decoded whole, as ImageFolder does."""
 
-        def __init__(self):
-            self.files = sorted(Path(work['pictures']).glob('*/*'))
-            self.transform = transforms.Compose(
-                [
-                    transforms.RandomResizedCrop(work['size'], work['scale'], work['ratio']),
-                    transforms.RandomHorizontalFlip(),
-                    transforms.PILToTensor(),
-                ]
-            )
-
         def __len__(self):
-            return len(self.files)
+            return len(files)
 
         def __getitem__(self, index):
-            with open(self.files[index], 'rb') as file:
-                return self.transform(Image.open(file).convert('RGB'))
+            with open(files[index], 'rb') as file:
+                return transform(Image.open(file).convert('RGB'))
 
     class ForEver(torch.utils.data.Sampler):
         """One random order after the other."""
 
         def __iter__(self):
             while True:
-                yield from torch.randperm(len(pictures)).tolist()
+                yield from torch.randperm(len(files)).tolist()
 
-    pictures = Pictures()
     return torch.utils.data.DataLoader(
-        pictures,
+        Pictures(),
         work['batch_size'],
         sampler=ForEver(),
         num_workers=work['threads'],

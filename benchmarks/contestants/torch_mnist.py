@@ -2,7 +2,7 @@
 
 The data set is torchvision.datasets.MNIST in short: idx files read into one tensor, each item made
 a Pillow image and sent through RandomAffine, ToTensor and Normalize. The recipe, in JSON, is the
-one argument.
+only argument.
 """
 
 import json
@@ -26,20 +26,23 @@ def read_idx(path):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-class Digits(Dataset):
-    """Images and labels of idx files."""
+class IdxDataset(Dataset):
+    """Images and labels of idx files, sent through transforms."""
 
-    def __init__(self, folder, split, transform):
+    def __init__(self, folder, split, *transforms):
         self.images = torch.from_numpy(read_idx(folder / f'{split}-images').copy())
         self.labels = torch.from_numpy(read_idx(folder / f'{split}-labels').astype(np.int64))
-        self.transform = transform
+        self.transforms = transforms
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
         image, label = self.images[index], int(self.labels[index])
-        return self.transform(Image.fromarray(image.numpy())), label
+        image = Image.fromarray(image.numpy())
+        for transform in self.transforms:
+            image = transform(image)
+        return image, label
 
 
 class RandomAffine:
@@ -58,30 +61,15 @@ class RandomAffine:
         matrix = [cos, sin, 0.0, -sin, cos, 0.0]
         matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
         matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
-        return image.transform(
-            image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-        )
-
-
-class Compose:
-    """One transform after the other."""
-
-    def __init__(self, *transforms):
-        self.transforms = transforms
-
-    def __call__(self, image):
-        """What all of them make of an image."""
-        for transform in self.transforms:
-            image = transform(image)
-        return image
+        affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+        return image.transform(image.size, affine, matrix, bilinear)
 
 
 class Normalize:
     """ToTensor and Normalize: float32 [channels, height, width]."""
 
     def __init__(self, mean, std):
-        self.mean = torch.tensor(mean)[:, None, None]
-        self.std = torch.tensor(std)[:, None, None]
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
 
     def __call__(self, image):
         """Pillow image to tensor."""
@@ -91,7 +79,7 @@ class Normalize:
 
 
 def evaluate(network, loader):
-    """Returns the share of right answers."""
+    """Returns the accuracy."""
     network.eval()
     correct = 0
     with torch.no_grad():
@@ -105,17 +93,17 @@ def make_loaders(recipe):
     normalize = Normalize(recipe['mean'], recipe['std'])
     affine = RandomAffine(recipe['shift'], recipe['rotate'], recipe['scale'])
     folder = Path(recipe['folder'])
-    train = Digits(folder, 'train', Compose(affine, normalize))
     workers = {'num_workers': recipe['workers'], 'persistent_workers': recipe['workers'] > 0}
+    train = IdxDataset(folder, 'train', affine, normalize)
     loaders = [DataLoader(train, recipe['batch_size'], shuffle=True, **workers)]
     for split in ('validation', 'test'):
-        data = Digits(folder, split, normalize)
+        data = IdxDataset(folder, split, normalize)
         loaders.append(DataLoader(data, recipe['eval_batch_size'], **workers))
     return loaders
 
 
 def train(recipe):
-    """Trains, says the accuracy of validation after each epoch, and tests once."""
+    """Trains, prints the validation accuracy after each epoch, and tests once."""
     import torch_networks
 
     random.seed(recipe['seed'])
@@ -123,8 +111,7 @@ def train(recipe):
     train_loader, validation_loader, test_loader = make_loaders(recipe)
     network = torch_networks.create(recipe['model'], 1, recipe['classes'], True)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe['learning_rate'])
-    steps = recipe['epochs'] * len(train_loader)
-    warmup = recipe['warmup'] * len(train_loader)
+    steps, warmup = (recipe[name] * len(train_loader) for name in ('epochs', 'warmup'))
 
     def rate(step):
         if step < warmup:
