@@ -44,11 +44,7 @@ PATIENCE = 1.4  # times its share that a part may take before it is ended, if th
 
 
 def main(argv: list[str]) -> int:
-    """Runs the parts that the command line asks for; returns 1 if one of them gave nothing.
-
-    Raises:
-      UserError: no accelerator, no such part, or an output file that exists already.
-    """
+    """Runs the parts that the command line asks for; returns 1 if one of them gave nothing."""
     arguments = _make_parser().parse_args(argv)
     with tables.reserved(arguments.output) as output:
         results = _run_parts(arguments, output)

@@ -6,6 +6,7 @@ benchmarks/contestants/channel.py): what it has reported before it ends counts.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from benchmarks import gpu_work
 from benchmarks.accelerator import Budget
 from benchmarks.contestants import channel
-from benchmarks.gpu_work import GpuExperiment, GpuPart, TimedProgram
+from benchmarks.gpu_work import GpuExperiment, GpuPart, TimedProgram, measure
 from benchmarks.roofline import ProgramCost
 from benchmarks.synthetic import random_split, split_of
 from configs import base, imagenet
@@ -80,20 +81,18 @@ def training(part: GpuPart) -> None:
     def attempt(size: int) -> dict[str, Any]:
         batches = [experiment.runner.split(batch) for batch in experiment.batches(size, 4)]
         try:
-            timed = gpu_work.compile_program(experiment, experiment.runner.train, state, batches)
-            text = f'batch {size}: about {{}} images/s'
-            memory = gpu_work.warm_up(part, experiment.device, timed, text, size, calls=3)
+            program = TimedProgram(experiment, experiment.runner.train, state, batches)
+            memory = program.warm_up(part, f'batch {size}: about {{}} images/s', size, calls=3)
         except Exception:
             state[0] = None  # donated or not, its memory is freed for the next one
             state[0] = experiment.state()
             raise
-        programs[size] = timed
-        cost = experiment.cost(timed.program, size)
-        return experiment.row(f'batch {size}', size, timed.program, cost, size=size, **memory)
+        programs[size] = program
+        return program.row(f'batch {size}', size, program.cost(size), size=size, **memory)
 
     rows = part.grow(case.sizes, attempt)
     windows = {size: programs[size].window for size in sorted(rows)}
-    gpu_work.measure(part, rows, windows, ROUNDS, lambda size: size * programs[size].calls)
+    measure(part, rows, windows, ROUNDS, lambda size: size * programs[size].calls)
     for size in windows:
         if not np.isfinite(experiment.runner.fetch(programs[size].metrics)['loss']):
             part.say(note=f'batch {size}: the loss is not finite, so its figures say little.')
@@ -118,29 +117,29 @@ def lenet(part: GpuPart) -> None:
     """Measures whole runs of LeNet on synthetic digits: one update a call, and several."""
     sizes = QUICK_LENET if part.quick else LenetSizes()
     experiment, test = lenet_experiment(sizes)
+    runner = experiment.runner
     programs: dict[tuple[int, int], TimedProgram] = {}
     costs: dict[int, ProgramCost] = {}
 
     def attempt(key: tuple[int, int]) -> dict[str, Any]:
         size, several = key
-        calls = sizes.epochs * sizes.train // size // sizes.steps * sizes.steps // several
-        orders = experiment.batches(size, calls * several)
-        function, place = experiment.updates(several)
-        batches = [place(orders[i : i + several]) for i in range(0, len(orders), several)]
-        timed = gpu_work.compile_program(experiment, function, [experiment.state()], batches)
-        timed.seconds(min(3, calls))
-        programs[key] = timed
-        name = f'batch {size}, {"one update" if several == 1 else f"{several} updates"} a call'
-        part.say(progress=f'{name}: {timed.program.description}.')
+        updates = sizes.epochs * sizes.train // size // sizes.steps * sizes.steps
+        orders = experiment.batches(size, updates)
+        if several == 1:
+            name, function, batches = 'one update', runner.train, list(map(runner.split, orders))
+        else:
+            name, function = f'{several} updates', runner.train_many
+            calls = range(0, updates, several)
+            batches = [runner.split_many(orders[i : i + several]) for i in calls]
+        program = TimedProgram(experiment, function, [experiment.state()], batches)
+        program.seconds(min(3, len(batches)))
+        programs[key], name = program, f'batch {size}, {name} a call'
+        part.say(progress=f'{name}: {program.compiled.description}.')
         # XLA counts a loop's body once or not at all, so that several updates cost several times
         # what one does.
-        cost = costs.setdefault(size, experiment.cost(timed.program, size))
-        if several > 1:
-            cost = cost.times(several)
-        return experiment.row(
-            name, size * several, timed.program, cost,
-            updates=len(orders), memory=timed.program.memory, measured=False,
-        )  # fmt: skip
+        cost = costs.setdefault(size, program.cost(size)).times(several)
+        planned = {'memory': program.compiled.memory, 'measured': False}
+        return program.row(name, size * several, cost, updates=updates, **planned)
 
     def whole_run(key: tuple[int, int]) -> float:
         programs[key].state[0] = experiment.state()
@@ -148,8 +147,8 @@ def lenet(part: GpuPart) -> None:
 
     keys = [(size, several) for size in sizes.sizes for several in (1, sizes.steps)]
     rows = part.grow(keys, attempt, windows=2)
-    windows = {key: lambda key=key: whole_run(key) for key in rows}
-    gpu_work.measure(part, rows, windows, RUNS, lambda key: rows[key]['updates'] * key[0])
+    windows = {key: functools.partial(whole_run, key) for key in rows}
+    measure(part, rows, windows, RUNS, lambda key: rows[key]['updates'] * key[0])
     for key, row in rows.items():
         row['accuracy'] = experiment.accuracy(programs[key].state[0], test)
     part.say(rows=list(rows.values()))
@@ -191,30 +190,25 @@ def population(part: GpuPart) -> None:
     experiment, _ = lenet_experiment(sizes)
     runner, batch_size = experiment.runner, sizes.lane_batch
     batch = [runner.split(experiment.batches(batch_size, 1)[0])]
-    one = gpu_work.compile_program(experiment, runner.train, [experiment.state()], batch)
-    cost = experiment.cost(one.program, batch_size)
+    one = TimedProgram(experiment, runner.train, [experiment.state()], batch)
+    cost = one.cost(batch_size)
     programs: dict[int, TimedProgram] = {}
 
     def attempt(lanes: int) -> dict[str, Any]:
         function, state, hyper = experiment.lanes(lanes)
         stacks = (experiment.lane_batches(lanes, batch_size, sizes.lane_steps, i) for i in range(2))
-        batches = [runner.replicate(stack) for stack in stacks]
-        timed = gpu_work.compile_program(experiment, function, [state], batches, hyper)
+        batches = list(map(runner.replicate, stacks))
+        program = TimedProgram(experiment, function, [state], batches, hyper)
         updates = max(lanes, 1) * sizes.lane_steps
         name = f'{lanes} at once' if lanes else 'one, without vmap'
-        text = f'{name}: about {{}} updates/s'
-        memory = gpu_work.warm_up(part, experiment.device, timed, text, updates, calls=1)
-        programs[lanes] = timed
-        return experiment.row(
-            name, updates * batch_size, timed.program, cost.times(updates),
-            lanes=lanes, batch=batch_size, **memory,
-        )  # fmt: skip
+        more = program.warm_up(part, f'{name}: about {{}} updates/s', updates, calls=1)
+        more |= {'lanes': lanes, 'batch': batch_size}
+        programs[lanes] = program
+        return program.row(name, updates * batch_size, cost.times(updates), **more)
 
     rows = part.grow(sizes.lanes, attempt)
     windows = {lanes: programs[lanes].window for lanes in sorted(rows)}
-    gpu_work.measure(
-        part, rows, windows, ROUNDS, lambda lanes: rows[lanes]['images'] * programs[lanes].calls
-    )
+    measure(part, rows, windows, ROUNDS, lambda n: rows[n]['images'] * programs[n].calls)
 
 
 PARTS: dict[str, Callable[[GpuPart], None]] = {

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,12 +38,9 @@ class GpuPart:
 
     def grow(self, sizes: Sequence, attempt: Callable[[Any], dict], windows: int = 3) -> dict:
         """Returns the rows that attempt(size) gave; reserves so many windows for each of them."""
+        seconds = windows * self.window
         return accelerator.grow(
-            sizes,
-            attempt,
-            self.budget,
-            later=lambda count: windows * count * self.window,
-            say=lambda sentence: self.say(note=sentence),
+            sizes, attempt, self.budget, lambda n: n * seconds, lambda text: self.say(note=text)
         )
 
 
@@ -53,30 +50,14 @@ class GpuExperiment(SyntheticExperiment):
     def __init__(self, config, split):
         config.devices, config.distributed = 1, 'off'
         super().__init__(config, split)
-
-    @property
-    def device(self):
-        """The device that it runs on."""
-        return self.runner.devices[0]
-
-    @functools.cached_property
-    def model_flops(self) -> float:
-        """FLOPs of one image's update, by arithmetic."""
-        return flops.per_image(self.spec, self.experiment.image_shape)
+        self.device = self.runner.devices[0]
 
     def batches(self, size: int, count: int) -> list[dict[str, np.ndarray]]:
         """Returns batches on the host: epoch after epoch, each in its own random order."""
-        examples = self.experiment.train_examples
-        draw = np.random.default_rng(size)
+        examples, draw = self.split.size, np.random.default_rng(size)
         epochs = -(-size * count // examples)
         orders = np.concatenate([draw.permutation(examples) for _ in range(epochs)])
         return [batch_of(index) for index in orders[: size * count].reshape(count, size)]
-
-    def updates(self, several: int) -> tuple[Callable, Callable]:
-        """Returns the program for so many updates a call, and what places its batches."""
-        if several == 1:
-            return self.runner.train, lambda batches: self.runner.split(batches[0])
-        return self.runner.train_many, self.runner.split_many
 
     def lanes(self, lanes: int) -> tuple[Callable, Any, dict]:
         """Returns (function, state, hyper) of so many networks that train at once.
@@ -100,8 +81,7 @@ class GpuExperiment(SyntheticExperiment):
     def lane_batches(self, lanes: int, size: int, updates: int, seed: int) -> dict[str, np.ndarray]:
         """Returns the batches of one call on the host, [updates, lanes, size], for 0 lanes 2-d."""
         shape = (updates, lanes, size) if lanes else (updates, size)
-        examples = self.experiment.train_examples
-        return batch_of(np.random.default_rng(seed).integers(examples, size=shape))
+        return batch_of(np.random.default_rng(seed).integers(self.split.size, size=shape))
 
     def accuracy(self, state, test) -> float:
         """Returns the accuracy on another split."""
@@ -112,46 +92,32 @@ class GpuExperiment(SyntheticExperiment):
             correct += int(self.runner.fetch(sums)['correct'])
         return correct / test.size
 
-    def cost(self, program: accelerator.CompiledProgram, images: int) -> roofline.ProgramCost:
-        """Returns the cost of a call that takes so many images."""
-        return roofline.count(program.cost, program.text, self.model_flops * images)
-
-    def row(self, name: str, images: int, program, cost, **more) -> dict[str, Any]:
-        """Returns what is known of a row before it is measured; images and cost are of a call."""
-        return {
-            'name': name,
-            'images': images,
-            'counts': dataclasses.asdict(cost),
-            'peak': flops.peak([self.device], self.experiment.config.dtype),
-            'bandwidth': flops.bandwidth(self.device.device_kind),
-            'compile_seconds': program.seconds,
-            'cached': program.cached,
-            **more,
-        }
-
 
 def _scanned(step: Callable, state, hyper, batches, dataset):
     """Does several updates in one call: leaves of batches and metrics are [updates, ...]."""
     return jax.lax.scan(lambda state, batch: step(state, hyper, batch, dataset), state, batches)
 
 
-@dataclasses.dataclass
 class TimedProgram:
-    """A compiled program with its arguments, measured in windows of several calls."""
+    """A function compiled for the first of its batches, and measured in windows of several calls.
 
-    program: accelerator.CompiledProgram
-    state: list  # [state], which each call replaces; programs that take turns may share it
-    hyper: dict  # on the device, as the following ones
-    batches: Sequence
-    dataset: dict
-    calls: int = 1  # in a window
-    metrics: dict | None = None  # of the last call
+    `state` is [state], which each call replaces; programs that take turns may share it.
+    """
+
+    def __init__(
+        self, experiment: GpuExperiment, function, state: list, batches: Sequence, hyper=None
+    ):
+        self._experiment, self.state, self.batches = experiment, state, batches
+        self._constant = hyper or experiment.hyper, experiment.dataset
+        hyper, dataset = self._constant
+        self.compiled = accelerator.compile_ahead(function, state[0], hyper, batches[0], dataset)
+        self.calls, self.metrics = 1, None  # in a window; of the last call
 
     def seconds(self, calls: int) -> float:
         """Returns the seconds that so many calls take."""
         start = time.perf_counter()
         self.state[0], self.metrics = accelerator.drive(
-            self.program.call, self.state[0], self.batches, calls, self.hyper, self.dataset
+            self.compiled.call, self.state[0], self.batches, calls, *self._constant
         )
         return time.perf_counter() - start
 
@@ -159,39 +125,45 @@ class TimedProgram:
         """Returns the seconds of a window."""
         return self.seconds(self.calls)
 
+    def warm_up(self, part: GpuPart, text: str, amount: int, calls: int) -> dict[str, Any]:
+        """Runs so many calls twice, and chooses the calls of a window.
 
-def compile_program(
-    experiment: GpuExperiment, function: Callable, state: list, batches: Sequence, hyper=None
-) -> TimedProgram:
-    """Compiles a function for the first of the batches."""
-    hyper = hyper or experiment.hyper
-    arguments = state[0], hyper, batches[0], experiment.dataset
-    compiled = accelerator.compile_ahead(function, *arguments)
-    return TimedProgram(compiled, state, hyper, batches, experiment.dataset)
+        Tells the user the rate, in place of {} in the text, by the amount of a call. Returns
+        'memory', the bytes that the program takes, and whether they were 'measured': they are the
+        device's peak where the program has raised it, or else XLA's plan.
+        """
+        device = [self._experiment.device]
+        before, _ = devices.peak_memory(device)
+        self.seconds(calls)
+        after, source = devices.peak_memory(device)
+        measured = source == 'device' and after > before
+        each = self.seconds(calls) / calls
+        self.calls = max(1, round(part.window / each))
+        rate = text.format(f'{amount / each:,.0f}')
+        part.say(progress=f'{rate}, {self.compiled.description}.')
+        return {'memory': after if measured else self.compiled.memory, 'measured': measured}
+
+    def cost(self, images: int) -> roofline.ProgramCost:
+        """Returns the cost of a call that takes so many images."""
+        per_image = flops.per_image(self._experiment.spec, self._experiment.experiment.image_shape)
+        return roofline.count(self.compiled.cost, self.compiled.text, per_image * images)
+
+    def row(self, name: str, images: int, cost: roofline.ProgramCost, **more) -> dict[str, Any]:
+        """Returns what is known of a row before it is measured; images and cost are of a call."""
+        device = self._experiment.device
+        return {
+            'name': name,
+            'images': images,
+            'counts': dataclasses.asdict(cost),
+            'peak': flops.peak([device], self._experiment.experiment.config.dtype),
+            'bandwidth': flops.bandwidth(device.device_kind),
+            'compile_seconds': self.compiled.seconds,
+            'cached': self.compiled.cached,
+            **more,
+        }
 
 
-def warm_up(
-    part: GpuPart, device, timed: TimedProgram, text: str, amount: int, calls: int
-) -> dict[str, Any]:
-    """Runs so many calls twice, and chooses the calls of the program's window.
-
-    Tells the user the rate, in place of {} in the text, by the amount of a call. Returns 'memory',
-    the bytes that the program takes, and whether they were 'measured': they are the device's peak
-    where the program has raised it, or else XLA's plan.
-    """
-    before, _ = devices.peak_memory([device])
-    timed.seconds(calls)
-    after, source = devices.peak_memory([device])
-    measured = source == 'device' and after > before
-    each = timed.seconds(calls) / calls
-    timed.calls = max(1, round(part.window / each))
-    part.say(progress=f'{text.format(f"{amount / each:,.0f}")}, {timed.program.description}.')
-    return {'memory': after if measured else timed.program.memory, 'measured': measured}
-
-
-def measure(
-    part: GpuPart, rows: dict, windows: Mapping[Any, Callable[[], float]], most: int, amount
-) -> None:
+def measure(part: GpuPart, rows: dict, windows: dict, most: int, amount: Callable) -> None:
     """Measures all rows in turn, as often as time allows, and reports them after every round.
 
     A row gains 'rate', 'slowest', 'fastest' and 'seconds'. By the same keys, each of the windows
@@ -206,8 +178,7 @@ def measure(
             rows[key] |= accelerator.rates(seconds[key], amount(key)) | {'seconds': seconds[key]}
         done += 1
         part.say(rows=[rows[key] for key in windows])
-        longest = sum(map(max, seconds.values()))
-        rounds = done + part.budget.times(longest, most - done)
+        rounds = done + part.budget.times(sum(map(max, seconds.values())), most - done)
     if done < most:
         part.say(note=f'{done} in place of {most} windows for each row, for lack of time.')
 
@@ -224,9 +195,6 @@ def introduce(part: GpuPart) -> None:
             'There is no accelerator here, or JAX has not been installed for it (README.md, '
             '"Several devices and hosts"); --quick shows on a CPU that the benchmark works.'
         )
-    part.say(
-        device=device.device_kind,
-        platform=device.platform,
-        versions={'jax': jax.__version__, 'python': sys.version.split()[0]},
-        settings=accelerator.settings(),
-    )
+    versions = {'jax': jax.__version__, 'python': sys.version.split()[0]}
+    about = {'device': device.device_kind, 'platform': device.platform, 'versions': versions}
+    part.say(**about, settings=accelerator.settings())

@@ -26,11 +26,10 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import console as rich_console
+from rich.console import Console
 
 import command
 from benchmarks import contest, jpeg_folders, machine, reader
@@ -57,17 +56,18 @@ def make_contestants(arguments: argparse.Namespace, scratch: Path) -> list[Conte
     if arguments.shorter_side:
         side = arguments.shorter_side
         name = jpeg_folders.prepare(Path(work['pictures']), scratch / 'data', side)
-        own = {**work, 'name': name}
-        contestants.append(Contestant(f'ours, shorter side {side}', python, own))
+        smaller = {**work, 'name': name}
+        contestants.append(Contestant(f'ours, shorter side {side}', python, smaller))
     if arguments.tensorflow_python:
         child = [arguments.tensorflow_python, CONTESTANTS / 'tensorflow_data.py']
-        boxes = {'boxes': draw_boxes(work)}
-        for name, more in (
-            ('tf.data', {'antialias': False}),
-            ('tf.data, antialias', {'antialias': True}),
-            ('tf.data, our boxes', {'antialias': False, **boxes}),
-            ('tf.data, both', {'antialias': True, **boxes}),
+        boxes = draw_boxes(work)
+        for name, antialias, own_boxes in (
+            ('tf.data', False, None),
+            ('tf.data, antialias', True, None),
+            ('tf.data, our boxes', False, boxes),
+            ('tf.data, both', True, boxes),
         ):
+            more = {'antialias': antialias, 'boxes': own_boxes}
             contestants.append(Contestant(name, child, {**work, **more}))
     if arguments.torch_python:
         child = [arguments.torch_python, CONTESTANTS / 'torch_data.py']
@@ -78,9 +78,8 @@ def make_contestants(arguments: argparse.Namespace, scratch: Path) -> list[Conte
 def make_work(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Prepares the pictures, and returns the work of our own pipeline.
 
-    It has 'pictures' (folder of class folders), 'scratch' (folder to write in), 'batch_size',
-    'size', 'threads', 'scale' and 'ratio' of the crop, and only for ours 'data_dir', 'name' and
-    'variant'.
+    'pictures' is a folder of class folders, 'scratch' a folder to write in; 'scale' and 'ratio'
+    are the crop's; 'data_dir', 'name' and 'variant' are for ours only.
     """
     folder = jpeg_folders.lay_out(arguments.source.expanduser(), scratch / 'pictures')
     return {
@@ -110,9 +109,7 @@ def draw_boxes(work: dict[str, Any], visits: int = 50) -> str:
     return str(path)
 
 
-def compare(
-    arguments: argparse.Namespace, scratch: Path, console: rich_console.Console
-) -> dict[str, Any]:
+def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     """Runs the comparison and prints its table; returns what belongs into the JSON file."""
     left_out, turns = {}, {}
 
@@ -133,27 +130,21 @@ def compare(
             for name, turn in plays:
                 turns.setdefault(name, []).append(turn)
                 status.update(f'round {len(turns[name])} of {arguments.rounds}: {name}')
-    scores = contest.score(turns)
-    rows = [
-        [
-            score.name,
-            f'{score.rate:.0f}',
-            f'{score.slowest:.0f}-{score.fastest:.0f}',
-            f'{score.ratio:.2f}',
-            f'{score.cpu_rate:.0f}',
-            f'{score.cpu_ratio:.2f}',
-        ]
-        for score in scores
-    ]
-    _print(
-        console,
-        ('pipeline', 'images/s', 'range', 'ours/it', 'per CPU s', 'ours/it'),
-        rows,
-        title=f'{arguments.threads} threads, {arguments.size} px, batches of '
-        f'{arguments.batch_size}: medians of {arguments.rounds} turns',
-        caption='ours/it is above 1 where ours is the faster one; per CPU s: images per second of '
-        'CPU time, which other load disturbs less.',
+    scores, rows = contest.score(turns), []
+    for score in scores:
+        rates = f'{score.rate:.0f}', f'{score.slowest:.0f}-{score.fastest:.0f}'
+        cpu = f'{score.cpu_rate:.0f}', f'{score.cpu_ratio:.2f}'
+        rows.append([score.name, *rates, f'{score.ratio:.2f}', *cpu])
+    head = ('pipeline', 'images/s', 'range', 'ours/it', 'per CPU s', 'ours/it')
+    title = (
+        f'{arguments.threads} threads, {arguments.size} px, batches of {arguments.batch_size}: '
+        f'medians of {arguments.rounds} turns'
     )
+    caption = (
+        'ours/it is above 1 where ours is the faster one; per CPU s: images per second of CPU '
+        'time, which other load disturbs less.'
+    )
+    console.print(BenchmarkTable('', head, rows, None).rich(title=title, caption=caption))
     return {
         'scores': [dataclasses.asdict(score) for score in scores],
         'turns': {name: [dataclasses.asdict(turn) for turn in own] for name, own in turns.items()},
@@ -162,45 +153,31 @@ def compare(
     }
 
 
-def _print(console: rich_console.Console, head: Sequence[str], rows: list, **options: str) -> None:
-    """Prints a table for the terminal."""
-    console.print(BenchmarkTable('', head, rows, None).rich(**options))
-
-
-def check_accuracy(
-    arguments: argparse.Namespace, scratch: Path, console: rich_console.Console
-) -> dict[str, Any]:
+def check_accuracy(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     """Compares our crops with Pillow's, over the same boxes."""
     crops = reader.draw_crops(make_work(arguments, scratch), visits=3)
     differences = reader.differences(crops, arguments.size)
     mean, worst = float(differences.mean()), float(differences.max())
+    reached = mean <= _GOAL
     console.print(
         f'Mean absolute difference to Pillow (antialiased) over {len(crops)} crops: '
         f'{mean:.3f} of 255, in the worst crop {worst:.2f}. '
-        f'Goal: {_GOAL:g}, {"reached" if mean <= _GOAL else "missed"}.'
+        f'Goal: {_GOAL:g}, {"reached" if reached else "missed"}.'
     )
-    return {
-        'crops': len(crops),
-        'mean': mean,
-        'largest_of_a_crop': worst,
-        'reached': mean <= _GOAL,
-    }
+    return {'crops': len(crops), 'mean': mean, 'largest_of_a_crop': worst, 'reached': reached}
 
 
-def check_stages(
-    arguments: argparse.Namespace, scratch: Path, console: rich_console.Console
-) -> dict[str, Any]:
+def check_stages(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     """Prints where the time of one image goes."""
     work = make_work(arguments, scratch)
     measured = reader.stages(work, reader.draw_crops(work, visits=3), arguments.rounds)
     rows = [[name, f'{microseconds:.0f}'] for name, microseconds in measured.items()]
-    _print(console, ('stage', 'microseconds'), rows, title='CPU time per image on one thread')
+    table = BenchmarkTable('', ('stage', 'microseconds'), rows, measured)
+    console.print(table.rich(title='CPU time per image on one thread'))
     return {'microseconds': measured}
 
 
-def check_memory(
-    arguments: argparse.Namespace, scratch: Path, console: rich_console.Console
-) -> dict[str, Any]:
+def check_memory(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     """Prints the memory of this process while it reads."""
     work, result = make_work(arguments, scratch), {}
     for name, progress, count in (
@@ -211,7 +188,8 @@ def check_memory(
         grown = reader.growth([megabytes for _, megabytes in points])
         verdict = 'flat' if grown < _STEADY else 'GROWING'
         rows = [[f'{done:,}', f'{megabytes:.1f}'] for done, megabytes in points]
-        _print(console, (name, 'MB'), rows, title=f'Resident memory: {verdict} ({grown:+.1f} MB)')
+        title = f'Resident memory: {verdict} ({grown:+.1f} MB)'
+        console.print(BenchmarkTable('', (name, 'MB'), rows, points).rich(title=title))
         result[name] = {'points': points, 'growth': grown, 'flat': grown < _STEADY}
     return result
 
@@ -219,7 +197,7 @@ def check_memory(
 def main(argv: list[str]) -> None:
     """Runs the comparison or a check; prints a table and writes --output."""
     arguments = _make_parser().parse_args(argv)
-    console = rich_console.Console()
+    console = Console()
     with reserved(arguments.output) as output:
         with tempfile.TemporaryDirectory() as scratch:
             result = arguments.run(arguments, Path(scratch), console)
@@ -237,26 +215,21 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--source', type=Path, required=True, help='folder of JPEG files')
     parser.add_argument('--output', type=Path, help='JSON file for all figures')
 
-    def add_numbers(group, *options: tuple[str, int | None, str]) -> None:
-        for name, default, text in options:
-            more = '' if default is None else f' (default {default:,})'
-            group.add_argument(
-                f'--{name}', type=command.positive, default=default, help=text + more
-            )
+    def add_number(group, name: str, default: int | None, text: str) -> None:
+        more = '' if default is None else f' (default {default:,})'
+        group.add_argument(f'--{name}', type=command.positive, default=default, help=text + more)
 
-    add_numbers(
-        parser.add_argument_group('the task'),
-        ('threads', 2, 'threads of each pipeline'),
-        ('batch_size', 256, 'images in a batch'),
-        ('size', 224, 'side of the crops in pixels'),
-        ('batches', 16, 'batches in a turn'),
-        ('rounds', 7, 'turns of each'),
-        ('warm_up', 8, 'batches before the first turn'),
-    )
+    group = parser.add_argument_group('the task')
+    add_number(group, 'threads', 2, 'threads of each pipeline')
+    add_number(group, 'batch_size', 256, 'images in a batch')
+    add_number(group, 'size', 224, 'side of the crops in pixels')
+    add_number(group, 'batches', 16, 'batches in a turn')
+    add_number(group, 'rounds', 7, 'turns of each')
+    add_number(group, 'warm_up', 8, 'batches before the first turn')
     group = parser.add_argument_group('rows')
     group.add_argument('--tensorflow_python', type=Path, help='a Python that has TensorFlow')
     group.add_argument('--torch_python', type=Path, help='a Python with PyTorch and torchvision')
-    add_numbers(group, ('shorter_side', None, 'add ours on pictures re-encoded at that size'))
+    add_number(group, 'shorter_side', None, 'add ours on pictures re-encoded at that size')
     group = parser.add_argument_group('checks, in place of the comparison')
     either = group.add_mutually_exclusive_group()
     for name, check, text in (
@@ -265,11 +238,8 @@ def _make_parser() -> argparse.ArgumentParser:
         ('memory', check_memory, 'resident memory over many batches'),
     ):
         either.add_argument(f'--{name}', dest='run', action='store_const', const=check, help=text)
-    add_numbers(
-        group,
-        ('memory_batches', 1000, 'decoded batches for --memory'),
-        ('memory_indices', 10**7, 'record indices for --memory'),
-    )
+    add_number(group, 'memory_batches', 1000, 'decoded batches for --memory')
+    add_number(group, 'memory_indices', 10**7, 'record indices for --memory')
     return parser
 
 

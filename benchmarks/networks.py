@@ -1,8 +1,12 @@
-"""Sections `step` and `evaluation`: networks on the CPU beside PyTorch's, eager and compiled.
+"""Sections `step` and `evaluation`, beside PyTorch eager and compiled, and `devices`, on the CPU.
 
 A turn of `evaluation` is evaluate.py's whole pass: batches planned, gathered from uint8,
 normalized; loss, correct answers and confusion matrix summed up. PyTorch is spared the first three
 and counts the correct answers alone, in inference_mode, which is how its users write it.
+
+`devices` is eight virtual devices on one CPU against one, for the same global batch. Nobody trains
+like that, but what is lost here (the step's own cost on each device, dispatch, collectives) is
+lost on real devices as well.
 """
 
 import dataclasses
@@ -47,6 +51,14 @@ PROCESSES, LARGE_PROCESSES = 5, 3
 # cores with far fewer, and a pass over that many would take minutes.
 EVALUATION_BATCH = 1000
 EVALUATION_STEPS = {'lenet': 40, 'deep_cnn': 10, 'resnet18': 2, 'vgg11_bn': 2, 'resnet50': 2}
+DEVICES = 8
+# Of the first three networks: (batch size, steps in a turn).
+_SIZES = (((128, 60), (256, 40), (512, 20)), ((128, 20), (256, 10), (512, 5)), ((128, 2),))
+DEVICE_CASES = [
+    dataclasses.replace(case, batch_size=size, steps=steps)
+    for case, sizes in zip(CASES, _SIZES, strict=False)
+    for size, steps in sizes
+]
 
 
 def make_contestants(case: NetworkCase, task: str, torch_python: Path | None) -> list[Contestant]:
@@ -149,4 +161,39 @@ def _compare_all(
         rows += [[name, each.name, milliseconds(case, each), *each.cells()] for each in scores]
     if task == 'evaluate':  # has no steps
         head, *rows = ([*row[:2], *row[3:]] for row in (head, *rows))
+    return BenchmarkTable(caption, head, rows, figures)
+
+
+def device_contestants(case: NetworkCase, count: int) -> list[Contestant]:
+    """Returns one device, then several by each runner."""
+    overrides = {'1 device': ['--config.devices=1']}
+    for runner in ('pmap', 'shard_map'):
+        several = [f'--config.devices={count}', f'--config.runner={runner}']
+        overrides[f'{count} devices, {runner}'] = several
+    (ours,) = make_contestants(case, 'train', None)
+    return [
+        Contestant(name, ours.command, {**ours.work, 'overrides': ours.work['overrides'] + more})
+        for name, more in overrides.items()
+    ]
+
+
+def devices(context: BenchmarkContext) -> BenchmarkTable:
+    """Measures one virtual device and several."""
+    rows, figures, count = [], {}, 2 if context.quick else DEVICES
+    for case in DEVICE_CASES[: 1 if context.quick else None]:
+        what = f'{case.model}, batch {case.batch_size}'
+        batches = 1 if context.quick else case.steps
+        turns = side_by_side(device_contestants(case, count), batches, context, what)
+        scores = contest.score(turns)
+        figures[what] = [dataclasses.asdict(score) for score in scores]
+        for score in scores:
+            rate, rates, _ = score.cells()
+            lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
+            rows.append([what, score.name, milliseconds(case, score), rate, rates, lost])
+    head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
+    caption = (
+        f'{count} virtual devices on {THREADS} CPU cores against one, the same global '
+        f'batch. Medians of {context.rounds} turns in alternation, in one run; "lost" is below '
+        'zero where several are the faster ones.'
+    )
     return BenchmarkTable(caption, head, rows, figures)

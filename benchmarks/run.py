@@ -12,7 +12,6 @@ Tables go to standard output as soon as they are measured, everything else to st
 import argparse
 import contextlib
 import dataclasses
-import functools
 import importlib
 import signal
 import tempfile
@@ -35,6 +34,7 @@ TORCH_PYTHON = ROOT / '.venv-torch' / 'bin' / 'python'  # `make bench` makes it
 DOCS = ROOT / 'docs' / 'speed.md'
 MARKER = 'speed'
 ROUNDS = 5
+_SCREEN = rich_console.Console(stderr=True)
 WIDTH = 120  # of a table when the output is no terminal
 
 
@@ -58,12 +58,14 @@ SECTIONS = {
     'trace': Section('step_trace', "where that step's time goes, on one core and on two"),
     'evaluation': Section('networks', 'a pass of evaluation on the CPU', True, 'evaluation'),
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
-    'start': Section('start', 'from the start of the process to the first step', True),
+    'start': Section('job', 'from the start of the process to the first step', True, 'start'),
     'checkpoint': Section('checkpoint', 'how long a save holds the training up'),
     'memory': Section('memory', 'peak memory of a run against what tools.preflight estimates'),
     'growth': Section('growth', 'cost per image and memory as data sets and runs grow'),
-    'devices': Section('virtual_devices', 'eight virtual devices on one CPU against one'),
-    'sweep': Section('sweep_engines', 'trials in one program against a process for each'),
+    'devices': Section(
+        'networks', 'eight virtual devices on one CPU against one', False, 'devices'
+    ),
+    'sweep': Section('trials', 'trials in one program against a process for each', False, 'sweep'),
     'trials': Section('trials', "bookkeeping of a sweep's trials"),
 }
 
@@ -102,27 +104,8 @@ class ResultWriter:
             docs_tables.update(self.docs, MARKER, {name: text})
 
 
-class Screen:
-    """What the user sees on standard error during a run."""
-
-    def __init__(self):
-        self._console = rich_console.Console(stderr=True)
-
-    def say(self, text: str) -> None:
-        """Prints a line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    @contextlib.contextmanager
-    def section(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Yields a function that shows, in a terminal only, what a section is measuring."""
-        with self._console.status(markup.escape(title)) as status:
-            yield lambda text: status.update(markup.escape(f'{title}: {text}'))
-
-
-def measure(
-    names: Sequence[str], make_context: Callable[..., BenchmarkContext], writer, screen
-) -> None:
-    """Measures sections one after the other.
+def measure(names: Sequence[str], context: BenchmarkContext, writer: ResultWriter) -> None:
+    """Measures sections one after the other, with a status on standard error in a terminal.
 
     Raises:
       UserError: one or more of them failed; the others are measured all the same.
@@ -130,14 +113,14 @@ def measure(
     failures = []
     for number, name in enumerate(names, start=1):
         title = f'[{number}/{len(names)}] {name}'
-        screen.say(f'{title}: {SECTIONS[name].description}')
+        context.say(f'{title}: {SECTIONS[name].description}')
         # While the status is shown it would redirect what is printed.
-        with tempfile.TemporaryDirectory() as scratch, screen.section(title) as show:
-            context = make_context(scratch=Path(scratch), show=show)
+        with tempfile.TemporaryDirectory() as scratch, _status(title) as show:
             try:
-                table = SECTIONS[name].run(context)
+                own = dataclasses.replace(context, scratch=Path(scratch), show=show)
+                table = SECTIONS[name].run(own)
             except UserError as error:
-                screen.say(f'{title} FAILED: {error}')
+                context.say(f'{title} FAILED: {error}')
                 failures.append(name)
                 continue
         writer.add(name, table)
@@ -146,6 +129,17 @@ def measure(
             f'{len(failures)} of {len(names)} sections failed: {", ".join(failures)}; why is said '
             f'above. Again: python -m benchmarks.run --only={",".join(failures)}'
         )
+
+
+@contextlib.contextmanager
+def _status(title: str) -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows what is being measured."""
+    with _SCREEN.status(markup.escape(title)) as status:
+        yield lambda text: status.update(markup.escape(f'{title}: {text}'))
+
+
+def _say(text: str) -> None:
+    _SCREEN.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(argv: list[str]) -> None:
@@ -168,21 +162,14 @@ def main(argv: list[str]) -> None:
         raise UserError("--quick's figures mean nothing and do not go into the docs: drop one.")
     if docs:
         docs_tables.check(docs, MARKER, names)
-    host, screen = machine.describe(torch_python), Screen()
+    host = machine.describe(torch_python)
     options = {'only': names, 'rounds': rounds, 'quick': arguments.quick}
+    data_dir = arguments.data_dir.absolute()
+    context = BenchmarkContext(Path(), torch_python, data_dir, rounds, arguments.quick, _say)
     with tables.reserved(arguments.output) as output:
         if torch_python is None and any(SECTIONS[name].beside_torch for name in names):
-            screen.say("PyTorch's rows are left out: `make bench` makes the environment for them.")
-        writer = ResultWriter(host, arguments.markdown, docs, output, options)
-        make_context = functools.partial(
-            BenchmarkContext,
-            torch_python=torch_python,
-            data_dir=arguments.data_dir.absolute(),
-            rounds=rounds,
-            quick=arguments.quick,
-            say=screen.say,
-        )
-        measure(names, make_context, writer, screen)
+            _say("PyTorch's rows are left out: `make bench` makes the environment for them.")
+        measure(names, context, ResultWriter(host, arguments.markdown, docs, output, options))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,14 +1,25 @@
-"""Section `trials`: what drawing, reporting and ending a trial costs, without any training."""
+"""Sections `sweep`, which sweeps by two engines, and `trials`, which times their bookkeeping alone.
 
+`sweep` runs trials side by side in one program against a process for each. A single trial shows
+what can be gained at all: start-up and compilation are paid once instead of every time, arithmetic
+is not saved.
+"""
+
+import json
 import statistics
+import sys
 import time
 
-from benchmarks.tables import BenchmarkContext, BenchmarkTable
+from benchmarks import job, processes
+from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
 from configs import reading, search
 from sweeps import study
 
 CONFIG, SPACE = 'configs/digits_lenet.py', 'configs/sweeps/lenet.py'
 EVALUATIONS = 12  # of each trial, as many as that configuration has
+TRIALS, JOBS = 64, 2
+WARM = 16  # trials of a sweep's first round, which compiles: as many as run side by side at most
+ROUNDS = 3  # of sweeps at most, because a round takes minutes
 SAMPLERS = ('tpe', 'random', 'grid', 'cmaes')
 
 
@@ -49,3 +60,58 @@ def _milliseconds(context: BenchmarkContext, sampler: str, count: int) -> list[f
         begin = end
     trials.close()
     return times
+
+
+def sweep(context: BenchmarkContext) -> BenchmarkTable:
+    """Runs a single trial twice, and then sweeps by either engine in turn, without pruning."""
+    trials, shorter = (2, ['epochs=3']) if context.quick else (TRIALS, [])
+    overrides = [f'compilation_cache={context.scratch / "cache"}', *shorter]
+    _, single = (_single_trial(context, number, overrides) for number in range(2))
+    seconds: dict[str, list[float]] = {'vmap': [], 'local': []}
+    for number in range(1 if context.quick else 1 + min(context.rounds, ROUNDS)):
+        for engine, own in seconds.items():
+            count = trials if number else min(trials, WARM)
+            elapsed = _sweep(context, engine, number, count, overrides)
+            context.say(f'{engine}: {count} trials in {elapsed:.1f} s')
+            if number or context.quick:
+                own.append(elapsed)
+    return _sweep_table(seconds, single, trials)
+
+
+def _single_trial(context: BenchmarkContext, number: int, overrides: list[str]) -> dict[str, float]:
+    """Returns the seconds of one train.py on all cores: its steps' 'arithmetic', and the 'rest'."""
+    workdir = context.scratch / f'single{number}'
+    output = processes.watch(job.our_command(CONFIG, workdir, *overrides))
+    result = json.loads((workdir / 'result.json').read_text())
+    images = result['steps'] * result['config']['batch_size']
+    arithmetic = images / result['examples_per_second']
+    return {'arithmetic': arithmetic, 'rest': output.seconds - arithmetic}
+
+
+def _sweep(context, engine: str, number: int, trials: int, overrides: list[str]) -> float:
+    """Returns the seconds of a sweep."""
+    command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
+    command += [f'--workdir={context.scratch / f"{engine}{number}"}', f'--engine={engine}']
+    command += [f'--trials={trials}', f'--jobs={JOBS}', '--sampler=random', '--pruner=none']
+    return processes.watch([*command, *(f'--config.{text}' for text in overrides)]).seconds
+
+
+def _sweep_table(
+    seconds: dict[str, list[float]], single: dict[str, float], trials: int
+) -> BenchmarkTable:
+    vmap, local = map(statistics.median, seconds.values())
+    allowed = local / (single['rest'] + trials * single['arithmetic'])
+    names = ('side by side (vmap)', f'a process each, {JOBS} at a time (local)')
+    rows = [
+        [name, *median_and_range(own), f'{median / trials:.2f}', f'{median / vmap:.2f}']
+        for name, median, own in zip(names, (vmap, local), seconds.values(), strict=True)
+    ]
+    caption = (
+        f'{trials} trials of {CONFIG} by sweep.py, nothing pruned, programs compiled before. Alone '
+        f'a trial takes {single["rest"]:.1f} s of start, evaluation and files and '
+        f'{single["arithmetic"]:.1f} s of arithmetic on {JOBS} cores, which allows a ratio of '
+        f'{allowed:.2f}; reached: {local / vmap / allowed:.2f} of that.'
+    )
+    figures = {'seconds': seconds, 'lone': single, 'allowed': allowed, 'ratio': local / vmap}
+    head = ('engine', 's', 'range', 's a trial', 'its time / vmap')
+    return BenchmarkTable(caption, head, rows, figures)

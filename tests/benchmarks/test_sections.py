@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import contest, growth, networks, run, step_trace, tables, virtual_devices
-from benchmarks.contestants import our_networks, our_trace
+from benchmarks import contest, growth, networks, run, step_trace, tables
+from benchmarks.contestants import our_networks
 from errors import UserError
 from tests.conftest import ROOT
 from training import loop, runner
@@ -235,14 +235,14 @@ ENTRY %main.1 (x: f32[8]) -> f32[] {
   ROOT %after = f32[] copy(%ynn_fusion.2)
 }
 """
-    found = our_trace.locations(program)
+    found = step_trace.locations(program)
     assert found['ynn_fusion.2'] == found['r'] == found['after'] == 'a/norm1/reduce_sum'
     assert found['copy'] == ''
 
 
 def test_operations_that_run_at_once_share_the_time():
     events = [('a', 0, 4), ('b', 2, 6), ('b', 4, 5), ('c', 8, 9), ('a', 9, 9)]
-    assert our_trace.elapsed(events) == {'a': 3, 'b': 3, 'c': 1}
+    assert step_trace.elapsed(events) == {'a': 3, 'b': 3, 'c': 1}
 
 
 def test_small_shares_are_one_row():
@@ -255,8 +255,8 @@ def test_small_shares_are_one_row():
 def test_what_is_lost_by_devices(monkeypatch, tmp_path):
     rates = {'1 device': 100.0, '8 devices, pmap': 80.0, '8 devices, shard_map': 125.0}
     turns = {name: [contest.Turn(100, 100 / rate, 1.0)] for name, rate in rates.items()}
-    monkeypatch.setattr(virtual_devices, 'side_by_side', lambda *_: turns)
-    table = virtual_devices.run(context_of(tmp_path))
+    monkeypatch.setattr(networks, 'side_by_side', lambda *_: turns)
+    table = networks.devices(context_of(tmp_path))
     assert [row[-1] for row in table.rows] == ['-', '+20 %', '-25 %']
 
 
