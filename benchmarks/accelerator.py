@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MEMORY_SHARE = '0.92'
@@ -113,11 +113,15 @@ class CompiledProgram:
 
 def compile_ahead(function, *arguments) -> CompiledProgram:
     """Compiles a jitted or pmapped function for arguments of these shapes."""
-    with _cache_hits() as hits:
-        start = time.monotonic()
-        call = function.lower(*arguments).compile()
-        seconds = time.monotonic() - start
-    program = CompiledProgram(call, seconds, bool(hits))
+    import jax
+
+    events = set()
+    # There is no public way to remove a listener, which then adds to a set that nobody reads.
+    jax.monitoring.register_event_listener(lambda event, **_: events.add(event))
+    start = time.monotonic()
+    call = function.lower(*arguments).compile()
+    seconds = time.monotonic() - start
+    program = CompiledProgram(call, seconds, '/jax/compilation_cache/cache_hits' in events)
     # What XLA reports depends on backend and version, and the benchmark runs without it.
     with contextlib.suppress(Exception):
         cost = call.cost_analysis()
@@ -129,24 +133,6 @@ def compile_ahead(function, *arguments) -> CompiledProgram:
         total = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
         program.memory = total - plan.alias_size_in_bytes
     return program
-
-
-@contextlib.contextmanager
-def _cache_hits() -> Iterator[list[str]]:
-    """Collects the compilation cache's hits."""
-    import jax
-
-    hits, closed = [], []
-
-    def listen(event, **_):
-        if event == '/jax/compilation_cache/cache_hits' and not closed:
-            hits.append(event)
-
-    jax.monitoring.register_event_listener(listen)
-    try:
-        yield hits
-    finally:
-        closed.append(True)  # JAX has no public way to remove a listener
 
 
 def drive(call: Callable, state, batches: Sequence, calls: int, *rest) -> tuple[Any, Any]:

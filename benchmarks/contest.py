@@ -4,9 +4,9 @@ Between its turns a contestant is stopped (SIGSTOP), so that it neither takes ti
 nor prepares batches in advance: its queues are in the state in which its last turn left them.
 """
 
-import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -51,10 +51,9 @@ class Turn:
 
 
 class ContestantProcess:
-    """A contestant's process, stopped between its turns.
+    """A contestant's process, stopped between its turns; ends when `stack` is closed.
 
-    `log` is the file for what it prints; it ends when `stack` is closed. `about` is what it says
-    of itself: 'shape' and 'dtype' of a batch, 'versions'.
+    It prints into the file `log`. `about` has 'shape' and 'dtype' of a batch and 'versions'.
 
     Raises:
       LeftOutError: it did not start, lacks a package, or ended.
@@ -72,12 +71,8 @@ class ContestantProcess:
             raise LeftOutError(f'{self._python} cannot be started: {error.strerror}.') from error
         stack.callback(self.process.stdin.close)
         stack.callback(self.process.stdout.close)
-        try:
-            self.about = self._answer()
-            self._signal(signal.SIGSTOP)
-        except BaseException:
-            processes.kill(self.process)
-            raise
+        self.about = self._answer()
+        self._signal(signal.SIGSTOP)
 
     def run(self, batches: int) -> Turn:
         """Lets it produce a number of batches."""
@@ -97,8 +92,9 @@ class ContestantProcess:
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            lines = self._log.read_text(errors='replace').splitlines()
-            raise LeftOutError(f'it ended by itself: {processes.last_line(lines)}.')
+            processes.kill(self.process)
+            last = processes.last_line(self._log.read_text(errors='replace'))
+            raise LeftOutError(f'it ended by itself: {last}.')
         answer = json.loads(line)
         if 'missing' in answer:
             package = f'"{answer["missing"]}"'
@@ -125,8 +121,8 @@ class Score:
     slowest: float  # of the worst turn
     fastest: float  # of the best turn
     cpu_rate: float  # images per second of CPU time, the median of the turns
-    ratio: float  # the first contestant's rate over this one's
-    cpu_ratio: float
+    ratio: float = 1.0  # the first contestant's rate over this one's
+    cpu_ratio: float = 1.0
 
     def cells(self) -> list[str]:
         """Returns the texts of the rate, its range, and the ratio."""
@@ -185,11 +181,10 @@ def score(turns: Mapping[str, Sequence[Turn]]) -> list[Score]:
         rates = [turn.images / turn.seconds for turn in own]
         rate = statistics.median(rates)
         cpu_rate = statistics.median(turn.images / max(turn.cpu_seconds, 1e-9) for turn in own)
-        first_rate, first_cpu_rate = rate, cpu_rate
-        if scores:
-            first_rate, first_cpu_rate = scores[0].rate, scores[0].cpu_rate
-        ratios = first_rate / rate, first_cpu_rate / cpu_rate
-        scores.append(Score(name, rate, min(rates), max(rates), cpu_rate, *ratios))
+        score = Score(name, rate, min(rates), max(rates), cpu_rate)
+        first = scores[0] if scores else score
+        ratios = {'ratio': first.rate / rate, 'cpu_ratio': first.cpu_rate / cpu_rate}
+        scores.append(dataclasses.replace(score, **ratios))
     return scores
 
 
@@ -200,44 +195,38 @@ def side_by_side(
     what: str,
     processes: int = 1,
 ) -> dict[str, list[Turn]]:
-    """Lets contestants take turns; returns the turns of each by name, ours first.
+    """Lets contestants take turns of so many batches; returns the turns by name, ours first.
 
-    Args:
-      contestants: the first is ours; the user is told which of the others do not start.
-      batches: in a turn.
-      context: of the section.
-      what: they are compared in, for the user.
-      processes: of each contestant, with `context.rounds` turns each. Some programs run at one
-        speed from start to end, and at another speed when they are started again.
+    The user is told which of the others do not start. Each may have several processes, with
+    `context.rounds` turns each: some programs run at one speed from start to end, and at another
+    speed when they are started again.
 
     Raises:
       UserError: ours does not start, or a contestant ends in its turn.
     """
     left_out: dict[str, str] = {}
-    ours = contestants[0].name
-    players = {
-        f'{each.name}, process {number}' if processes > 1 else each.name: each
-        for number in range(1, processes + 1)
-        for each in contestants
-    }
+    names, ours = {}, contestants[0].name
+    for number in range(1, processes + 1):
+        for each in contestants:
+            names[f'{each.name}, process {number}' if processes > 1 else each.name] = each.name
 
     def leave_out(player: str, reason: str) -> None:
-        name = players[player].name
-        if name != ours and name not in left_out:
-            context.say(f'{what}: {name} is left out: {reason}')
-        left_out[name] = reason
+        if names[player] not in (ours, *left_out):
+            context.say(f'{what}: {names[player]} is left out: {reason}')
+        left_out[names[player]] = reason
 
     def starting(player: str) -> None:
         context.show(f'{what}: starting {player}')
 
-    turns: dict[str, list[Turn]] = collections.defaultdict(list)
-    named = [dataclasses.replace(each, name=player) for player, each in players.items()]
-    with started(named, context.scratch, leave_out, starting) as running:
+    turns: dict[str, list[Turn]] = {}
+    players = zip(names, itertools.cycle(contestants), strict=False)
+    players = [dataclasses.replace(contestant, name=player) for player, contestant in players]
+    with started(players, context.scratch, leave_out, starting) as running:
         if ours in left_out:
             raise UserError(f'{what}: ours does not run: {left_out[ours]}')
         context.show(f'{what}: warming up')
         for player, turn in play(running, context.rounds, batches, max(WARM_UP, batches // 4)):
-            own = turns[players[player].name]
+            own = turns.setdefault(names[player], [])
             own.append(turn)
             round_number = -(-len(own) // processes)
             context.show(f'{what}: {player}, round {round_number} of {context.rounds}')

@@ -102,7 +102,7 @@ def run_part(name: str, quick: bool, seconds: float, limit: float) -> dict[str, 
             finally:
                 timer.cancel()
         errors.seek(0)
-        last = processes.last_line(errors.read().splitlines())
+        last = processes.last_line(errors.read())
     if 'refused' in result:
         raise UserError(result['refused'])
     if late.is_set():

@@ -7,10 +7,8 @@ then one run of train.py of 10,000 steps, with everything around the step.
 import dataclasses
 import itertools
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import psutil
 
@@ -56,25 +54,21 @@ class Mark:
 def sizes(context: BenchmarkContext) -> list[SetSize]:
     """Measures sets of all sizes in alternation."""
     counts, steps = (SIZES[:2], 2) if context.quick else (SIZES, CASE.steps)
-    (step,) = networks.make_contestants(CASE, 'train', None)
-    ours = [sys.executable, '-m', 'benchmarks.contestants.our_networks']
+    (ours,) = networks.make_contestants(CASE, 'train', None)
     contestants = [
-        contest.Contestant(f'{count:,} images', ours, {**step.work, 'examples': count})
+        contest.Contestant(f'{count:,} images', ours.command, {**ours.work, 'examples': count})
         for count in counts
     ]
     turns = contest.side_by_side(contestants, steps, context, 'size of the set')
     if len(turns) < len(counts):
         raise UserError('Training failed on a set of one of the sizes; why is said above.')
-    return [
-        SetSize(
-            count,
-            step=statistics.median(turn.seconds / turn.images for turn in own),
-            order=_order_seconds(count, context.rounds) / count,
-            data=count * (CASE.size**2 * CASE.channels + 4),
-            resident=own[-1].resident,
-        )
-        for count, own in zip(counts, turns.values(), strict=True)
-    ]
+    by_size = []
+    for count, own in zip(counts, turns.values(), strict=True):
+        step = statistics.median(turn.seconds / turn.images for turn in own)
+        order = _order_seconds(count, context.rounds) / count
+        data = count * (CASE.size**2 * CASE.channels + 4)
+        by_size.append(SetSize(count, step, order, data, own[-1].resident))
+    return by_size
 
 
 def _order_seconds(count: int, rounds: int) -> float:
@@ -100,31 +94,27 @@ def long_run(context: BenchmarkContext) -> list[Mark]:
     command = job.our_command(CONFIG, folder, f'steps={steps}', f'log_every={LOG_EVERY}')
     resident: dict[int, int] = {}
     with log.open('wb') as output, processes.child(command, stdout=output) as process:
-        for done in _steps_done(process, folder):
+        while process.poll() is None:
+            done = max((record['step'] for record in records.read_metrics(folder)), default=0)
             for mark in marks:
                 if mark <= done and mark not in resident:
-                    resident[mark] = _resident(process, resident)
+                    resident[mark] = _resident(process.pid, resident)
             context.show(f'a long run: step {done:,} of {steps:,}')
+            time.sleep(0.1)
         if process.wait():
-            lines = log.read_text(errors='replace').splitlines()
-            raise UserError(f'train.py failed: {processes.last_line(lines)}')
+            last = processes.last_line(log.read_text(errors='replace'))
+            raise UserError(f'train.py failed: {last}')
     clock = {record['step']: record['wall_seconds'] for record in records.read_metrics(folder)}
-    costs: list[float | None] = [None]
-    for before, mark in itertools.pairwise(marks):
-        costs.append((clock[mark] - clock[before]) / ((mark - before) * BATCH))
-    return [Mark(mark, cost, resident[mark]) for mark, cost in zip(marks, costs, strict=True)]
+    costs = [
+        (clock[mark] - clock[before]) / ((mark - before) * BATCH)
+        for before, mark in itertools.pairwise(marks)
+    ]
+    return [Mark(*each, resident[each[0]]) for each in zip(marks, [None, *costs], strict=True)]
 
 
-def _steps_done(process: subprocess.Popen, folder) -> Iterator[int]:
-    """Yields the step of the newest record while the process runs, ten times a second."""
-    while process.poll() is None:
-        yield max((record['step'] for record in records.read_metrics(folder)), default=0)
-        time.sleep(0.1)
-
-
-def _resident(process: subprocess.Popen, earlier: dict[int, int]) -> int:
+def _resident(process: int, earlier: dict[int, int]) -> int:
     try:
-        return psutil.Process(process.pid).memory_info().rss
+        return psutil.Process(process).memory_info().rss
     except psutil.Error:
         return max(earlier.values(), default=0)
 
@@ -132,24 +122,25 @@ def _resident(process: subprocess.Popen, earlier: dict[int, int]) -> int:
 def run(context: BenchmarkContext) -> BenchmarkTable:
     """Measures both."""
     by_size, marks = sizes(context), long_run(context)
-    rows = []
-    for size in by_size:
-        memory = f'{size.resident / 1e6:,.0f}', f'{size.data / 1e6:,.0f}'
-        rows.append([f'{size.examples:,} images', *_cost(size.cost, by_size[0].cost), *memory])
+    points = [
+        (f'{size.examples:,} images', size.cost, by_size[0].cost, size.resident, size.data)
+        for size in by_size
+    ]
     first = next(mark.cost for mark in marks if mark.cost is not None)
-    for mark in marks:
-        cost = ['-', '-'] if mark.cost is None else _cost(mark.cost, first)
-        rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
+    points += [(f'step {mark.step:,}', mark.cost, first, mark.resident, None) for mark in marks]
+    rows = [
+        [
+            name,
+            *(('-', '-') if cost is None else (f'{1e6 * cost:.1f}', f'{cost / first:.2f}')),
+            f'{resident / 1e6:,.0f}',
+            '-' if data is None else f'{data / 1e6:,.0f}',
+        ]
+        for name, cost, first, resident, data in points
+    ]
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
-    figures = {
-        'sizes': [dataclasses.asdict(size) for size in by_size],
-        'marks': [dataclasses.asdict(mark) for mark in marks],
-    }
+    figures = {'sizes': list(map(dataclasses.asdict, by_size))}
+    figures['marks'] = list(map(dataclasses.asdict, marks))
     return BenchmarkTable(caption(by_size, marks), head, rows, figures)
-
-
-def _cost(cost: float, first: float) -> list[str]:
-    return [f'{1e6 * cost:.1f}', f'{cost / first:.2f}']
 
 
 def caption(by_size: Sequence[SetSize], marks: Sequence[Mark]) -> str:

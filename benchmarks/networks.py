@@ -4,9 +4,8 @@ A turn of `evaluation` is evaluate.py's whole pass: batches planned, gathered fr
 normalized; loss, correct answers and confusion matrix summed up. PyTorch is spared the first three
 and counts the correct answers alone, in inference_mode, which is how its users write it.
 
-`devices` is eight virtual devices on one CPU against one, for the same global batch. Nobody trains
-like that, but what is lost here (the step's own cost on each device, dispatch, collectives) is
-lost on real devices as well.
+`devices` is eight virtual devices on one CPU against one, for the same global batch. What is lost
+here (the step's own cost on each device, dispatch, collectives) is lost on real devices as well.
 """
 
 import dataclasses
@@ -47,18 +46,22 @@ SMALL_NETWORKS = ('lenet', 'deep_cnn')
 # end: one process each would leave the result to chance. Of the large networks, of up to 3 GB each,
 # not all fit at once: their processes come one after the other, and share the turns.
 PROCESSES, LARGE_PROCESSES = 5, 3
-# Small networks are evaluated as evaluate.py does, by eval_batch_size=1000. The large ones fill the
-# cores with far fewer, and a pass over that many would take minutes.
-EVALUATION_BATCH = 1000
-EVALUATION_STEPS = {'lenet': 40, 'deep_cnn': 10, 'resnet18': 2, 'vgg11_bn': 2, 'resnet50': 2}
+# (batch size, steps) of a pass. Small networks are evaluated as evaluate.py does, by
+# eval_batch_size=1000. The large ones fill the cores with far fewer images.
+PASSES = ((1000, 40), (1000, 10), (128, 2), (128, 2), (8, 2))
 DEVICES = 8
 # Of the first three networks: (batch size, steps in a turn).
-_SIZES = (((128, 60), (256, 40), (512, 20)), ((128, 20), (256, 10), (512, 5)), ((128, 2),))
-DEVICE_CASES = [
-    dataclasses.replace(case, batch_size=size, steps=steps)
-    for case, sizes in zip(CASES, _SIZES, strict=False)
-    for size, steps in sizes
-]
+DEVICE_SIZES = (((128, 60), (256, 40), (512, 20)), ((128, 20), (256, 10), (512, 5)), ((128, 2),))
+
+
+def resized(case: NetworkCase, batch_size: int, steps: int) -> NetworkCase:
+    """Returns a case with other sizes."""
+    return dataclasses.replace(case, batch_size=batch_size, steps=steps)
+
+
+def evaluation_cases() -> list[NetworkCase]:
+    """Returns the networks with their batches for evaluation; a turn is a pass over `steps`."""
+    return [resized(case, *sizes) for case, sizes in zip(CASES, PASSES, strict=True)]
 
 
 def make_contestants(case: NetworkCase, task: str, torch_python: Path | None) -> list[Contestant]:
@@ -69,9 +72,8 @@ def make_contestants(case: NetworkCase, task: str, torch_python: Path | None) ->
     work = {**dataclasses.asdict(case), 'task': task, 'threads': THREADS}
     stem = ['--config.model.stem=cifar'] if case.small and case.channels == 3 else []
     examples = case.batch_size * (8 if task == 'train' else case.steps)
-    own = {**work, 'overrides': stem, 'examples': examples}
     ours = [sys.executable, '-m', 'benchmarks.contestants.our_networks']
-    contestants = [Contestant('ours', ours, own)]
+    contestants = [Contestant('ours', ours, {**work, 'overrides': stem, 'examples': examples})]
     if torch_python:
         child = [torch_python, CONTESTANTS / 'torch_step.py']
         for name, compiled in (('PyTorch', False), ('torch.compile', True)):
@@ -81,18 +83,18 @@ def make_contestants(case: NetworkCase, task: str, torch_python: Path | None) ->
 
 def compare(case: NetworkCase, task: str, context: BenchmarkContext) -> list[Score]:
     """Returns all contestants' figures for one case, ours first."""
-    if context.quick:
-        case = dataclasses.replace(case, steps=1)
-    contestants = make_contestants(case, task, context.torch_python)
+    steps = 1 if context.quick else case.steps
+    contestants = make_contestants(
+        resized(case, case.batch_size, steps), task, context.torch_python
+    )
     if context.quick or case.model in SMALL_NETWORKS:
         processes = 1 if context.quick else PROCESSES
-        turns = side_by_side(contestants, case.steps, context, case.model, processes)
-        return contest.score(turns)
+        return contest.score(side_by_side(contestants, steps, context, case.model, processes))
     turns: dict[str, list[Turn]] = {}
     few = dataclasses.replace(context, rounds=large_rounds(context))
     for number in range(1, LARGE_PROCESSES + 1):
         what = f'{case.model}, process {number} of {LARGE_PROCESSES}'
-        for name, own in side_by_side(contestants, case.steps, few, what).items():
+        for name, own in side_by_side(contestants, steps, few, what).items():
             turns.setdefault(name, []).extend(own)
     return contest.score(turns)
 
@@ -113,28 +115,11 @@ def describe_turns(context: BenchmarkContext, turns: str) -> str:
     )
 
 
-def milliseconds(case: NetworkCase, score: Score) -> str:
-    """Returns the text of a step's milliseconds."""
-    return f'{1000 * case.batch_size / score.rate:.1f}'
-
-
 def training_step(context: BenchmarkContext) -> BenchmarkTable:
     """Measures the training step of all networks."""
     turns = describe_turns(context, 'turns')
     caption = f'Training step: float32, Adam, {THREADS} threads each. {turns}.'
     return _compare_all(CASES, 'train', context, caption)
-
-
-def evaluation_cases() -> list[NetworkCase]:
-    """Returns the networks with their batches for evaluation; a turn is a pass over `steps`."""
-    return [
-        dataclasses.replace(
-            case,
-            batch_size=EVALUATION_BATCH if case.model in SMALL_NETWORKS else case.batch_size,
-            steps=EVALUATION_STEPS[case.model],
-        )
-        for case in CASES
-    ]
 
 
 def evaluation(context: BenchmarkContext) -> BenchmarkTable:
@@ -151,45 +136,46 @@ def evaluation(context: BenchmarkContext) -> BenchmarkTable:
 def _compare_all(
     cases: Sequence[NetworkCase], task: str, context: BenchmarkContext, caption: str
 ) -> BenchmarkTable:
-    """Returns the table of all cases, or of the first one if it is to be quick."""
     rows, figures = [], {}
     head = ['network', 'who', 'ms a step', 'images/s', 'range', 'ours / it']
     for case in cases[: 1 if context.quick else None]:
         scores = compare(case, task, context)
         figures[case.model] = [dataclasses.asdict(score) for score in scores]
         name = f'{case.model} {case.size} px, batch {case.batch_size}'
-        rows += [[name, each.name, milliseconds(case, each), *each.cells()] for each in scores]
+        rows += [[name, each.name, _milliseconds(case, each), *each.cells()] for each in scores]
     if task == 'evaluate':  # has no steps
         head, *rows = ([*row[:2], *row[3:]] for row in (head, *rows))
     return BenchmarkTable(caption, head, rows, figures)
 
 
-def device_contestants(case: NetworkCase, count: int) -> list[Contestant]:
-    """Returns one device, then several by each runner."""
+def _milliseconds(case: NetworkCase, score: Score) -> str:
+    return f'{1000 * case.batch_size / score.rate:.1f}'
+
+
+def devices(context: BenchmarkContext) -> BenchmarkTable:
+    """Measures one virtual device and several, by each runner."""
+    rows, figures, count = [], {}, 2 if context.quick else DEVICES
     overrides = {'1 device': ['--config.devices=1']}
     for runner in ('pmap', 'shard_map'):
         several = [f'--config.devices={count}', f'--config.runner={runner}']
         overrides[f'{count} devices, {runner}'] = several
-    (ours,) = make_contestants(case, 'train', None)
-    return [
-        Contestant(name, ours.command, {**ours.work, 'overrides': ours.work['overrides'] + more})
-        for name, more in overrides.items()
-    ]
-
-
-def devices(context: BenchmarkContext) -> BenchmarkTable:
-    """Measures one virtual device and several."""
-    rows, figures, count = [], {}, 2 if context.quick else DEVICES
-    for case in DEVICE_CASES[: 1 if context.quick else None]:
-        what = f'{case.model}, batch {case.batch_size}'
-        batches = 1 if context.quick else case.steps
-        turns = side_by_side(device_contestants(case, count), batches, context, what)
-        scores = contest.score(turns)
+    cases = [resized(case, *sizes) for case, own in zip(CASES, DEVICE_SIZES, strict=False)
+             for sizes in own]  # fmt: skip
+    for case in cases[: 1 if context.quick else None]:
+        (ours,) = make_contestants(case, 'train', None)
+        contestants = [
+            Contestant(
+                name, ours.command, {**ours.work, 'overrides': ours.work['overrides'] + more}
+            )
+            for name, more in overrides.items()
+        ]
+        what, steps = f'{case.model}, batch {case.batch_size}', 1 if context.quick else case.steps
+        scores = contest.score(side_by_side(contestants, steps, context, what))
         figures[what] = [dataclasses.asdict(score) for score in scores]
         for score in scores:
-            rate, rates, _ = score.cells()
             lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
-            rows.append([what, score.name, milliseconds(case, score), rate, rates, lost])
+            cells = _milliseconds(case, score), *score.cells()[:2], lost
+            rows.append([what, score.name, *cells])
     head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
     caption = (
         f'{count} virtual devices on {THREADS} CPU cores against one, the same global '

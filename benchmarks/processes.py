@@ -99,12 +99,12 @@ def watch(command: Sequence[str | Path], until: str | None = None) -> CommandOut
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
     if process.returncode:
-        reason = last_line([line for _, line in lines])
+        reason = last_line('\n'.join(line for _, line in lines))
         raise UserError(f'{" ".join(map(str, command[:3]))} ... failed: {reason}')
     return CommandOutput(tuple(lines), seconds, devices.most_resident(usage))
 
 
-def last_line(lines: Sequence[str]) -> str:
+def last_line(text: str) -> str:
     """Returns the last line that is not empty, without what a command puts before its errors."""
-    last = next((line for line in reversed(lines) if line.strip()), 'no message')
-    return f'{last.strip().removeprefix("error: "):.300}'
+    last = (text.strip().splitlines() or ['no message'])[-1]
+    return f'{last.removeprefix("error: "):.300}'

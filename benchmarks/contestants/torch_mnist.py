@@ -89,17 +89,16 @@ def evaluate(network, loader):
 
 
 def make_loaders(recipe):
-    """Returns the loaders of train, validation and test."""
+    """Yields the loaders of train, validation and test."""
     normalize = Normalize(recipe['mean'], recipe['std'])
     affine = RandomAffine(recipe['shift'], recipe['rotate'], recipe['scale'])
     folder = Path(recipe['folder'])
     workers = {'num_workers': recipe['workers'], 'persistent_workers': recipe['workers'] > 0}
     train = IdxDataset(folder, 'train', affine, normalize)
-    loaders = [DataLoader(train, recipe['batch_size'], shuffle=True, **workers)]
+    yield DataLoader(train, recipe['batch_size'], shuffle=True, **workers)
     for split in ('validation', 'test'):
         data = IdxDataset(folder, split, normalize)
-        loaders.append(DataLoader(data, recipe['eval_batch_size'], **workers))
-    return loaders
+        yield DataLoader(data, recipe['eval_batch_size'], **workers)
 
 
 def train(recipe):
