@@ -9,13 +9,13 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 MEMORY_SHARE = '0.92'
+SETTINGS = ('XLA_', 'LIBTPU_INIT_ARGS', 'TF_GPU_', 'NVIDIA_TF32')  # how XLA compiles and allocates
 # These make programs compile sooner and run slower: good enough for --quick.
 _QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 
@@ -24,10 +24,8 @@ def environment(given: Mapping[str, str], quick: bool = False) -> dict[str, str]
     """Returns the variables to set before JAX starts; the user's own settings stay.
 
     JAX takes 75 % of a GPU's memory by default; more of it admits larger batches. The rest is
-    for cuDNN, cuBLAS and the driver. Nothing else is set, because no other documented setting
-    helps one device: XLA chooses convolution layouts (NHWC for bfloat16) and tunes kernels
-    (xla_gpu_autotune_level) by default, its latency-hiding scheduler hides transfers between
-    devices, and xla_gpu_triton_gemm_any concerns matrix products, not convolutions.
+    for cuDNN, cuBLAS and the driver. No other documented setting helps one device: XLA chooses
+    convolution layouts (NHWC for bfloat16) and tunes kernels by default.
     """
     wanted = {}
     if not {'XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION'} & set(given):
@@ -35,12 +33,6 @@ def environment(given: Mapping[str, str], quick: bool = False) -> dict[str, str]
     if quick:
         wanted['XLA_FLAGS'] = f'{given.get("XLA_FLAGS", "")} {_QUICK_FLAGS}'.strip()
     return wanted
-
-
-def settings() -> dict[str, str]:
-    """Returns the variables of this process that decide how XLA compiles and allocates."""
-    prefixes = ('XLA_', 'LIBTPU_INIT_ARGS', 'TF_GPU_', 'NVIDIA_TF32')
-    return {k: v for k, v in sorted(os.environ.items()) if k.startswith(prefixes)}
 
 
 class Budget:
@@ -122,10 +114,9 @@ def compile_ahead(function, *arguments) -> CompiledProgram:
     call = function.lower(*arguments).compile()
     seconds = time.monotonic() - start
     program = CompiledProgram(call, seconds, '/jax/compilation_cache/cache_hits' in events)
-    # What XLA reports depends on backend and version, and the benchmark runs without it.
+    # What XLA reports depends on the backend, and the benchmark runs without it.
     with contextlib.suppress(Exception):
-        cost = call.cost_analysis()
-        program.cost = cost[0] if isinstance(cost, list | tuple) else cost
+        program.cost = call.cost_analysis()
     with contextlib.suppress(Exception):
         program.text = call.as_text() or ''
     with contextlib.suppress(Exception):

@@ -43,8 +43,8 @@ PARTS = ('copy', 'finite', 'room', 'wait', 'Orbax')
 class SaveTimer:
     """Collects the milliseconds of each save, from the record before it to its return, by part.
 
-    It times the public methods that the loop calls for a save. A part's time is its own, without
-    that of another part that it calls; what no method accounts for is the check of the numbers.
+    Parts are the methods that the loop calls for a save, without the time of other parts that they
+    call. What none of them accounts for is the check that the numbers are finite.
     """
 
     def __init__(self):
@@ -97,14 +97,11 @@ def measure(case: SaveCase, saves: int, folder: Path) -> dict[str, Any]:
     ready, timer = SyntheticExperiment(config, split), SaveTimer()
     progress = Progress(config.steps, enabled=False)
     with Checkpoints(folder) as checkpoints, Records(folder) as records, Preemption() as preemption:
-        for owner, method, part in (
-            (records, 'write', 'records'),
-            (ready.runner, 'fetch', 'copy'),
-            (checkpoints, 'check_room', 'room'),
-            (checkpoints, 'wait', 'wait'),
-            (checkpoints, 'save', 'Orbax'),
-        ):
-            timer.watch(owner, method, part)
+        timer.watch(records, 'write', 'records')
+        timer.watch(ready.runner, 'fetch', 'copy')
+        timer.watch(checkpoints, 'check_room', 'room')
+        timer.watch(checkpoints, 'wait', 'wait')
+        timer.watch(checkpoints, 'save', 'Orbax')
         surroundings = split, split, records, progress, checkpoints
         loop = Loop(ready.experiment, ready.runner, *surroundings)
         loop.run(ready.state(), 0, ready.hyper, preemption)
@@ -117,17 +114,15 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
     """Times the saves of each network in a process of its own."""
     rows, figures = [], {}
     for number, case in enumerate(CASES[:1] if context.quick else CASES):
-        saves = str(3 if context.quick else SAVES)
-        arguments = [str(number), saves, context.scratch]
+        arguments = [str(number), str(3 if context.quick else SAVES), context.scratch]
         command = [sys.executable, '-m', 'benchmarks.checkpoint', *arguments]
         _, answer = processes.watch(command, until='^{"saves"').lines[-1]
         figures[case.model] = result = json.loads(answer)
-        names = ('whole', *PARTS)
-        times = {name: [save[name] for save in result['saves']] for name in names}
+        times = {name: [save[name] for save in result['saves']] for name in ('whole', *PARTS)}
         median = {name: f'{statistics.median(own):.0f}' for name, own in times.items()}
-        sizes = [f'{result["bytes"] / 1e6:.1f}', median['whole'], f'{max(times["whole"]):.0f}']
+        whole = [median['whole'], f'{max(times["whole"]):.0f}', f'{case.goal:.0f}']
         parts = ', '.join(f'{name} {median[name]}' for name in PARTS)
-        rows.append([case.model, *sizes, f'{case.goal:.0f}', parts])
+        rows.append([case.model, f'{result["bytes"] / 1e6:.1f}', *whole, parts])
     caption = (
         f'Time for which training stands still for a save, in milliseconds: median and worst of '
         f'{SAVES} saves, Adam, on the CPU.'

@@ -1,7 +1,7 @@
 """The tables of `python -m benchmarks.gpu`, from what its parts have reported."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import console as rich_console
@@ -21,13 +21,7 @@ LEGEND = (
 
 
 def make(name: str, results: dict[str, Any], about: dict[str, Any]) -> BenchmarkTable:
-    """Returns a part's table.
-
-    Args:
-      name: of the part.
-      results: its 'rows' and 'notes' (see benchmarks/gpu_work.py).
-      about: 'device' and more (see benchmarks/gpu.py).
-    """
+    """Returns the table of a part from its 'rows' and 'notes', and 'device' and more (gpu.py)."""
     rows = [row for row in results['rows'] if 'rate' in row]
     head, leading, caption = _FORMS.get(name, _TRAINING)
     caption = caption.format(name)
@@ -88,20 +82,17 @@ def _tail(row: dict[str, Any]) -> list[str]:
     """Returns the texts of the columns that all parts have."""
     cost = roofline.ProgramCost(**row['counts'])
     at = roofline.place(row['rate'], row['images'], cost, row['peak'], row['bandwidth'])
-    sign = '' if row['measured'] else '~'
-    return [
-        f'{at.flops_per_second / 1e12:,.2f}',
-        _or_dash(at.bytes_per_second, lambda x: f'{x / 1e9:,.0f}'),
-        _or_dash(at.bound, lambda x: f'{x:,.0f} ({at.limit})'),
-        _or_dash(at.share, '{:.1%}'.format),
-        _or_dash(at.utilisation, '{:.1%}'.format),
-        _or_dash(row['memory'], lambda x: f'{sign}{x / 1e9:.2f} GB'),
-        f'{row["compile_seconds"]:.0f} s' + ' (cached)' * row['cached'],
-    ]
-
-
-def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
-    return '-' if value is None else text(value)
+    memory = f'{"" if row["measured"] else "~"}{{:.2f}} GB'
+    cells = (
+        (at.flops_per_second, 1e12, '{:,.2f}'),
+        (at.bytes_per_second, 1e9, '{:,.0f}'),
+        (at.bound, 1, f'{{:,.0f}} ({at.limit})'),
+        (at.share, 1, '{:.1%}'),
+        (at.utilisation, 1, '{:.1%}'),
+        (row['memory'], 1e9, memory),
+        (row['compile_seconds'], 1, '{:.0f} s' + ' (cached)' * row['cached']),
+    )
+    return ['-' if value is None else text.format(value / unit) for value, unit, text in cells]
 
 
 def introduce(about: dict[str, Any]) -> None:

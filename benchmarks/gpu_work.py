@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+import input_pipeline
 from benchmarks import accelerator, roofline
-from benchmarks.synthetic import SyntheticExperiment, batch_of
+from benchmarks.synthetic import SyntheticExperiment
 from distributed import devices
 from errors import UserError
 from training import flops
@@ -53,11 +56,10 @@ class GpuExperiment(SyntheticExperiment):
         self.device = self.runner.devices[0]
 
     def batches(self, size: int, count: int) -> list[dict[str, np.ndarray]]:
-        """Returns batches on the host: epoch after epoch, each in its own random order."""
-        examples, draw = self.split.size, np.random.default_rng(size)
-        epochs = -(-size * count // examples)
-        orders = np.concatenate([draw.permutation(examples) for _ in range(epochs)])
-        return [batch_of(index) for index in orders[: size * count].reshape(count, size)]
+        """Returns train.py's first batches of a size on the host."""
+        config = self.experiment.config.copy_and_resolve_references()
+        config.batch_size = size
+        return list(itertools.islice(input_pipeline.train_batches(config, self.split.size), count))
 
     def lanes(self, lanes: int) -> tuple[Callable, Any, dict]:
         """Returns (function, state, hyper) of so many networks that train at once.
@@ -81,16 +83,9 @@ class GpuExperiment(SyntheticExperiment):
     def lane_batches(self, lanes: int, size: int, updates: int, seed: int) -> dict[str, np.ndarray]:
         """Returns the batches of one call on the host, [updates, lanes, size], for 0 lanes 2-d."""
         shape = (updates, lanes, size) if lanes else (updates, size)
-        return batch_of(np.random.default_rng(seed).integers(self.split.size, size=shape))
-
-    def accuracy(self, state, test) -> float:
-        """Returns the accuracy on another split."""
-        dataset, correct = self.runner.replicate(test.arrays), 0
-        for index in np.array_split(np.arange(test.size), max(1, test.size // 1000)):
-            batch = self.runner.split(batch_of(index))
-            sums = self.runner.evaluate(state.variables(), batch, dataset)
-            correct += int(self.runner.fetch(sums)['correct'])
-        return correct / test.size
+        index = np.random.default_rng(seed).integers(self.split.size, size=shape, dtype=np.int32)
+        epoch, mask = np.zeros_like(index), np.ones(shape, np.float32)
+        return {'index': index, 'epoch': epoch, 'mask': mask}
 
 
 def _scanned(step: Callable, state, hyper, batches, dataset):
@@ -197,4 +192,5 @@ def introduce(part: GpuPart) -> None:
         )
     versions = {'jax': jax.__version__, 'python': sys.version.split()[0]}
     about = {'device': device.device_kind, 'platform': device.platform, 'versions': versions}
-    part.say(**about, settings=accelerator.settings())
+    settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(accelerator.SETTINGS)}
+    part.say(**about, settings=settings)

@@ -5,13 +5,15 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 import psutil
 
+from benchmarks import processes
 from distributed import devices
 from errors import UserError
+
+_TORCH = 'import importlib.metadata; print(importlib.metadata.version("torch"))'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Machine:
     def sentence(self, beside_torch: bool) -> str:
         """Returns it in words, with PyTorch's version if PyTorch took part."""
         names = {'python': 'Python', 'jax': 'JAX', **({'torch': 'PyTorch'} if beside_torch else {})}
-        shown = [f'{names[name]} {version}' for name, version in self.versions.items()
-                 if name in names]  # fmt: skip
+        shown = (f'{names[key]} {self.versions[key]}' for key in names if key in self.versions)
         return f'{self.cpu}, {self.memory / 2**30:.0f} GiB; {", ".join(shown)}; {self.date}.'
 
 
@@ -41,20 +42,13 @@ def describe(torch_python: Path | None = None) -> Machine:
     versions = {'python': platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
     if torch_python:
-        versions['torch'] = _torch_version(torch_python)
+        option = f'--torch_python={torch_python}'
+        try:  # its version, without importing it, which takes seconds
+            versions['torch'] = processes.watch([torch_python, '-c', _TORCH]).lines[-1][1]
+        except OSError as error:
+            reason = f'cannot be started: {error.strerror}. `make bench` makes one.'
+            raise UserError(f'{option} {reason}') from error
+        except UserError as error:
+            raise UserError(f'{option} has no PyTorch: `make bench` makes one that has.') from error
     memory, date = psutil.virtual_memory().total, datetime.date.today().isoformat()
     return Machine(devices.describe_cpu(), memory, versions, date, os.getloadavg()[0])
-
-
-def _torch_version(python: Path) -> str:
-    """Returns another Python's version of PyTorch without importing it, which takes seconds."""
-    code = 'import importlib.metadata; print(importlib.metadata.version("torch"))'
-    start = f'--torch_python={python}'
-    try:
-        done = subprocess.run([python, '-c', code], capture_output=True, text=True, check=False)
-    except OSError as error:
-        reason = error.strerror
-        raise UserError(f'{start} cannot be started: {reason}. `make bench` makes one.') from error
-    if done.returncode:
-        raise UserError(f'{start} has no PyTorch: `make bench` makes one that has.')
-    return done.stdout.strip()

@@ -13,12 +13,7 @@ from benchmarks import processes
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 STEPS = 6
-CASES = (
-    'configs/digits_lenet.py',
-    'configs/mnist_lenet.py',
-    'configs/mnist_deep_cnn.py',
-    'configs/mnist_resnet18.py',
-)
+NAMES = ('digits_lenet', 'mnist_lenet', 'mnist_deep_cnn', 'mnist_resnet18')
 
 
 def estimate(arguments: list[str]) -> dict[str, Any]:
@@ -45,8 +40,8 @@ def short(config: str, *overrides: str) -> list[str]:
 def run(context: BenchmarkContext) -> BenchmarkTable:
     """Runs preflight and two short runs of each configuration."""
     rows, figures = [], {}
-    for number, config in enumerate(CASES[:1] if context.quick else CASES):
-        folder = context.scratch / str(number)
+    for name in NAMES[: 1 if context.quick else None]:
+        config, folder = f'configs/{name}.py', context.scratch / name
         folder.mkdir()
         arguments = short(config, f'data.dir={context.data_dir}')
         figures[config] = peaks = {

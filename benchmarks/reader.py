@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def differences(crops: Sequence[Crop], size: int) -> np.ndarray:
 
 
 def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str, float]:
-    """Returns microseconds of CPU time per image for each stage, on one thread.
+    """Returns microseconds of CPU time per image for each stage, on this thread; they take turns.
 
     Entropy decoding cannot be run alone: decoding at an eighth of the size stands for it, where
     each block gives one pixel. What full size takes beyond that is the inverse transform,
@@ -77,40 +77,25 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     resized = [cropping.resize(pixels, size) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
-    measured = _best(
-        {
-            'read': ([crop.example for crop in crops], lambda example: source.read([example])),
-            'head': (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
-            'eighth': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
-            'decode': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
-            'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
-            'copy': (resized, lambda image: np.copyto(row, image)),
-            'crop': (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
-        },
-        rounds,
-    )
-    return {
-        'read and parse the record': measured['read'],
-        "picture's header, draw the box": measured['head'],
-        'entropy decoding': measured['eighth'],
-        'inverse DCT, upsampling, colour': measured['decode'] - measured['eighth'],
-        'resize': measured['resize'],
-        'copy into the batch': measured['copy'],
-        'decode and resize, as run': measured['crop'],
+    decode = 'inverse DCT, upsampling, colour'
+    tasks = {
+        'read and parse the record': (crops, lambda c: source.read([c.example])),
+        "picture's header, draw the box": (
+            crops,
+            lambda c: draw_crop(0, 0, c.example, c.encoded, size),
+        ),
+        'entropy decoding': (
+            crops,
+            lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8),
+        ),
+        decode: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
+        'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
+        'copy into the batch': (resized, lambda image: np.copyto(row, image)),
+        'decode and resize, as run': (
+            crops,
+            lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size),
+        ),
     }
-
-
-def _eighth(box: decoding.Box) -> decoding.Box:
-    """Returns the box with its sides moved outwards to multiples of eight."""
-    top, left = box.top // 8 * 8, box.left // 8 * 8
-    bottom, right = (-(-end // 8) * 8 for end in (box.top + box.height, box.left + box.width))
-    return decoding.Box(top, left, bottom - top, right - left)
-
-
-def _best(
-    tasks: dict[str, tuple[Sequence[Any], Callable[[Any], Any]]], rounds: int
-) -> dict[str, float]:
-    """Returns this thread's least CPU time per item in microseconds; the tasks take turns."""
     best = dict.fromkeys(tasks, float('inf'))
     for _ in range(rounds):
         for name, (items, task) in tasks.items():
@@ -118,7 +103,14 @@ def _best(
             for item in items:
                 task(item)
             best[name] = min(best[name], (time.thread_time() - start) / len(items) * 1e6)
-    return best
+    return {**best, decode: best[decode] - best['entropy decoding']}
+
+
+def _eighth(box: decoding.Box) -> decoding.Box:
+    """Returns the box with its sides moved outwards to multiples of eight."""
+    top, left = box.top // 8 * 8, box.left // 8 * 8
+    bottom, right = (-(-end // 8) * 8 for end in (box.top + box.height, box.left + box.width))
+    return decoding.Box(top, left, bottom - top, right - left)
 
 
 def decoded_batches(work: dict[str, Any], count: int) -> Iterator[int]:

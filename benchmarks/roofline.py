@@ -90,10 +90,9 @@ class Roofline:
 def place(
     rate: float, images: int, cost: ProgramCost, peak: float | None, bandwidth: float | None
 ) -> Roofline:
-    """Returns how near a program comes to the bound.
+    """Returns how near a program comes to the bound; `images` and `cost` are of one call.
 
-    It does `rate` images per second, with so many `images` and that `cost` in a call. The device's
-    peak is in FLOP/s and its bandwidth in bytes/s, where they are known.
+    The rate is in images per second, the peak in FLOP/s and the bandwidth in bytes/s.
     """
     calls = rate / images
     achieved = cost.flops * calls, None if cost.bytes is None else cost.bytes * calls

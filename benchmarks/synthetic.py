@@ -26,13 +26,6 @@ def split_of(images: np.ndarray, labels: np.ndarray, classes: int) -> arrays.Arr
     return arrays.ArraySource('synthetic', 'train', images, labels, names)
 
 
-def batch_of(index: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the batch of these examples of a resident split, at their first visit."""
-    index = index.astype(np.int32)
-    epoch, mask = np.zeros_like(index), np.ones(index.shape, np.float32)
-    return {'index': index, 'epoch': epoch, 'mask': mask}
-
-
 class SyntheticExperiment:
     """A configuration and a split, ready for the first step.
 
@@ -58,9 +51,9 @@ class SyntheticExperiment:
         return self.runner.replicate(experiment.hyperparameters(self.experiment.config))
 
     @functools.cached_property
-    def _initial_state(self):
+    def _initial(self):
         return self.experiment.initial_state(self.spec)
 
     def state(self):
         """Returns a new state before the first update, on the devices."""
-        return self.runner.replicate(self._initial_state)
+        return self.runner.replicate(self._initial)

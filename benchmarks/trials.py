@@ -102,10 +102,10 @@ def _sweep_table(
     vmap, local = map(statistics.median, seconds.values())
     allowed = local / (single['rest'] + trials * single['arithmetic'])
     names = ('side by side (vmap)', f'a process each, {JOBS} at a time (local)')
-    rows = [
-        [name, *median_and_range(own), f'{median / trials:.2f}', f'{median / vmap:.2f}']
-        for name, median, own in zip(names, (vmap, local), seconds.values(), strict=True)
-    ]
+    rows = []
+    for name, median, own in zip(names, (vmap, local), seconds.values(), strict=True):
+        each = f'{median / trials:.2f}', f'{median / vmap:.2f}'
+        rows.append([name, *median_and_range(own), *each])
     caption = (
         f'{trials} trials of {CONFIG} by sweep.py, nothing pruned, programs compiled before. Alone '
         f'a trial takes {single["rest"]:.1f} s of start, evaluation and files and '

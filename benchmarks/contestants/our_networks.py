@@ -30,10 +30,7 @@ def prepare(work: dict[str, Any], detailed: bool = False):
 
 
 def updates(ready) -> Iterator[np.ndarray]:
-    """Yields an array as long as the batch, after the update two before its own, as the loop does.
-
-    The batches are those of train.py.
-    """
+    """Yields an array as long as a batch of train.py, after the update two before its own."""
     import jax
 
     from training.placement import Placement
@@ -50,10 +47,7 @@ def updates(ready) -> Iterator[np.ndarray]:
 
 
 def evaluation(ready) -> Iterator[np.ndarray]:
-    """Yields as many batches as a pass has, once the whole pass is done.
-
-    So a turn of that many batches is one pass, whatever was yielded before it.
-    """
+    """Yields as many batches as a pass has, once it is done: a turn of that many is one pass."""
     from training.evaluation import Evaluator
 
     evaluate = Evaluator(ready.experiment, ready.runner, ready.split)

@@ -27,55 +27,44 @@ def read_idx(path):
 
 
 class IdxDataset(Dataset):
-    """Images and labels of idx files, sent through transforms."""
+    """Images of idx files as normalized tensors, and labels."""
 
-    def __init__(self, folder, split, *transforms):
-        self.images = torch.from_numpy(read_idx(folder / f'{split}-images').copy())
-        self.labels = torch.from_numpy(read_idx(folder / f'{split}-labels').astype(np.int64))
-        self.transforms = transforms
+    def __init__(self, recipe, split):
+        images, labels = (
+            Path(recipe['folder']) / f'{split}-{what}' for what in ('images', 'labels')
+        )
+        self.images = torch.from_numpy(read_idx(images).copy())
+        self.labels = torch.from_numpy(read_idx(labels).astype(np.int64))
+        self.mean, self.std = (torch.tensor(recipe[n])[:, None, None] for n in ('mean', 'std'))
+        self.recipe = recipe if split == 'train' else None
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
-        image, label = self.images[index], int(self.labels[index])
-        image = Image.fromarray(image.numpy())
-        for transform in self.transforms:
-            image = transform(image)
-        return image, label
-
-
-class RandomAffine:
-    """Shift up to `shift` pixels, rotation up to `rotate` degrees, size by up to 1 + `scale`."""
-
-    def __init__(self, shift, rotate, scale):
-        self.shift, self.rotate, self.scale = shift, rotate, scale
-
-    def __call__(self, image):
-        """Pillow image to Pillow image, bilinear, black around it."""
-        angle = math.radians(random.uniform(-self.rotate, self.rotate))
-        zoom = math.exp(random.uniform(-1, 1) * math.log1p(self.scale))
-        dx, dy = (random.uniform(-self.shift, self.shift) for _ in range(2))
-        centre_x, centre_y = image.width / 2, image.height / 2
-        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        matrix = [cos, sin, 0.0, -sin, cos, 0.0]
-        matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
-        matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
-        affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-        return image.transform(image.size, affine, matrix, bilinear)
-
-
-class Normalize:
-    """ToTensor and Normalize: float32 [channels, height, width]."""
-
-    def __init__(self, mean, std):
-        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (mean, std))
-
-    def __call__(self, image):
-        """Pillow image to tensor."""
+        image, label = Image.fromarray(self.images[index].numpy()), int(self.labels[index])
+        if self.recipe:
+            image = random_affine(image, *(self.recipe[n] for n in ('shift', 'rotate', 'scale')))
         pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
         pixels = pixels.permute(2, 0, 1).contiguous().float().div(255)
-        return pixels.sub_(self.mean).div_(self.std)
+        return pixels.sub_(self.mean).div_(self.std), label
+
+
+def random_affine(image, shift, rotate, scale):
+    """Shifts up to `shift` pixels, rotates up to `rotate` degrees, zooms by up to 1 + `scale`.
+
+    Pillow image to Pillow image, bilinear, black around it.
+    """
+    angle = math.radians(random.uniform(-rotate, rotate))
+    zoom = math.exp(random.uniform(-1, 1) * math.log1p(scale))
+    dx, dy = (random.uniform(-shift, shift) for _ in range(2))
+    centre_x, centre_y = image.width / 2, image.height / 2
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    matrix = [cos, sin, 0.0, -sin, cos, 0.0]
+    matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
+    matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return image.transform(image.size, affine, matrix, bilinear)
 
 
 def evaluate(network, loader):
@@ -90,15 +79,10 @@ def evaluate(network, loader):
 
 def make_loaders(recipe):
     """Yields the loaders of train, validation and test."""
-    normalize = Normalize(recipe['mean'], recipe['std'])
-    affine = RandomAffine(recipe['shift'], recipe['rotate'], recipe['scale'])
-    folder = Path(recipe['folder'])
     workers = {'num_workers': recipe['workers'], 'persistent_workers': recipe['workers'] > 0}
-    train = IdxDataset(folder, 'train', affine, normalize)
-    yield DataLoader(train, recipe['batch_size'], shuffle=True, **workers)
+    yield DataLoader(IdxDataset(recipe, 'train'), recipe['batch_size'], shuffle=True, **workers)
     for split in ('validation', 'test'):
-        data = IdxDataset(folder, split, normalize)
-        yield DataLoader(data, recipe['eval_batch_size'], **workers)
+        yield DataLoader(IdxDataset(recipe, split), recipe['eval_batch_size'], **workers)
 
 
 def train(recipe):
