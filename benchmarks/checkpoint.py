@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes
+import processes
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import processes
+import processes
 from benchmarks.tables import BenchmarkContext
 from errors import UserError
 

@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import command
-from benchmarks import accelerator, gpu_tables, processes, tables
+import processes
+from benchmarks import accelerator, gpu_tables
 from errors import UserError
 
 # The parts in their order, with their shares of the time; later parts get what one leaves over.
@@ -46,7 +47,7 @@ PATIENCE = 1.4  # times its share that a part may take before it is ended, if th
 def main(argv: list[str]) -> int:
     """Runs the parts that the command line asks for; returns 1 if one of them gave nothing."""
     arguments = _make_parser().parse_args(argv)
-    with tables.reserved(arguments.output) as output:
+    with command.reserved(arguments.output) as output:
         results = _run_parts(arguments, output)
     empty = [name for name, result in results.items() if not result['rows']]
     if empty:
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
 def _run_parts(arguments: argparse.Namespace, output: Path | None) -> dict[str, Any]:
     """Runs the parts one after the other; returns their results."""
     budget = accelerator.Budget(60 * arguments.minutes - ENDING)
-    names = tables.chosen(arguments.only, list(SHARES), 'part')
+    names = command.chosen(arguments.only, list(SHARES), 'part')
     about = {'date': datetime.date.today().isoformat(), 'quick': arguments.quick}
     results: dict[str, Any] = {}
     for number, name in enumerate(names):
@@ -138,7 +139,7 @@ def _minutes(text: str) -> float:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = tables.make_parser('benchmarks.gpu', __doc__)
+    parser = command.make_parser('benchmarks.gpu', __doc__)
     add = parser.add_argument
     add('--only', help='some parts, NAME,NAME,...')
     add('--minutes', type=_minutes, default=8.0, help='for all parts (default 8)')

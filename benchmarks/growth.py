@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import psutil
 
 import input_pipeline
-from benchmarks import contest, job, networks, processes
+import processes
+from benchmarks import contest, job, networks
 from benchmarks.reader import growth
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 from errors import UserError

@@ -35,7 +35,7 @@ import command
 from benchmarks import contest, jpeg_folders, machine, reader
 from benchmarks.contest import Contestant
 from benchmarks.networks import CONTESTANTS
-from benchmarks.tables import BenchmarkTable, make_parser, reserved
+from benchmarks.tables import BenchmarkTable
 from errors import UserError
 
 _GOAL = 1.0  # mean difference to Pillow, of 255
@@ -198,7 +198,7 @@ def main(argv: list[str]) -> None:
     """Runs the comparison or a check; prints a table and writes --output."""
     arguments = _make_parser().parse_args(argv)
     console = Console()
-    with reserved(arguments.output) as output:
+    with command.reserved(arguments.output) as output:
         with tempfile.TemporaryDirectory() as scratch:
             result = arguments.run(arguments, Path(scratch), console)
         options = {name: value for name, value in vars(arguments).items() if name != 'run'}
@@ -210,7 +210,7 @@ def main(argv: list[str]) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = make_parser('benchmarks.input_pipeline', __doc__)
+    parser = command.make_parser('benchmarks.input_pipeline', __doc__)
     parser.set_defaults(run=compare)
     parser.add_argument('--source', type=Path, required=True, help='folder of JPEG files')
     parser.add_argument('--output', type=Path, help='JSON file for all figures')

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import processes
+import processes
 from benchmarks.networks import CONTESTANTS
 from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
 from configs import reading

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks import processes
+import processes
 from errors import UserError
 
 NAME = 'benchmark'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import processes
+import processes
 from distributed import devices
 from errors import UserError
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes
+import processes
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 STEPS = 6

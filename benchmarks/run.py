@@ -24,10 +24,10 @@ from rich import markup
 
 import command
 import files
-from benchmarks import machine, tables
-from benchmarks.processes import ROOT
+from benchmarks import machine
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 from errors import UserError
+from processes import ROOT
 from tools import docs_tables
 
 TORCH_PYTHON = ROOT / '.venv-torch' / 'bin' / 'python'  # `make bench` makes it
@@ -150,7 +150,7 @@ def main(argv: list[str]) -> None:
             beside = " beside PyTorch's" * section.beside_torch
             print(f'{name:<12} {section.description}{beside}')
         return
-    names = tables.chosen(arguments.only, list(SECTIONS), 'section')
+    names = command.chosen(arguments.only, list(SECTIONS), 'section')
     torch_python = arguments.torch_python
     if torch_python is not None:  # not resolved: the link is what leads into its environment
         torch_python = torch_python.expanduser().absolute()
@@ -166,7 +166,7 @@ def main(argv: list[str]) -> None:
     options = {'only': names, 'rounds': rounds, 'quick': arguments.quick}
     data_dir = arguments.data_dir.absolute()
     context = BenchmarkContext(Path(), torch_python, data_dir, rounds, arguments.quick, _say)
-    with tables.reserved(arguments.output) as output:
+    with command.reserved(arguments.output) as output:
         if torch_python is None and any(SECTIONS[name].beside_torch for name in names):
             _say("PyTorch's rows are left out: `make bench` makes the environment for them.")
         measure(names, context, ResultWriter(host, arguments.markdown, docs, output, options))
@@ -180,7 +180,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = tables.make_parser('benchmarks.run', __doc__, _Parser)
+    parser = command.make_parser('benchmarks.run', __doc__, _Parser)
     add = parser.add_argument
     add('--list', action='store_true', help='print the names of the sections')
     add('--only', metavar='NAME[,NAME]', help='measure these sections [all]')

@@ -16,7 +16,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks import networks, processes
+import processes
+from benchmarks import networks
 from benchmarks.contestants import our_networks
 from benchmarks.tables import BenchmarkContext, BenchmarkTable
 

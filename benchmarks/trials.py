@@ -10,7 +10,8 @@ import statistics
 import sys
 import time
 
-from benchmarks import job, processes
+import processes
+from benchmarks import job
 from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
 from configs import reading, search
 from sweeps import study

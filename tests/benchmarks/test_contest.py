@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks import contest
 from benchmarks.contest import Contestant, ContestantProcess, LeftOutError, Turn
-from benchmarks.processes import ROOT
+from processes import ROOT
 
 # What stands in for an array: it has a length, a shape and a dtype.
 BATCHES = """

@@ -14,7 +14,7 @@ from pathlib import Path
 from distributed import devices
 from errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
