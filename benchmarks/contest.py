@@ -6,7 +6,6 @@ nor prepares batches in advance: its queues are in the state in which its last t
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import signal
@@ -53,10 +52,8 @@ class Turn:
 class ContestantProcess:
     """A contestant's process, stopped between its turns; ends when `stack` is closed.
 
-    It prints into the file `log`. `about` has 'shape' and 'dtype' of a batch and 'versions'.
-
-    Raises:
-      LeftOutError: it did not start, lacks a package, or ended.
+    It prints into the file `log`. `about` has 'shape' and 'dtype' of a batch and 'versions'. One
+    that does not start, lacks a package, or ends raises LeftOutError.
     """
 
     def __init__(self, contestant: Contestant, log: Path, stack: contextlib.ExitStack):
@@ -160,9 +157,6 @@ def play(
     """Yields (name, turn), with a turn of every contestant in each round.
 
     A first round of `warm_up` batches each, for tracing, page cache and queues, does not count.
-
-    Raises:
-      UserError: one of them ended.
     """
     for number in range(rounds + 1):
         for name, contestant in running.items():
@@ -197,37 +191,32 @@ def side_by_side(
 ) -> dict[str, list[Turn]]:
     """Lets contestants take turns of so many batches; returns the turns by name, ours first.
 
-    The user is told which of the others do not start. Each may have several processes, with
-    `context.rounds` turns each: some programs run at one speed from start to end, and at another
-    speed when they are started again.
-
-    Raises:
-      UserError: ours does not start, or a contestant ends in its turn.
+    The user is told which of the others do not start; ours must (UserError). Each may have several
+    processes, with `context.rounds` turns each: some programs run at one speed from start to end,
+    and at another speed when they are started again.
     """
-    left_out: dict[str, str] = {}
-    names, ours = {}, contestants[0].name
+    left_out, turns = {}, {}
+    players, names, ours = [], {}, contestants[0].name
     for number in range(1, processes + 1):
         for each in contestants:
-            names[f'{each.name}, process {number}' if processes > 1 else each.name] = each.name
+            player = f'{each.name}, process {number}' if processes > 1 else each.name
+            players.append(dataclasses.replace(each, name=player))
+            names[player] = each.name
 
     def leave_out(player: str, reason: str) -> None:
         if names[player] not in (ours, *left_out):
             context.say(f'{what}: {names[player]} is left out: {reason}')
         left_out[names[player]] = reason
 
-    def starting(player: str) -> None:
-        context.show(f'{what}: starting {player}')
+    def show(text: str) -> None:
+        context.show(f'{what}: {text}')
 
-    turns: dict[str, list[Turn]] = {}
-    players = zip(names, itertools.cycle(contestants), strict=False)
-    players = [dataclasses.replace(contestant, name=player) for player, contestant in players]
-    with started(players, context.scratch, leave_out, starting) as running:
+    with started(players, context.scratch, leave_out, lambda it: show(f'starting {it}')) as running:
         if ours in left_out:
             raise UserError(f'{what}: ours does not run: {left_out[ours]}')
-        context.show(f'{what}: warming up')
+        show('warming up')
         for player, turn in play(running, context.rounds, batches, max(WARM_UP, batches // 4)):
             own = turns.setdefault(names[player], [])
             own.append(turn)
-            round_number = -(-len(own) // processes)
-            context.show(f'{what}: {player}, round {round_number} of {context.rounds}')
+            show(f'{player}, round {-(-len(own) // processes)} of {context.rounds}')
     return turns

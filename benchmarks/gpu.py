@@ -82,9 +82,6 @@ def run_part(name: str, quick: bool, seconds: float, limit: float) -> dict[str, 
     """Runs a part in a process of its own; returns what it reported, with 'rows' and 'notes'.
 
     The part plans to end in `seconds`, and is ended after `limit` seconds.
-
-    Raises:
-      UserError: it refuses to run here.
     """
     result: dict[str, Any] = {'rows': [], 'notes': []}
     work = {'name': name, 'quick': quick, 'seconds': seconds, 'started': time.time()}

@@ -1,14 +1,13 @@
 """The parts of `python -m benchmarks.gpu`, each run in a process of its own.
 
 So the device's peak memory belongs to one part, and a part that fails or takes too long does not
-affect the others. A part reports its results at once, on standard output (see
-benchmarks/contestants/channel.py): what it has reported before it ends counts.
+affect the others. What a part has reported on standard output before it ends counts.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -210,13 +209,8 @@ def population(part: GpuPart) -> None:
     measure(part, rows, windows, ROUNDS, lambda n: rows[n]['images'] * programs[n].calls)
 
 
-PARTS: dict[str, Callable[[GpuPart], None]] = {
-    'resnet50': training,
-    'lenet': lenet,
-    'population': population,
-    'vgg16': training,
-    'densenet121': training,
-}
+PARTS = {'resnet50': training, 'lenet': lenet, 'population': population}
+PARTS |= {'vgg16': training, 'densenet121': training}
 
 
 def run(answers: channel.Channel, work: dict[str, Any]) -> None:

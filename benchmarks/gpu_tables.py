@@ -81,7 +81,7 @@ def _range(row: dict[str, Any], unit: float) -> str:
 def _tail(row: dict[str, Any]) -> list[str]:
     """Returns the texts of the columns that all parts have."""
     cost = roofline.ProgramCost(**row['counts'])
-    at = roofline.place(row['rate'], row['images'], cost, row['peak'], row['bandwidth'])
+    at = roofline.evaluate(row['rate'], row['images'], cost, row['peak'], row['bandwidth'])
     memory = f'{"" if row["measured"] else "~"}{{:.2f}} GB'
     cells = (
         (at.flops_per_second, 1e12, '{:,.2f}'),

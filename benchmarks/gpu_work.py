@@ -179,11 +179,7 @@ def measure(part: GpuPart, rows: dict, windows: dict, most: int, amount: Callabl
 
 
 def introduce(part: GpuPart) -> None:
-    """Reports where this runs.
-
-    Raises:
-      UserError: there is no accelerator, and --quick is not given.
-    """
+    """Reports where this runs; refuses to run without an accelerator unless it is to be quick."""
     device = jax.devices()[0]
     if device.platform == 'cpu' and not part.quick:
         raise UserError(

@@ -83,11 +83,7 @@ def _order_seconds(count: int, rounds: int) -> float:
 
 
 def long_run(context: BenchmarkContext) -> list[Mark]:
-    """Trains by train.py; returns its marks, the first after LOG_EVERY steps.
-
-    Raises:
-      UserError: train.py failed.
-    """
+    """Trains by train.py; returns its marks, the first after LOG_EVERY steps."""
     steps, count = (3 * LOG_EVERY, 3) if context.quick else (STEPS, MARKS)
     # The first mark may be one of the others, too.
     marks = list(dict.fromkeys([LOG_EVERY, *(steps * (n + 1) // count for n in range(count))]))
@@ -123,21 +119,16 @@ def _resident(process: int, earlier: dict[int, int]) -> int:
 def run(context: BenchmarkContext) -> BenchmarkTable:
     """Measures both."""
     by_size, marks = sizes(context), long_run(context)
-    points = [
-        (f'{size.examples:,} images', size.cost, by_size[0].cost, size.resident, size.data)
-        for size in by_size
-    ]
-    first = next(mark.cost for mark in marks if mark.cost is not None)
-    points += [(f'step {mark.step:,}', mark.cost, first, mark.resident, None) for mark in marks]
-    rows = [
-        [
-            name,
-            *(('-', '-') if cost is None else (f'{1e6 * cost:.1f}', f'{cost / first:.2f}')),
-            f'{resident / 1e6:,.0f}',
-            '-' if data is None else f'{data / 1e6:,.0f}',
-        ]
-        for name, cost, first, resident, data in points
-    ]
+    rows = []
+    for size in by_size:
+        cost = f'{1e6 * size.cost:.1f}', f'{size.cost / by_size[0].cost:.2f}'
+        memory = f'{size.resident / 1e6:,.0f}', f'{size.data / 1e6:,.0f}'
+        rows.append([f'{size.examples:,} images', *cost, *memory])
+    for mark in marks:
+        cost = '-', '-'
+        if mark.cost is not None:
+            cost = f'{1e6 * mark.cost:.1f}', f'{mark.cost / marks[1].cost:.2f}'
+        rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
     figures = {'sizes': list(map(dataclasses.asdict, by_size))}
     figures['marks'] = list(map(dataclasses.asdict, marks))

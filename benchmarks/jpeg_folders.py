@@ -15,9 +15,6 @@ def lay_out(source: Path, folder: Path) -> Path:
 
     All are in train and in one class. Validation and test hold one each, so that no file is taken
     out of train for them.
-
-    Raises:
-      UserError: no such folder, or no JPEG in it.
     """
     if not source.is_dir():
         raise UserError(f'{source} is not a folder: --source must name one with JPEG files.')
@@ -33,11 +30,7 @@ def lay_out(source: Path, folder: Path) -> Path:
 
 
 def prepare(pictures: Path, data_dir: Path, shorter_side: int | None = None) -> str:
-    """Prepares a laid-out folder as a data set, as a user would; returns its name.
-
-    Raises:
-      UserError: tools.prepare_data refused; its own words.
-    """
+    """Prepares a laid-out folder as a data set, as a user would; returns its name."""
     command = [sys.executable, '-m', 'tools.prepare_data', 'folder', f'--name={NAME}']
     command += [f'--source={pictures.parent}', f'--data_dir={data_dir}']
     if shorter_side:

@@ -34,11 +34,7 @@ class Machine:
 
 
 def describe(torch_python: Path | None = None) -> Machine:
-    """Returns a description of this machine.
-
-    Raises:
-      UserError: `torch_python` does not start, or has no PyTorch.
-    """
+    """Returns a description of this machine; a UserError says that a Python has no PyTorch."""
     versions = {'python': platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')}
     if torch_python:

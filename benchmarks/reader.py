@@ -55,12 +55,12 @@ def differences(crops: Sequence[Crop], size: int) -> np.ndarray:
     """
     means = []
     for crop in crops:
-        ours = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
+        decoded = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
         top, left, height, width = crop.box
         with Image.open(io.BytesIO(crop.encoded)) as picture:
             box = picture.convert('RGB').crop((left, top, left + width, top + height))
         reference = np.asarray(box.resize((size, size), Image.Resampling.BILINEAR))
-        means.append(np.abs(ours.astype(np.int16) - reference).mean())
+        means.append(np.abs(decoded.astype(np.int16) - reference).mean())
     return np.array(means)
 
 

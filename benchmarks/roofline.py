@@ -87,7 +87,7 @@ class Roofline:
     utilisation: float | None = None  # model FLOPs utilisation: the layers' FLOPs over the peak
 
 
-def place(
+def evaluate(
     rate: float, images: int, cost: ProgramCost, peak: float | None, bandwidth: float | None
 ) -> Roofline:
     """Returns how near a program comes to the bound; `images` and `cost` are of one call.

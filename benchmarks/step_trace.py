@@ -23,37 +23,25 @@ from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 CORES = (1, networks.THREADS)
 # By the last component of a location that names a layer.
-LAYERS = {
-    'convolution': 'conv',
-    'normalisation': 'norm',
-    'pooling': 'pool',
-    'dense layers': 'dense|head',
-}
-FORWARD, BACKWARD = ', forward', ', backward'
+LAYERS = {'convolution': 'conv', 'normalisation': 'norm', 'pooling': 'pool'}
+LAYERS['dense layers'] = 'dense|head'
 ELSEWHERE = 'activations, sums and loss'  # within the network, in no layer with weights
 REST = 'batch, optimiser and metrics'
 SMALL, TOGETHER = 0.03, 'the others, less than 3 % each'
 
 
 def kind(location: str) -> str:
-    """Returns the row of a location in the program, as JAX writes it.
-
-    For example '.../transpose(jvp(LeNet))/LeNet.stages/conv1/dot_general'.
-    """
+    """Returns the row of a location such as '.../transpose(jvp(LeNet))/LeNet.stages/conv1/dot'."""
     if 'jvp(' not in location:
         return REST
     layer = ELSEWHERE
     for component in re.split('[/.]', location)[:-1]:  # the last is the operation
         layer = next((name for name, sign in LAYERS.items() if re.search(sign, component)), layer)
-    return layer + (BACKWARD if 'transpose(jvp(' in location else FORWARD)
+    return layer + (', backward' if 'transpose(jvp(' in location else ', forward')
 
 
 def measure(case: networks.NetworkCase, cores: int) -> dict[str, float]:
-    """Returns {row: milliseconds a step} of a network on so many cores.
-
-    Raises:
-      UserError: the step could not be traced.
-    """
+    """Returns {row: milliseconds a step} of a network on so many cores."""
     (ours,) = networks.make_contestants(case, 'train', None)
     work = json.dumps({**ours.work, 'threads': cores})
     command = [sys.executable, '-m', 'benchmarks.step_trace', work]
@@ -81,16 +69,14 @@ def with_small_ones_together(
 def run(context: BenchmarkContext) -> BenchmarkTable:
     """Measures all networks."""
     rows, figures = [], {}
-    for case in networks.CASES[:1] if context.quick else networks.CASES:
-        if context.quick:
-            case = dataclasses.replace(case, steps=2)
-        times = {}
+    quick_case = dataclasses.replace(networks.CASES[0], steps=2)
+    for case in [quick_case] if context.quick else networks.CASES:
+        figures[case.model] = times = {}
         for cores in CORES:
             context.show(f'{case.model} on {cores} core(s)')
-            times[cores] = measure(case, cores)
+            times[str(cores)] = measure(case, cores)
         one, several = times.values()
         total = sum(several.values())
-        figures[case.model] = {str(cores): own for cores, own in times.items()}
         for name, alone, together in with_small_ones_together(one, several):
             shown, share = (f'{alone:.2f}', f'{together:.2f}'), f'{100 * together / total:.0f} %'
             rows.append([case.model, name, *shown, share, f'{alone / together:.2f}'])

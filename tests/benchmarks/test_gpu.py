@@ -160,23 +160,23 @@ def test_what_the_user_has_set_stands():
 def test_the_nearer_limit_counts():
     # 400 MB and 24 GFLOP an image: 4.8e12 / 4e8 = 12,000 by memory, 41,225 by arithmetic.
     counts = ProgramCost(flops=256 * 24e9, bytes=256 * 4e8, model_flops=256 * 20e9)
-    at = roofline.place(6000.0, 256, counts, **H200)
+    at = roofline.evaluate(6000.0, 256, counts, **H200)
     assert at.limit == 'memory'
     assert at.bound == pytest.approx(12_000)
     assert at.share == pytest.approx(0.5)
     assert at.flops_per_second == pytest.approx(6000 * 24e9)
     assert at.bytes_per_second == pytest.approx(2.4e12)
     assert at.utilisation == pytest.approx(6000 * 20e9 / 989.4e12)
-    lean = roofline.place(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
+    lean = roofline.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
     assert lean.limit == 'arithmetic'
     assert lean.bound == pytest.approx(989.4e12 / 24e9)
 
 
 def test_what_is_not_known_is_left_open():
     counts = ProgramCost(256 * 24e9, None, 256 * 20e9)
-    unknown = roofline.place(6000.0, 256, counts, None, None)
+    unknown = roofline.evaluate(6000.0, 256, counts, None, None)
     assert (unknown.bound, unknown.share, unknown.bytes_per_second) == (None, None, None)
-    assert roofline.place(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
+    assert roofline.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
     assert flops.bandwidth('NVIDIA GeForce GTX 1080') is None
     assert flops.bandwidth('NVIDIA H100 80GB HBM3 MIG 1g.10gb') is None
 
