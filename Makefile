@@ -1,6 +1,7 @@
 # make train   install into .venv, then train LeNet on the embedded digits
-# make test        install what the tests need, check the style, run the tests
-# make test-full   the same, and every model compiled and against PyTorch's: an hour or so
+# make test        install what the tests need, check the style, test every behaviour once: 6 minutes
+# make test-slow   the rest: more kills, processes and networks, memory, benchmarks: 15 minutes
+# make test-full   both, and every model compiled and against PyTorch's: an hour or so
 # make test-cluster   jobs and sweeps in a SLURM of two nodes, which it starts: as root, on Debian, after
 #                     apt-get install slurmctld slurmd slurm-client munge
 # make test-ray       a sweep on a Ray cluster of two nodes, which it starts
@@ -14,13 +15,17 @@ BENCH ?=
 # names its index: make bench TORCH_PIP="--index-url=..."
 TORCH_PIP ?=
 
-.PHONY: train test test-full test-cluster test-ray bench lint clean
+.PHONY: train test test-slow test-full test-cluster test-ray bench lint clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
 
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal
+
+test-slow: .venv/installed-test
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal \
+	  -m "slow and not full and not slurm and not ray"
 
 test-full: .venv/installed-test lint
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m "not slurm and not ray"

@@ -1,4 +1,4 @@
-"""What the commands share: a user's mistake is one sentence on standard error and an exit code."""
+"""Code shared by the commands: parsing options, reporting errors, setting up the process."""
 
 import argparse
 import contextlib
@@ -12,25 +12,25 @@ from errors import UserError, did_you_mean
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the parsed options and the '--config.NAME=VALUE' arguments beside them.
+    """Returns the parsed options and the remaining '--config.NAME=VALUE' arguments.
 
     Raises:
-      UserError: an argument that is neither.
+      UserError: an argument is neither.
     """
     arguments, overrides = parser.parse_known_args(argv)
-    for wrong in overrides:
-        if not wrong.startswith('--config.'):
+    for argument in overrides:
+        if not argument.startswith('--config.'):
             name = parser.prog.removeprefix('python ')
             known = [*re.findall(r'--[a-z_]+', parser.format_usage()), '--config.']
             raise UserError(
-                f'{wrong} is not an option of {name}; see `python {name} --help`.'
-                + did_you_mean(wrong.partition('=')[0], known)
+                f'{argument} is not an option of {name}; see `python {name} --help`.'
+                + did_you_mean(argument.partition('=')[0], known)
             )
     return arguments, overrides
 
 
 def positive(text: str) -> int:
-    """Parses a whole number above 0, as the type of an option."""
+    """Parses a whole number above 0; an argparse type."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
     return int(text)
@@ -82,16 +82,16 @@ def reserved(output: Path | None) -> Iterator[Path | None]:
 
 
 def has_accelerator() -> bool:
-    """Whether the system shows a GPU or TPU; asks no library, which would start it."""
+    """Whether this machine has a GPU or TPU, judged by /dev alone so that no library starts."""
     return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))
 
 
-def _ask_for_huge_pages() -> None:
-    """Starts this process anew with the C library's memory in huge pages, where Linux has them.
+def _restart_with_huge_pages() -> None:
+    """Restarts this process on Linux so that the C library allocates memory in huge pages.
 
-    XLA's CPU backend asks for all of a step's memory anew at each step, and the system hands it out
-    a page at a time: in pages of 2 MB a step takes 10 to 20 % less time. The library reads the
-    setting only as a process starts, so there is no other way; it costs 20 ms.
+    XLA's CPU backend allocates all memory of a step anew at each step, and the system maps it one
+    page at a time: with pages of 2 MB, a step takes 10 to 20 % less time. The C library reads the
+    setting only when a process starts, hence the restart, which costs 20 ms.
     """
     setting = 'GLIBC_TUNABLES'
     if sys.platform != 'linux' or setting in os.environ or has_accelerator():
@@ -100,34 +100,36 @@ def _ask_for_huge_pages() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _hush_xla() -> None:
-    """Chooses what XLA's libraries say; JAX must not be imported yet, for they ask only once.
+def _set_xla_log_level() -> None:
+    """Sets the log level of XLA's libraries; call it before JAX is imported, as they read it once.
 
-    Absent accelerators are not news. Without any, neither are errors: XLA:CPU reports one, of two
-    thousand characters, for each program that it takes from the cache, about tuning hints that it
-    put there itself. What is fatal is still said, and what matters is raised as an exception.
+    Warnings about absent accelerators are hidden. On a machine without any, errors are hidden as
+    well: XLA:CPU logs an error of 2,000 characters for each program that it loads from the cache,
+    about tuning hints that it stored there itself. Fatal errors are still logged, and everything
+    else that matters is raised as an exception.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if has_accelerator() else '3')
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Calls main with the command line, and exits with its code."""
-    _ask_for_huge_pages()
-    _hush_xla()
+    """Calls `main` with the command line and exits with its exit code."""
+    # The restart comes first: whatever is set up before it is lost.
+    _restart_with_huge_pages()
+    _set_xla_log_level()
     code = call(main, sys.argv[1:])
     sys.stdout.flush()
     sys.exit(code)
 
 
 def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
-    """Returns what main(argv) does, 0 for nothing; after a UserError, which it prints, its code."""
+    """Returns main(argv), or 0 for None. Prints a UserError and returns its exit code."""
     try:
         return main(argv) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        return 0  # the reader of our output (head, less) has gone
+        return 0  # the reader of our output (head, less) has closed it
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

@@ -43,7 +43,6 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
     import input_pipeline
-    from tasks.confusion import Report
     from training import trained, workdir
     from training.evaluation import Evaluator
     from training.runner import Runner
@@ -56,17 +55,17 @@ def main(argv: list[str]) -> int:
     if tuple(split.class_names) != found.experiment.class_names:
         raise UserError(f'The {arguments.split} split has other classes than the training split.')
     runner = Runner(found.spec, config.runner, found.devices, detailed=True)
-    sums = Evaluator(found.experiment, runner, split)(runner.replicate(found.variables))
-    loss = float(sums['loss'] / sums['count'])
-    report = Report(sums['confusion'], split.class_names, loss)
+    evaluation = Evaluator(found.experiment, runner, split)(runner.replicate(found.variables))
+    report = found.spec.task.report(evaluation.sums, evaluation.rows, split.class_names)
     title = f'{config.model.name} on {config.data.name}, {arguments.split} split, step {found.step}'
-    bad = int(sums.get('bad', 0))
+    bad = evaluation.bad_records
     result = {'split': arguments.split, 'step': found.step, 'bad_records': bad, **report.to_json()}
     numbers = output / f'evaluation_{arguments.split}.json'
     files.write_json(numbers, result)
-    picture = report.confusion_png(output / f'confusion_{arguments.split}.png', title)
+    pictures = report.pictures(output, arguments.split, title)
     left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
-    print(f'{title}\n\n{report.text()}{left_out}\n\nWritten: {numbers}, {picture}')
+    print(f'{title}\n\n{report.text()}{left_out}\n')
+    print('Written: ' + ', '.join(map(str, [numbers, *pictures])))
     return 0
 
 

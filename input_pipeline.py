@@ -1,4 +1,4 @@
-"""The one door to data: batches(config, split, start_step).
+"""The one way to the data: batches(config, split, start_step).
 
 Batch t is a function of (data set, seed, t) alone. The training batches are consecutive slices of
 an endless list of positions, epoch after epoch, each epoch a fresh permutation: position p is
@@ -8,41 +8,50 @@ a batch may straddle two epochs. Nothing here counts devices: a host takes a sli
 A data set that fits lives on the device, and a batch is only indices into it. One that is streamed
 (config.data.image_size says so) is decoded anew for every batch, by the same rule: its order is a
 permutation in constant memory, and an example may come `data.repeats` times in a row.
+
+What is read beside the images are the targets of the configured task. Worker processes import this
+module, so tasks, and JAX with them, are imported where they are needed.
 """
 
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from data_sources import arrays, draws
+from data_sources.arrays import ArraySource
+from data_sources.targets import Kind, Label, TargetError
 from errors import UserError
+
+if TYPE_CHECKING:  # Grain takes half a second to import
+    import grain
+
+    from data_sources.record_source import RecordSource
+    from data_sources.stream import EvalTransform
 
 _FOR_EVER = 2**40  # steps
 
 
-def open_split(config, split: str):
+def open_split(config: ConfigDict, split: str) -> 'ArraySource | RecordSource':
     """Opens a split: an ArraySource, or a RecordSource where config.data.image_size is given.
 
+    It has the targets of the configured task, and no others.
+
     Raises:
-      UserError: no such data set or split, its files are damaged, it does not suit the
-        configuration, or a class has fewer examples than config.data.train_per_class.
+      UserError: no such data set or split, its files are damaged, it lacks a target of the task or
+        does not suit the configuration in another way, or a class has fewer examples than
+        config.data.train_per_class.
     """
     data = config.data
-    if data.image_size:
-        if data.name == 'digits':
-            raise UserError(
-                'The digits are held in memory: leave config.data.image_size out, or name a '
-                'streamed data set by config.data.name.'
-            )
-        from data_sources import record_source  # Grain: half a second to import
-
-        source, channels = record_source.load(data.name, split, data.dir), 3
-    else:
-        source = arrays.load(data.name, split, data.dir)
-        channels = source.images.shape[-1]
+    try:
+        source = _loaded(config, split, _targets(config))
+    except TargetError as error:
+        raise UserError(f'{error} config.task={config.task} needs it.') from error
+    channels = 3 if data.image_size else source.images.shape[-1]
     for name in ('mean', 'std'):
         if len(data[name]) not in (1, channels):
             raise UserError(
@@ -63,49 +72,85 @@ def open_split(config, split: str):
     return few_per_class(source, data.train_per_class, config.seed)
 
 
-def check_test_split(config) -> None:
+def _targets(config: ConfigDict) -> Mapping[str, Kind]:
+    """Returns {name: kind} of the configured task's targets."""
+    from tasks import registry
+
+    return registry.get(config.task).targets
+
+
+def _loaded(
+    config: ConfigDict, split: str, wanted: Mapping[str, Kind]
+) -> 'ArraySource | RecordSource':
+    """Opens a split with some targets, in memory or streamed."""
+    data = config.data
+    if not data.image_size:
+        return arrays.load(data.name, split, data.dir, wanted)
+    if data.name in arrays.EMBEDDED:
+        raise UserError(
+            f'Data set "{data.name}" is held in memory: leave config.data.image_size out, or name '
+            'a streamed data set by config.data.name.'
+        )
+    moving = [name for name, kind in wanted.items() if kind.moves]
+    if moving:
+        raise UserError(
+            f'The target "{moving[0]}" of config.task={config.task} moves with the pixels, which '
+            'crops of streamed pictures do not see to: leave config.data.image_size out, and name '
+            'a data set in memory by config.data.name.'
+        )
+    from data_sources import record_source
+
+    return record_source.load(data.name, split, data.dir, wanted)
+
+
+def check_test_split(config: ConfigDict) -> None:
     """Checks that there is something to test on; nothing of it is read.
 
     Raises:
-      UserError: the data set has nothing that could serve. It is better known before training.
+      UserError: nothing in the data set can serve as test. That is better known before training.
     """
-    wanted = (config.data.name, 'test', config.data.dir)
-    if config.data.image_size:
+    data = config.data
+    if data.image_size:
         from data_sources import record_source
 
-        record_source.find(*wanted)
-    elif config.data.name != 'digits':
-        from data_sources import tfds_sets
-
-        tfds_sets.check_split(*wanted)
+        record_source.find(data.name, 'test', data.dir, _targets(config))
+    else:
+        arrays.check_split(data.name, 'test', data.dir)
 
 
-def image_shape(config, source) -> tuple[int, int, int]:
-    """Returns [height, width, channels] of the training images of an open split."""
+def image_shape(config: ConfigDict, source: 'ArraySource | RecordSource') -> tuple[int, int, int]:
+    """Returns (height, width, channels) of the training images of an open split."""
     if config.data.image_size:
         return (config.data.image_size, config.data.image_size, 3)
     return source.images.shape[1:]
 
 
-def few_per_class(source: arrays.ArraySource, count: int, seed: int) -> arrays.ArraySource:
+def few_per_class(source: ArraySource, count: int, seed: int) -> ArraySource:
     """Returns `count` examples of each class, drawn by the seed, in the order of the data set.
 
-    By the seed, so that a mean over seeds is one over choices of examples as well. Of the same seed
-    a smaller choice is part of a larger one.
+    They are drawn by the seed, so that a mean over seeds is one over choices of examples as well.
+    For the same seed a smaller choice is part of a larger one.
 
     Raises:
-      UserError: a class has fewer.
+      UserError: a class has fewer, or the examples have no classes.
     """
-    sizes = np.bincount(source.labels, minlength=len(source.class_names))
+    classes = [name for name, kind in source.kinds.items() if isinstance(kind, Label)]
+    if not classes:
+        raise UserError(
+            'config.data.train_per_class counts examples by their class, and the targets of '
+            f'config.task ({", ".join(source.kinds)}) are no classes: leave '
+            'config.data.train_per_class out.'
+        )
+    labels = source.targets[classes[0]]
+    sizes = np.bincount(labels, minlength=len(source.class_names))
     if sizes.min() < count:
         raise UserError(
             f'config.data.train_per_class={count}, but {source.name} has only {sizes.min()} '
             f'training examples of class {source.class_names[sizes.argmin()]}.'
         )
     order = draws.permutation(source.size, seed, 'few_per_class')
-    parts = [order[source.labels[order] == label][:count] for label in range(len(sizes))]
-    chosen = np.sort(np.concatenate(parts))
-    return dataclasses.replace(source, images=source.images[chosen], labels=source.labels[chosen])
+    parts = [order[labels[order] == label][:count] for label in range(len(sizes))]
+    return source.take(np.sort(np.concatenate(parts)))
 
 
 def indices(
@@ -113,19 +158,19 @@ def indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (example, epoch) of training batch `step`, each int32 [batch_size].
 
-    `order` may be a memory of `permutation` of the caller's own.
+    `order` may be the caller's own cache of `permutation`.
     """
     order = order or permutation
     position = np.arange(step * batch_size, (step + 1) * batch_size)
-    epoch, place = position // size, position % size
+    epoch, turn = position // size, position % size
     example = np.empty(batch_size, np.int32)
     for number in range(epoch[0], epoch[-1] + 1):
-        here = epoch == number
-        example[here] = order(seed, number, size)[place[here]]
+        rows = epoch == number
+        example[rows] = order(seed, number, size)[turn[rows]]
     return example, epoch.astype(np.int32)
 
 
-# Kept for two epochs, because a batch may straddle them.
+# The cache holds two epochs, because a batch may straddle them.
 @functools.lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """Returns the order of the examples in an epoch: a permutation of range(size), int32.
@@ -139,21 +184,21 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def train_batches(
-    config, size: int, start_step: int = 0, process: int = 0, processes: int = 1
+    config: ConfigDict, size: int, start_step: int = 0, process: int = 0, processes: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this process's part of training batches start_step, start_step + 1, ... for ever.
+    """Yields this process's part of training batches start_step, start_step + 1, ... without end.
 
     Each is {'index', 'epoch' int32 [b], 'mask' float32 [b]} with b = batch_size / processes.
     """
-    share = config.batch_size // processes
-    part = slice(process * share, (process + 1) * share)
+    local_size = config.batch_size // processes
+    part = slice(process * local_size, (process + 1) * local_size)
     step = start_step
     while True:
         example, epoch = indices(config.seed, size, config.batch_size, step)
         yield {
             'index': example[part],
             'epoch': epoch[part],
-            'mask': np.ones(share, np.float32),
+            'mask': np.ones(local_size, np.float32),
         }
         step += 1
 
@@ -165,8 +210,8 @@ class EvalPlan:
     Attributes:
       size: examples in the split.
       batch_size: wanted examples per call over all devices; rounded up to a multiple of `devices`.
-      devices: over all processes.
-      process, processes: this one's place.
+      devices: how many there are, over all processes.
+      process, processes: this process's number, and how many there are.
     """
 
     size: int
@@ -181,8 +226,8 @@ class EvalPlan:
         return -(-min(self.batch_size, self.size) // self.devices) * self.devices
 
     @property
-    def share(self) -> int:
-        """This process's part of them."""
+    def local_size(self) -> int:
+        """Examples per call that are this process's, padding included."""
         return self.step // self.processes
 
     def __len__(self) -> int:
@@ -196,13 +241,13 @@ class EvalPlan:
     def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
         """Returns the rows start .. stop - 1 of this process's part of a batch.
 
-        {'index' int32, 'mask' float32}; all of them without `stop`.
+        They are {'index' int32, 'mask' float32}; without `stop`, all rows from `start` on.
         """
-        first = number * self.step + self.process * self.share
-        place = np.arange(first + start, first + (self.share if stop is None else stop))
+        first = number * self.step + self.process * self.local_size
+        position = np.arange(first + start, first + (self.local_size if stop is None else stop))
         return {
-            'index': np.minimum(place, self.size - 1).astype(np.int32),
-            'mask': (place < self.size).astype(np.float32),
+            'index': np.minimum(position, self.size - 1).astype(np.int32),
+            'mask': (position < self.size).astype(np.float32),
         }
 
 
@@ -212,21 +257,21 @@ def stream_indices(
     """Returns (example, visit) at positions first .. first + count - 1 of a streamed set's list.
 
     The list is as for `indices`, but the permutation takes constant memory. With `repeats` (Hoffer
-    et al. 2020, "Augment your batch") a batch holds batch_size / repeats different examples, about,
-    one after the other and then again: the permutation goes on `repeats` times as slowly, and every
+    et al. 2020, "Augment your batch") a batch holds about batch_size / repeats different examples,
+    one after the other and then again: the permutation advances 1 / `repeats` as fast, and every
     example still has its turn. `visit` counts how often it came before. Both are int32 [count].
     """
     from data_sources.record_source import shuffled
 
-    # Odd, if it can be: then an example has one neighbour and then the other, and never itself,
-    # with which it may be mixed.
+    # Odd where possible: then an example is next to one neighbour and then to the other, with which
+    # it may be mixed, and never to itself.
     apart = batch_size
     if repeats > 1:
         apart = min(max(-(-batch_size // repeats) | 1, 2), batch_size)
     example, visit = np.empty(count, np.int32), np.empty(count, np.int32)
     for row, position in enumerate(range(first, first + count)):
-        batch, place = divmod(position, batch_size)
-        repeat, slot = divmod(place, apart)
+        batch, offset = divmod(position, batch_size)
+        repeat, slot = divmod(offset, apart)
         epoch, turn = divmod(batch * apart + slot, size)
         example[row] = shuffled(turn, size, zlib.crc32(f'{seed} {epoch} stream'.encode()))
         visit[row] = epoch * repeats + repeat
@@ -245,27 +290,33 @@ class StreamPlan:
     processes: int = 1
 
     @property
-    def share(self) -> int:
-        """Examples of a batch that are this process's."""
+    def local_size(self) -> int:
+        """How many examples of a batch are this process's."""
         return self.batch_size // self.processes
 
     def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
-        """Returns the rows start .. stop - 1 of this process's part; all of them without `stop`.
+        """Returns the rows start .. stop - 1 of this process's part of a batch.
 
-        {'index', 'epoch' int32, 'mask' float32}.
+        They are {'index', 'epoch' int32, 'mask' float32}; without `stop`, all rows from `start` on.
         """
-        count = (self.share if stop is None else stop) - start
-        first = number * self.batch_size + self.process * self.share + start
+        count = (self.local_size if stop is None else stop) - start
+        first = number * self.batch_size + self.process * self.local_size + start
         example, visit = stream_indices(
             self.seed, self.size, self.batch_size, self.repeats, first, count
         )
         return {'index': example, 'epoch': visit, 'mask': np.ones(count, np.float32)}
 
 
-def train_stream(config, source, start_step: int = 0, process: int = 0, processes: int = 1):
+def train_stream(
+    config: ConfigDict,
+    source: 'RecordSource',
+    start_step: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> 'grain.IterDataset':
     """Returns this process's part of training batches start_step, ... as a Grain data set.
 
-    What a batch holds is in data_sources.stream.dataset.
+    data_sources.stream.dataset says what a batch holds.
     """
     from data_sources import host_augment, stream
 
@@ -284,10 +335,10 @@ def train_stream(config, source, start_step: int = 0, process: int = 0, processe
     return stream.dataset(source, plan, batches, transform, skip, data.threads, data.workers)
 
 
-def eval_stream(config, source, plan: EvalPlan):
-    """Returns the plan's batches with their images, as a Grain data set.
+def eval_stream(config: ConfigDict, source: 'RecordSource', plan: EvalPlan) -> 'grain.IterDataset':
+    """Returns the plan's batches with images and targets, as a Grain data set.
 
-    By threads of this process: starting others takes longer than most evaluations.
+    Threads of this process decode: starting other processes takes longer than most evaluations.
     """
     from data_sources import stream
 
@@ -296,7 +347,7 @@ def eval_stream(config, source, plan: EvalPlan):
     return stream.dataset(source, plan, range(len(plan)), transform, skip, config.data.threads)
 
 
-def eval_transform(config):
+def eval_transform(config: ConfigDict) -> 'EvalTransform':
     """Returns what evaluation makes of an encoded picture of a streamed set."""
     from data_sources import stream
 
@@ -304,13 +355,13 @@ def eval_transform(config):
     return stream.EvalTransform(size, config.data.eval_resize or round(size * 8 / 7))
 
 
-def batches(config, split: str, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the global batches of a split with their images, as one process on one device sees.
+def batches(config: ConfigDict, split: str, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the global batches of a split, as one process on one device sees them.
 
-    'train' goes on for ever from `start_step`; 'validation' and 'test' hold each example once.
-    Each batch is {'image' uint8 [b, h, w, c], 'label', 'index' int32 [b], 'mask' float32 [b]}, and
-    'epoch' int32 [b] for training. The training loop sends only the indices of a set in memory, and
-    gathers on the device: the same examples.
+    'train' starts at `start_step` and has no end; 'validation' and 'test' hold each example once.
+    A batch is {'image' uint8 [b, h, w, c], 'index' int32 [b], 'mask' float32 [b]}, the task's
+    targets by their names, and for training 'epoch' int32 [b]. Of a set in memory the training loop
+    sends only the indices, and gathers the same examples on the device.
     """
     data = open_split(config, split)
     if split != 'train':
@@ -322,8 +373,10 @@ def batches(config, split: str, start_step: int = 0) -> Iterator[dict[str, np.nd
             yield _with_images(batch, data)
 
 
-def eval_images(config, source, plan: EvalPlan) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the plan's batches with their images, streamed or from memory."""
+def eval_images(
+    config: ConfigDict, source: 'ArraySource | RecordSource', plan: EvalPlan
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the plan's batches with images and targets, streamed or from memory."""
     if config.data.image_size:
         yield from eval_stream(config, source, plan)
     else:
@@ -331,6 +384,6 @@ def eval_images(config, source, plan: EvalPlan) -> Iterator[dict[str, np.ndarray
             yield _with_images(batch, source)
 
 
-def _with_images(batch: dict, source: arrays.ArraySource) -> dict[str, np.ndarray]:
-    chosen = batch['index']
-    return {**batch, 'image': source.images[chosen], 'label': source.labels[chosen]}
+def _with_images(batch: dict[str, np.ndarray], source: ArraySource) -> dict[str, np.ndarray]:
+    """Returns a batch of indices with the images and targets that they stand for."""
+    return {**batch, **{name: array[batch['index']] for name, array in source.arrays.items()}}

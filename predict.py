@@ -49,17 +49,14 @@ def main(argv: list[str]) -> int:
     paths = images.list_images(arguments.images)
     found = trained.load(arguments.workdir, arguments.checkpoint, overrides)
     unreadable = 0
-    for path, classes in prediction.predict(found, paths, arguments.invert):
-        if isinstance(classes, UserError):
-            print(f'error: {classes}', file=sys.stderr)
+    for path, answer in prediction.predict(found, paths, arguments.invert, arguments.top):
+        if isinstance(answer, UserError):
+            print(f'error: {answer}', file=sys.stderr)
             unreadable += 1
-            continue
-        top = classes[: arguments.top]
-        if arguments.json:
-            rows = [{'class': name, 'probability': p} for name, p in top]
-            print(json.dumps({'image': str(path), 'top': rows}))
+        elif arguments.json:
+            print(json.dumps({'image': str(path), **answer.values}))
         else:
-            print(f'{path}: ' + '  '.join(f'{name} {p:.1%}' for name, p in top))
+            print(f'{path}: {answer.text}')
     return UserError.exit_code if unreadable else 0
 
 

@@ -101,7 +101,7 @@ def watch(command: Sequence[str | Path], until: str | None = None) -> CommandOut
     if process.returncode:
         reason = last_line('\n'.join(line for _, line in lines))
         raise UserError(f'{" ".join(map(str, command[:3]))} ... failed: {reason}')
-    return CommandOutput(tuple(lines), seconds, devices.most_resident(usage))
+    return CommandOutput(tuple(lines), seconds, devices.peak_resident_bytes(usage))
 
 
 def last_line(text: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import command
 from errors import UserError
-from training import checks
 
 ENGINES = ('vmap', 'local', 'slurm', 'ray')
 EPILOG = """\
@@ -77,9 +76,10 @@ def main(argv: list[str]) -> int:
 
     config = reading.from_arguments(arguments.config, overrides)
     sweep = search.load(arguments.sweep)
+    from training import checks
 
     checks.check(config)
-    return run(config, sweep, arguments)
+    return run(config, sweep.resolved(config), arguments)
 
 
 def run(config, sweep, arguments) -> int:

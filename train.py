@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Trains a network as a configuration file says, and tests it once at the end. '
         'The same configuration gives the same numbers, however often the run is stopped.',
-        epilog=EPILOG + schema.describe(base.FIELDS),
+        epilog=EPILOG + schema.describe(base.fields()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -96,7 +96,8 @@ def measure(case: SaveCase, saves: int, folder: Path) -> dict[str, Any]:
     split = random_split(64, case.shape, case.classes)
     ready, timer = SyntheticExperiment(config, split), SaveTimer()
     progress = Progress(config.steps, enabled=False)
-    with Checkpoints(folder) as checkpoints, Records(folder) as records, Preemption() as preemption:
+    saved = Checkpoints(folder, ready.spec.task.metric())
+    with saved as checkpoints, Records(folder) as records, Preemption() as preemption:
         timer.watch(records, 'write', 'records')
         timer.watch(ready.runner, 'fetch', 'copy')
         timer.watch(checkpoints, 'check_room', 'room')

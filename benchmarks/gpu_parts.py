@@ -147,7 +147,7 @@ def lenet(part: GpuPart) -> None:
     measure(part, rows, windows, RUNS, lambda key: rows[key]['updates'] * key[0])
     evaluate = Evaluator(experiment.experiment, runner, test)
     for key, row in rows.items():
-        sums = evaluate(programs[key].state[0].variables())
+        sums = evaluate(programs[key].state[0].variables()).sums
         row['accuracy'] = float(sums['correct'] / sums['count'])
     part.say(rows=list(rows.values()))
 

@@ -23,7 +23,7 @@ def random_split(count: int, shape: tuple[int, int, int], classes: int) -> array
 def split_of(images: np.ndarray, labels: np.ndarray, classes: int) -> arrays.ArraySource:
     """Returns images and labels as a training split."""
     names = tuple(map(str, range(classes)))
-    return arrays.ArraySource('synthetic', 'train', images, labels, names)
+    return arrays.ArraySource('synthetic', 'train', images, {'label': labels}, names)
 
 
 class SyntheticExperiment:

@@ -42,7 +42,8 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
 
 def _milliseconds(context: BenchmarkContext, sampler: str, count: int) -> list[float]:
     """Returns the milliseconds of each trial."""
-    sweep, config = search.load(SPACE), reading.from_arguments(CONFIG, [])
+    config = reading.from_arguments(CONFIG, [])
+    sweep = search.load(SPACE).resolved(config)
     folder = context.scratch / sampler
     folder.mkdir()
     about = study.describe(sweep, config, sampler, None)

@@ -5,13 +5,18 @@ field belongs to the experiment (it decides the numbers, and must be the same wh
 or to the run (devices, paths, logging: it may change).
 """
 
+import functools
+
 from ml_collections import ConfigDict
 
-from configs.schema import Field, build
+from configs.schema import build
+from field import Field
 
 EXPERIMENT, RUN = 'experiment', 'run'
 
 FIELDS = (
+    Field('task', 'classification', 'What the network learns; `python train.py --list` names the '
+          'tasks.'),
     Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1),
     Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
     Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
@@ -19,11 +24,6 @@ FIELDS = (
     Field('accumulate', 1, 'Micro-batches per update; divides batch_size.', low=1),
     Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
           choices=('float32', 'bfloat16')),
-    Field('label_smoothing', 0.0, 'Share of the target spread over all classes.', low=0, below=1),
-    Field('loss', 'softmax', 'Cross-entropy over all classes, or binary of each, averaged.',
-          choices=('softmax', 'bce')),
-    Field('bce_threshold', None, 'bce: targets above it become 1, the others 0.', float, low=0,
-          below=1),
     Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
           low=0, below=1),
     Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
@@ -110,7 +110,8 @@ FIELDS = (
     Field('optimizer.name', 'sgd', 'The rule of the update.',
           choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
     Field('optimizer.learning_rate', 0.1, 'Peak of the schedule.', above=0),
-    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0),
+    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0,
+          regularizer=True),
     Field('optimizer.clip_norm', None, 'Largest global norm of the gradient.', float, above=0),
     Field('optimizer.momentum', None, 'sgd, lars, rmsprop.', float, low=0, below=1),
     Field('optimizer.nesterov', None, 'sgd, lars.', bool),
@@ -153,8 +154,8 @@ FIELDS = (
     Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every.', int,
           low=1, scope=RUN),
     Field('checkpoint.keep', 2, 'Latest checkpoints kept, beside the best one.', low=1, scope=RUN),
-    Field('checkpoint.best', 'validation/accuracy', 'What the best checkpoint is best at.',
-          choices=('validation/accuracy', 'validation/loss'), scope=RUN),
+    Field('checkpoint.best', None, "What the best checkpoint is best at, such as "
+          "'validation/loss'; None: the task's first metric.", str, scope=RUN),
     Field('profile.steps', (), '(start, stop): trace updates start + 1 to stop for TensorBoard.',
           items=int, scope=RUN),
     Field('peak_tflops', None, 'What one device could do, in TFLOP/s; None: known GPUs and TPUs.',
@@ -164,6 +165,20 @@ FIELDS = (
 )  # fmt: skip
 
 
+@functools.cache
+def _joined(own: tuple[Field, ...]) -> tuple[Field, ...]:
+    known = {field.name for field in FIELDS}
+    return (*FIELDS, *(field for field in own if field.name not in known))
+
+
+def fields() -> tuple[Field, ...]:
+    """Returns every field: those of every run, and those that the tasks bring."""
+    # Imported here because it imports JAX, which takes a second.
+    from tasks import registry
+
+    return _joined(registry.fields())
+
+
 def get_config() -> ConfigDict:
     """Returns all fields at their defaults, locked: a misspelt name is an error at once."""
-    return build(FIELDS)
+    return build(fields())

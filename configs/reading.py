@@ -86,8 +86,8 @@ def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
     """
     config = load(path)
     try:
-        config = schema.validate(config, base.FIELDS)
+        config = schema.validate(config, base.fields())
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
-    schema.override(config, arguments, base.FIELDS)
-    return smoke.shrunk(schema.validate(config, base.FIELDS))
+    schema.override(config, arguments, base.fields())
+    return smoke.shrunk(schema.validate(config, base.fields()))

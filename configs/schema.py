@@ -1,93 +1,13 @@
 """The configuration's mechanism: build from fields, load, override, check, compare."""
 
 import ast
-import dataclasses
 import difflib
-import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from errors import UserError, did_you_mean
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One field of the configuration.
-
-    Attributes:
-      name: dotted path, such as 'optimizer.momentum'.
-      default: its value where nobody says otherwise; None makes the field optional.
-      doc: what it means, with its unit.
-      value_type: its Python type; read off the default unless that is None.
-      low, high, above, below: its range; the first two belong to it, the last two do not.
-      choices: all its values, if it has few.
-      items: what a tuple holds: float, int or str.
-      scope: 'experiment' (must be the same on resume) or 'run' (may change).
-    """
-
-    name: str
-    default: Any
-    doc: str
-    value_type: type | None = None
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple = ()
-    items: type = float
-    scope: str = 'experiment'
-
-    @property
-    def kind(self) -> type:
-        """The Python type of a value."""
-        return self.value_type or type(self.default)
-
-    def check(self, value: Any) -> Any:
-        """Returns `value`, as the field's type; raises UserError if it is not fit."""
-        if value is None and self.default is None:
-            return None
-        value = self._converted(value)
-        numbers = value if isinstance(value, tuple) else (value,)
-        for number in numbers:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f'config.{self.name} must be finite, not {value!r}.')
-        if self.choices and value not in self.choices:
-            listed = ', '.join(map(repr, self.choices))
-            hint = did_you_mean(str(value), map(str, self.choices))
-            raise UserError(f'config.{self.name} must be one of {listed}, not {value!r}.{hint}')
-        bounds = (
-            (self.low, 'at least', lambda v, b: v >= b),
-            (self.high, 'at most', lambda v, b: v <= b),
-            (self.above, 'greater than', lambda v, b: v > b),
-            (self.below, 'less than', lambda v, b: v < b),
-        )
-        for bound, words, fits in bounds:
-            if bound is not None and not fits(value, bound):
-                raise UserError(f'config.{self.name} must be {words} {bound}, not {value!r}.')
-        return value
-
-    def _converted(self, value: Any) -> Any:
-        """The value as the field's type: int may serve as float, list as tuple, nothing else."""
-        is_int = isinstance(value, int) and not isinstance(value, bool)
-        if self.kind is float and is_int:
-            return float(value)
-        if self.kind is tuple and isinstance(value, (list, tuple)):
-            accepted = (int, float) if self.items is float else self.items
-            if all(isinstance(v, accepted) and not isinstance(v, bool) for v in value):
-                return tuple(self.items(v) for v in value)
-        elif isinstance(value, self.kind) and not (self.kind is int and not is_int):
-            return value
-        examples = {
-            float: 'numbers, such as (0.5,)',
-            int: 'whole numbers, such as (20, 25)',
-            str: "texts, such as ('stem*',)",
-        }
-        wanted = {'tuple': f'a tuple of {examples[self.items]}', 'str': 'a text'}
-        name = self.kind.__name__
-        raise UserError(
-            f'config.{self.name} must be {wanted.get(name, f"of type {name}")}, not {value!r}.'
-        )
+from field import Field
 
 
 def build(fields: tuple[Field, ...]) -> ConfigDict:
@@ -199,10 +119,13 @@ def _parse(text: str, field: Field) -> Any:
 
 def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> dict[str, tuple]:
     """Returns {name: (old, new)} of the fields of one scope that differ."""
-    missing = '(absent)'
     old, new = flatten(old), flatten(new)
-    names = [field.name for field in fields if field.scope == scope]
-    pairs = {name: (plain(old.get(name, missing)), plain(new.get(name, missing))) for name in names}
+    # A file of an earlier version lacks the fields that came later; it was run at their defaults.
+    pairs = {
+        field.name: tuple(plain(values.get(field.name, field.default)) for values in (old, new))
+        for field in fields
+        if field.scope == scope
+    }
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from configs import base, reading, schema
 from errors import UserError, did_you_mean
-
-FIELDS = {field.name: field for field in base.FIELDS}
+from field import Field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +99,26 @@ class Objective:
     """What a trial is judged by: a metric of the records, at its last or best evaluation.
 
     Attributes:
-      metric: of the validation split, 'validation/accuracy' or 'validation/loss'.
-      direction: 'maximize' or 'minimize'.
+      metric: a record of the validation split, such as 'validation/loss'; None: that of the
+        task's first metric.
+      direction: 'maximize' or 'minimize'; None: the metric's own.
       of: 'last' or 'best' of a trial's evaluations.
     """
 
-    metric: str = 'validation/accuracy'
-    direction: str = 'maximize'
+    metric: str | None = None
+    direction: str | None = None
     of: str = 'last'
+
+    def resolved(self, config: Any) -> 'Objective':
+        """Returns the objective with metric and direction of the configuration's task.
+
+        Raises:
+          UserError: the task has no such metric.
+        """
+        from tasks import registry  # imports JAX, which takes a second
+
+        metric = registry.metric_of(config, self.metric, 'objective.metric')
+        return Objective(f'validation/{metric.name}', self.direction or metric.direction, self.of)
 
     def better(self, a: float, b: float) -> bool:
         """Whether a is better than b."""
@@ -141,6 +152,10 @@ class Sweep:
     reduction: int = 3
     first_rung: int = 1
 
+    def resolved(self, config: Any) -> 'Sweep':
+        """Returns the sweep with the objective of a configuration's task; see Objective."""
+        return dataclasses.replace(self, objective=self.objective.resolved(config))
+
 
 def load(path: str) -> Sweep:
     """Reads and checks a sweep file.
@@ -168,12 +183,12 @@ def check(sweep: Sweep) -> None:
         raise UserError('space must be a dict of fields, and objective an Objective.')
     if not sweep.space:
         raise UserError('the space is empty: name at least one field to vary.')
+    fields = {field.name: field for field in base.fields()}
     for name, values in sweep.space.items():
-        _check_values(name, values)
+        _check_values(fields, name, values)
     objective = sweep.objective
     for label, value, choices in (
-        ('objective.metric', objective.metric, ('validation/accuracy', 'validation/loss')),
-        ('objective.direction', objective.direction, ('maximize', 'minimize')),
+        ('objective.direction', objective.direction or 'maximize', ('maximize', 'minimize')),
         ('objective.of', objective.of, ('last', 'best')),
     ):
         if value not in choices:
@@ -185,10 +200,10 @@ def check(sweep: Sweep) -> None:
             raise UserError(f'{name} must be a whole number of at least {least}, not {value!r}.')
 
 
-def _check_values(name: str, values: Any) -> None:
-    if name not in FIELDS:
-        raise UserError(schema.unknown(name, FIELDS))
-    if FIELDS[name].scope != 'experiment':
+def _check_values(fields: dict[str, Field], name: str, values: Any) -> None:
+    if name not in fields:
+        raise UserError(schema.unknown(name, fields))
+    if fields[name].scope != 'experiment':
         raise UserError(f'config.{name} does not change what is learned; it cannot be varied.')
     if not isinstance(values, Float | Int | Categorical):
         raise UserError(
@@ -199,7 +214,7 @@ def _check_values(name: str, values: Any) -> None:
     if not ends:
         raise UserError(f'config.{name} has no choices.')
     for value in ends:
-        FIELDS[name].check(value)
+        fields[name].check(value)
         if value is not None and not isinstance(value, bool | int | float | str):
             raise UserError(
                 f'config.{name}: a choice is a number, a text, a truth value or None, not '

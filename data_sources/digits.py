@@ -30,7 +30,7 @@ def load(split: str) -> ArraySource:
         name='digits',
         split=split,
         images=enlarge(images[chosen]),
-        labels=labels[chosen],
+        targets={'label': labels[chosen]},
         class_names=tuple('0123456789'),
     )
 

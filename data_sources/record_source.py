@@ -1,4 +1,4 @@
-"""One split of a prepared data set, left on disk: encoded pictures, read as they are asked for.
+"""One split of a prepared data set, left on disk: encoded pictures are read when they are needed.
 
 For sets of any size and pictures of any size. tfds finds the records (ArrayRecord files, random
 access); what they hold is decoded elsewhere (data_sources/decoding.py).
@@ -7,9 +7,9 @@ access); what they hold is decoded elsewhere (data_sources/decoding.py).
 import dataclasses
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain.experimental
 import numpy as np
@@ -17,25 +17,25 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_sources import draws, tfds_sets
+from data_sources.targets import LABELS, Kind
 from errors import UserError
 
-# Of the cipher behind index_shuffle. After Grain's usual 4, neighbours are correlated by 0.04, ten
-# standard deviations of a fair shuffle's; after 12 by no more than chance.
+# Rounds of the cipher behind index_shuffle. After Grain's usual 4, neighbours are correlated by
+# 0.04, ten standard deviations of a fair shuffle's; after 12 by no more than chance.
 _ROUNDS = 12
 _HELD_OUT = zlib.crc32(b'held out')
 _SMALL = 2**16
-_UNLABELLED = -1  # what tfds gives the examples of a test split whose labels are secret
 
 
 class Record(NamedTuple):
-    """An encoded picture and its class."""
+    """An encoded picture and {name: value} of its targets."""
 
     image: bytes
-    label: int
+    targets: dict[str, Any]
 
 
 def shuffled(index: int, size: int, seed: int) -> int:
-    """Returns the place of `index` in the seed's permutation of range(size), in constant memory.
+    """Returns the entry `index` of the seed's permutation of range(size), in constant memory.
 
     Args:
       index: 0 .. size - 1.
@@ -50,23 +50,24 @@ def shuffled(index: int, size: int, seed: int) -> int:
 # A plan straddles two epochs, and a split may be a shuffled part of another.
 @functools.lru_cache(maxsize=8)
 def _listed(size: int, seed: int) -> np.ndarray:
-    """The permutation of a small range, which Grain's cipher would search for a long time."""
+    """Returns the permutation of a small range, which would take Grain's cipher a long time."""
     return draws.permutation(size, seed, 'shuffled').astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordSource:
-    """One split of a labelled picture set, on disk. It pickles; each process opens its own files.
+    """One split of a picture set, on disk. It pickles; each process opens its own files.
 
     Attributes:
       folder: of the prepared set, <data_dir>/<name>/<version>.
       name: the data set's name.
       split: 'train', 'validation' or 'test'.
       stored: the split in the files that it is, or is a part of.
-      start: its first place in the order of the stored split (see `place`).
+      start: where it starts in the order of the stored split (see `stored_index`).
       size: how many examples it has.
       stored_size: how many the stored split has.
-      class_names: the classes in the order of their labels.
+      class_names: the classes in the order of their labels; none for a set without classes.
+      kinds: {name: kind} of the targets that are read.
     """
 
     folder: Path
@@ -77,9 +78,10 @@ class RecordSource:
     size: int
     stored_size: int
     class_names: tuple[str, ...]
+    kinds: Mapping[str, Kind]
 
-    def place(self, example: int) -> int:
-        """Returns the record of the stored split that is example 0 .. size - 1 of this one.
+    def stored_index(self, example: int) -> int:
+        """Returns the number in the stored split of example 0 .. size - 1 of this one.
 
         A part of a stored split is a part of a fixed permutation of it: files are often in the
         order of the classes, so that their end would be a few classes only. Sets that hold the same
@@ -92,97 +94,112 @@ class RecordSource:
     def unusable(self, example: int, reason: Exception) -> str:
         """Returns the sentence that names an example which does not decode, and what to do."""
         return (
-            f'Record {self.place(example)} of split "{self.stored}" in {self.folder} '
-            f'(data set "{self.name}") cannot be used: {reason}. Prepare the data set again, or '
-            "set config.data.on_bad_record='skip'."
+            f'{self._record(self.stored_index(example))} (data set "{self.name}") cannot be used: '
+            f"{reason}. Prepare the data set again, or set config.data.on_bad_record='skip'."
         )
+
+    def _record(self, index: int) -> str:
+        """Returns the name of a record of the stored split, for messages."""
+        return f'Record {index} of split "{self.stored}" in {self.folder}'
 
     def read(self, examples: Sequence[int]) -> list[Record]:
         """Returns the records of some examples, 0 .. size - 1 each.
 
         Raises:
-          UserError: the files are gone or damaged, or a label is out of range.
+          UserError: the files are gone or damaged, or a target is out of range.
         """
-        places = [self.place(int(example)) for example in examples]
+        indices = [self.stored_index(int(example)) for example in examples]
         with tfds_sets.damage_named(self.folder):
             # One by one: reading them at once starts threads that cost more than they save.
-            files = _open(self.folder, self.stored)
-            return [self._parse(place, files[place]) for place in places]
+            records = _open(self.folder, self.stored)
+            return [self._parse(index, records[index]) for index in indices]
 
-    def _parse(self, place: int, serialised: bytes) -> Record:
-        feature = tf_example_pb2.Example.FromString(serialised).features.feature
-        label = feature['label'].int64_list.value[0]
-        if not 0 <= label < len(self.class_names):
-            raise UserError(
-                f'Record {place} of split "{self.stored}" in {self.folder} has label {label}, out '
-                f'of range for {len(self.class_names)} classes: prepare the data set again.'
+    def _parse(self, index: int, serialized: bytes) -> Record:
+        """Returns the record, checked, of a serialized tf.train.Example."""
+        features = tf_example_pb2.Example.FromString(serialized).features.feature
+        targets = {}
+        for name, kind in self.kinds.items():
+            targets[name] = value = kind.decoded(features[name])
+            kind.check(
+                name, np.asarray(value)[None], self.class_names, lambda _: self._record(index)
             )
-        return Record(feature['image'].bytes_list.value[0], label)
+        return Record(features['image'].bytes_list.value[0], targets)
 
 
-# Beside the source, so that it pickles. A run has three splits open at most.
+# Not a part of the source, so that it pickles. A run has three splits open at most.
 @functools.lru_cache(maxsize=8)
-def _open(folder: Path, stored: str):
-    """The serialised examples of a stored split."""
+def _open(folder: Path, stored: str) -> Sequence[bytes]:
+    """Opens a stored split: its serialized examples."""
     builder = tfds.builder_from_directory(folder)
     return builder.as_data_source(
         stored, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
 
 
-def load(name: str, split: str, data_dir: str) -> RecordSource:
+def load(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABELS) -> RecordSource:
     """Opens one split of the data set in <data_dir>/<name>/<highest version>/.
 
+    Args:
+      name: of the data set.
+      split: 'train', 'validation' or 'test'.
+      data_dir: the folder of prepared data sets.
+      wanted: {name: kind} of the targets that are read; other features are left out.
+
     Raises:
+      TargetError: as `find` does.
       UserError: as `find` does, or the split has no examples or cannot be read.
     """
-    source = find(name, split, data_dir)
+    source = find(name, split, data_dir, wanted)
     source.read([0])  # files that are missing or cut are found now, not in the middle of a run
     return source
 
 
-def find(name: str, split: str, data_dir: str) -> RecordSource:
+def find(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABELS) -> RecordSource:
     """Does what `load` does, but reads nothing of the split.
 
     Raises:
+      TargetError: the set has no feature that is such a target.
       UserError: not prepared (names the command to run), not ArrayRecord (names the command that
-        takes it over), damaged, lacking the split, or unfit: it needs an encoded 'image' and a
-        class 'label'.
+        converts it), damaged, lacking the split, or without an encoded 'image'.
     """
     folder = tfds_sets.find(name, data_dir)
     with tfds_sets.damage_named(folder):
         builder = tfds.builder_from_directory(folder)
-        class_names = _check(builder, folder)
-        stored = tfds_sets.counts(builder)
-        if stored.get('test') and _unlabelled(folder):
-            del stored['test']
-        which, start, stop = tfds_sets.locate(split, stored, folder)
+        class_names = _check(builder, folder, wanted)
+        counts = tfds_sets.counts(builder)
+        if counts.get('test') and _is_withheld(folder, 'test', wanted):
+            del counts['test']
+        stored, start, stop = tfds_sets.locate(split, counts, folder)
     if stop == start:
         raise UserError(f'The {split} split of data set "{name}" has no examples.')
     size = stop - start
-    return RecordSource(folder, name, split, which, start, size, stored[which], class_names)
+    return RecordSource(
+        folder, name, split, stored, start, size, counts[stored], class_names, dict(wanted)
+    )
 
 
-def _check(builder: tfds.core.DatasetBuilder, folder: Path) -> tuple[str, ...]:
+def _check(
+    builder: tfds.core.DatasetBuilder, folder: Path, wanted: Mapping[str, Kind]
+) -> tuple[str, ...]:
     """Returns the class names of a set whose records can be read here."""
     features = dict(builder.info.features or {})
-    image, label = features.get('image'), features.get('label')
-    encoded = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
-    if not encoded or not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+    image = features.get('image')
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(
-            f'The data set in {folder} cannot be streamed: that takes an "image" in uint8 and a '
-            f'class "label", and it has {features}.'
+            f'The data set in {folder} cannot be streamed: that takes an "image" in uint8, and it '
+            f'has {features}.'
         )
-    kind = builder.info.file_format
-    if kind != tfds.core.FileFormat.ARRAY_RECORD:
+    class_names = tfds_sets.check_targets(features, wanted, folder)
+    form = builder.info.file_format
+    if form != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
-            f'The data set in {folder} is stored as {kind.value if kind else "unknown"}: run '
+            f'The data set in {folder} is stored as {form.value if form else "unknown"}: run '
             f'"python -m tools.prepare_data from_tfrecord --source={folder}" to take it over.'
         )
-    return tuple(label.names)
+    return class_names
 
 
-def _unlabelled(folder: Path) -> bool:
-    """Whether the test split has no labels, as ImageNet's as tfds prepares it."""
-    example = tf_example_pb2.Example.FromString(_open(folder, 'test')[0])
-    return example.features.feature['label'].int64_list.value[0] == _UNLABELLED
+def _is_withheld(folder: Path, stored: str, wanted: Mapping[str, Kind]) -> bool:
+    """Returns whether a stored split keeps targets secret, as the test split of tfds' ImageNet."""
+    features = tf_example_pb2.Example.FromString(_open(folder, stored)[0]).features.feature
+    return any(kind.is_withheld(kind.decoded(features[name])) for name, kind in wanted.items())

@@ -25,8 +25,8 @@ from data_sources.record_source import Record, RecordSource
 from errors import UserError
 
 PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
-_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # distributed/preemption.py
-_TRIES = 100  # records looked at in place of one that does not decode
+_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # see distributed/preemption.py
+_TRIES = 100  # records that are tried in the place of one that does not decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class TrainTransform:
     """A random-resized crop, mirrored and augmented, drawn by (seed, visit, example).
 
     Attributes:
-      seed: of the run.
-      size: side of the result.
+      seed: the run's.
+      size: side of the result in pixels.
       scale, ratio: see cropping.crop_box.
       augment: (image uint8 [size, size, 3], draws) -> image, as data_sources/host_augment.py; or
         None, for the crop alone.
@@ -75,22 +75,22 @@ class Plan(Protocol):
     """Which examples make a batch; it has to be picklable.
 
     Attributes:
-      share: this process's number of examples in each batch.
+      local_size: how many examples of each batch are this process's.
     """
 
-    share: int
+    local_size: int
 
     def __call__(self, number: int, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Returns rows start .. stop - 1 of this process's share of batch `number`.
+        """Returns rows start .. stop - 1 of this process's part of batch `number`.
 
-        'index' int32: each one's number in its split; 'mask' float32: 0 for padding; for training
-        'epoch' int32: how often it came before.
+        'index' int32: each example's number in its split; 'mask' float32: 0 for padding; for
+        training 'epoch' int32: how often the example came before.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class _Load:
-    """Part `number % parts` of batch `number // parts`, decoded."""
+    """A function that decodes part `number % parts` of batch `number // parts`."""
 
     source: RecordSource
     plan: Plan
@@ -100,12 +100,14 @@ class _Load:
 
     def __call__(self, number: int) -> dict[str, np.ndarray]:
         number, part = divmod(int(number), self.parts)
-        start, stop = (self.plan.share * k // self.parts for k in (part, part + 1))
-        batch, side = self.plan(number, start, stop), self.transform.size
-        batch['image'] = np.zeros((stop - start, side, side, 3), np.uint8)
-        batch['label'] = np.zeros(stop - start, np.int32)
+        start, stop = (self.plan.local_size * k // self.parts for k in (part, part + 1))
+        batch = self.plan(number, start, stop)
+        count, shape = stop - start, (self.transform.size, self.transform.size, 3)
+        batch['image'] = np.zeros((count, *shape), np.uint8)
+        for name, kind in self.source.kinds.items():
+            batch[name] = kind.empty(count, shape)
         if self.skip:
-            batch['bad'] = np.zeros(stop - start, np.int32)
+            batch['bad'] = np.zeros(count, np.int32)
         real = np.flatnonzero(batch['mask'])
         for row, record in zip(real, self.source.read(batch['index'][real]), strict=True):
             self._fill(batch, row, record)
@@ -116,7 +118,7 @@ class _Load:
         example = int(batch['index'][row])
         visit = int(batch['epoch'][row]) if 'epoch' in batch else 0
         try:
-            image, label = self.transform(record.image, visit, example), record.label
+            image = self.transform(record.image, visit, example)
         except DecodeError as error:
             if not self.skip:
                 raise UserError(self.source.unusable(example, error)) from error
@@ -124,15 +126,17 @@ class _Load:
             if 'epoch' not in batch:
                 batch['mask'][row] = 0  # another in its place would count twice
                 return
-            image, label = self._replacement(example, visit)
-        batch['image'][row], batch['label'][row] = image, label
+            image, record = self._replacement(example, visit)
+        batch['image'][row] = image
+        for name, value in record.targets.items():
+            batch[name][row] = value
 
-    def _replacement(self, example: int, visit: int) -> tuple[np.ndarray, int]:
-        """The next example that decodes, drawn as the bad one would have been."""
+    def _replacement(self, example: int, visit: int) -> tuple[np.ndarray, Record]:
+        """Returns the next example that decodes, drawn as the bad one would have been."""
         for step in range(1, _TRIES):
             [record] = self.source.read([(example + step) % self.source.size])
             try:
-                return self.transform(record.image, visit, example), record.label
+                return self.transform(record.image, visit, example), record
             except DecodeError:
                 continue
         raise UserError(
@@ -152,20 +156,20 @@ def dataset(
 ) -> grain.IterDataset:
     """Returns some of the plan's batches in order, decoded ahead.
 
-    Each is what the plan says and 'image' uint8 [b, size, size, 3], 'label' int32 [b]; with `skip`
-    also 'bad' int32 [b], 1 for a record that did not decode: another took its
-    place, or in evaluation it is masked.
+    Each is what the plan says, 'image' uint8 [b, size, size, 3] and the targets by their names,
+    stacked. With `skip` there is also 'bad' int32 [b], 1 for a record that did not decode: in
+    training another takes its place, in evaluation it is masked.
 
     Args:
       source: an open split.
-      plan: which examples.
+      plan: which examples make a batch.
       batches: the numbers of the batches, in steps of 1.
       transform: encoded picture -> pixels.
-      skip: whether a record that does not decode is left out; else it ends the run.
-      threads: in each process; 0: one per core, one in a worker.
-      workers: processes; 0: threads of this one.
+      skip: whether a record that does not decode is left out; otherwise it ends the run.
+      threads: how many decode in each process; 0: one per core, or one in a worker process.
+      workers: processes that decode; 0: threads of this one.
     """
-    parts = -(-plan.share // PART)
+    parts = -(-plan.local_size // PART)
     load = _Load(source, plan, transform, skip, parts)
     threads = threads or (1 if workers else available_cores())
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
@@ -180,33 +184,33 @@ def dataset(
 
 
 def sent_ahead(batches: grain.IterDataset, send: Callable[[dict], Any], count: int) -> Iterator:
-    """Yields send(batch) for each batch, done ahead by a thread behind a queue of `count`."""
+    """Yields send(batch) for each batch; a thread sends up to `count` of them ahead."""
     ahead = grain.experimental.ThreadPrefetchIterDataset(
         batches.map(send), prefetch_buffer_size=count
     )
-    with contextlib.closing(iter(ahead)) as found:
-        # The thread passes its mask on to the worker processes that it starts. Ctrl-C and a
+    with contextlib.closing(iter(ahead)) as sent:
+        # Worker processes inherit the signal mask of the thread that starts them. Ctrl-C and a
         # scheduler's notice reach them as well, but the run still needs them to end its step.
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _NOTICES)
         try:
-            found.start_prefetch()
+            sent.start_prefetch()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
         try:
-            yield from found
+            yield from sent
         except RuntimeError as error:
             if 'terminated unexpectedly' not in str(error):
                 raise
             raise UserError(
-                'A process that decodes pictures was killed, for want of memory perhaps: set '
+                'A process that decodes pictures was killed, perhaps because memory ran out: set '
                 'config.data.workers lower, or to 0 for threads, and start again.'
             ) from error
 
 
 def _end_with(*_: int) -> None:
-    """Ends this worker process when the process that started it is gone, killed perhaps."""
+    """Ends this worker process once the process that started it is gone, perhaps killed."""
 
-    def watch():
+    def watch() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
@@ -214,6 +218,7 @@ def _end_with(*_: int) -> None:
 
 
 def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the parts of a batch as one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -225,6 +230,6 @@ def available_cores() -> int:
 
 
 def _mark_flags_parsed() -> None:
-    """Grain reads absl's flags, which nobody has parsed where the command is not absl's."""
+    """Has absl's flags, which Grain reads, count as parsed: the commands here do not use absl."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

@@ -1,20 +1,22 @@
 """Prepared tfds data sets, read whole into memory. TensorFlow is not needed.
 
 tfds parses and decodes one example at a time: 12 s for MNIST's 60,000. We take the serialised
-examples through the same door in bulk and decode the images ourselves: 1 to 2 s.
+examples through the same interface in bulk and decode the images ourselves: 1 to 2 s.
 """
 
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_sources import png
+from data_sources import arrays, png
 from data_sources.arrays import ArraySource, empty_images
+from data_sources.targets import LABELS, Kind, TargetError, check_present
 from errors import UserError, did_you_mean
 
 _COMMANDS = {  # data set -> the options that prepare_data needs for it
@@ -26,14 +28,21 @@ _COMMANDS = {  # data set -> the options that prepare_data needs for it
 _CHUNK = 4096  # examples; keeps the temporary arrays of the decoder in the processor's cache
 
 
-def load(name: str, split: str, data_dir: str) -> ArraySource:
+def load(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABELS) -> ArraySource:
     """Reads one split of the data set in <data_dir>/<name>/<highest version>/.
 
+    Args:
+      name: of the data set.
+      split: 'train', 'validation' or 'test'.
+      data_dir: the folder of prepared data sets.
+      wanted: {name: kind} of the targets that are read; other features are left out.
+
     Raises:
-      UserError: not prepared (names the command to run), damaged, lacking the split, or unfit: it
-        needs an 'image' of one fixed size in uint8 and a class 'label'.
+      TargetError: the set has no feature that is such a target.
+      UserError: not prepared (names the command to run), damaged, lacking the split, or without an
+        'image' of one fixed size in uint8.
     """
-    return read(find(name, data_dir), name, split)
+    return read(find(name, data_dir), name, split, wanted)
 
 
 def find(name: str, data_dir: str) -> Path:
@@ -53,12 +62,12 @@ def find(name: str, data_dir: str) -> Path:
     known = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}
     raise UserError(
         f'Data set "{name}" is not prepared in {root}: run {_command(name, root)}.'
-        + did_you_mean(name, known | {'digits', *_COMMANDS} - {name})
+        + did_you_mean(name, known | {*arrays.EMBEDDED, *_COMMANDS} - {name})
     )
 
 
 def _command(name: str, root: Path) -> str:
-    """The command that prepares data set `name`, or those that may, in quotes."""
+    """Returns the command that prepares data set `name`, or those that may, in quotes."""
     base, _, side = name.rpartition('_')
     if name in _COMMANDS:
         fitting = [f'{name} {_COMMANDS[name]}'.rstrip()]
@@ -74,47 +83,58 @@ def _command(name: str, root: Path) -> str:
     )
 
 
-def read(folder: Path, name: str, split: str) -> ArraySource:
+def read(folder: Path, name: str, split: str, wanted: Mapping[str, Kind] = LABELS) -> ArraySource:
     """Reads one split of the tfds data set in `folder`, as `load` does."""
     with damage_named(folder):
         builder = tfds.builder_from_directory(folder)
         stored, start, stop = locate(split, counts(builder), folder)
-        return _read_range(builder, name, split, stored, start, stop)
+        return _read_range(builder, name, split, stored, range(start, stop), wanted)
 
 
 def read_stored(folder: Path, name: str) -> dict[str, ArraySource]:
-    """Reads every split as it is stored: none is made where the set has no validation split."""
+    """Reads every split as it is stored, with its labels.
+
+    None is made where the set has no validation split.
+    """
     with damage_named(folder):
         builder = tfds.builder_from_directory(folder)
         return {
-            split: _read_range(builder, name, split, split, 0, count)
+            split: _read_range(builder, name, split, split, range(count), LABELS)
             for split, count in counts(builder).items()
         }
 
 
-def _read_range(builder, name: str, split: str, stored: str, start: int, stop: int) -> ArraySource:
-    """Reads the examples start .. stop - 1 of the split that is called `stored` in the files."""
-    shape, class_names = _check_features(builder)
+def _read_range(
+    builder: tfds.core.DatasetBuilder,
+    name: str,
+    split: str,
+    stored: str,
+    examples: range,
+    wanted: Mapping[str, Kind],
+) -> ArraySource:
+    """Reads some examples of the split that is called `stored` in the files."""
+    shape, class_names = _check_features(builder, wanted)
     records = builder.as_data_source(
         stored, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
-    images = empty_images((stop - start, *shape))
-    labels = np.empty(stop - start, np.int32)
-    for first in range(start, stop, _CHUNK):
-        chunk = range(first, min(first + _CHUNK, stop))
-        examples = [
+    count = len(examples)
+    images = empty_images((count, *shape))
+    targets = {target: kind.empty(count, shape) for target, kind in wanted.items()}
+    for first in range(0, count, _CHUNK):
+        rows = slice(first, min(first + _CHUNK, count))
+        chunk = [
             tf_example_pb2.Example.FromString(record).features.feature
-            for record in records.__getitems__(chunk)
+            for record in records.__getitems__(examples[rows])
         ]
-        here = slice(first - start, first - start + len(chunk))
-        encoded = [example['image'].bytes_list.value[0] for example in examples]
-        images[here] = png.decode_many(encoded, shape)
-        labels[here] = [example['label'].int64_list.value[0] for example in examples]
-    return ArraySource(name, split, images, labels, class_names)
+        encoded = [features['image'].bytes_list.value[0] for features in chunk]
+        images[rows] = png.decode_many(encoded, shape)
+        for target, kind in wanted.items():
+            targets[target][rows] = [kind.decoded(features[target]) for features in chunk]
+    return ArraySource(name, split, images, targets, class_names, wanted)
 
 
 def validation_size(train_examples: int) -> int:
-    """How many examples at the end of train serve for validation where a set has none of its own.
+    """Returns how many examples at the end of train serve for validation, without a split for it.
 
     The last 5,000 of 50,000 or more, as is usual for MNIST, and a hundredth where that is more; of
     smaller sets the last tenth.
@@ -143,8 +163,9 @@ def check_split(name: str, split: str, data_dir: str) -> None:
 def locate(split: str, stored: Mapping[str, int], folder: Path) -> tuple[str, int, int]:
     """Returns (stored split, start, stop): where the examples of `split` are.
 
-    A set without a test split, as ImageNet's labelled part is one, gives its validation split for
-    it: then, as where it has none, validation is the end of train.
+    Where a set has no test split, as the labelled part of ImageNet has none, its validation split
+    serves as test; validation is then the end of train, as it is where there is no validation
+    split.
 
     Raises:
       UserError: nothing stored can serve.
@@ -164,29 +185,53 @@ def locate(split: str, stored: Mapping[str, int], folder: Path) -> tuple[str, in
 
 
 def _check_features(
-    builder: tfds.core.DatasetBuilder,
+    builder: tfds.core.DatasetBuilder, wanted: Mapping[str, Kind]
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Returns the images' shape [height, width, channels] and the class names."""
     features = dict(builder.info.features or {})
-    image, label = features.get('image'), features.get('label')
+    image = features.get('image')
     if (
         not isinstance(image, tfds.features.Image)
-        or not isinstance(label, tfds.features.ClassLabel)
         or image.np_dtype != np.uint8
         or None in image.shape
-        or label.num_classes is None
     ):
         raise UserError(
             f'The data set in {builder.data_dir} cannot be held in memory: that takes an "image" '
-            f'in uint8 of one fixed size and a class "label", and it has {features}. Pictures of '
-            'any size are streamed with config.data.image_size, such as 224.'
+            f'in uint8 of one fixed size, and it has {features}. Pictures of any size are streamed '
+            'with config.data.image_size, such as 224.'
         )
-    return image.shape, tuple(label.names)
+    return image.shape, check_targets(features, wanted, builder.data_dir)
+
+
+def check_targets(
+    features: Mapping[str, Any], wanted: Mapping[str, Kind], folder: Any
+) -> tuple[str, ...]:
+    """Checks that a data set's features hold the targets; returns the names of its classes.
+
+    The names are those of the first target that has any.
+
+    Args:
+      features: {name: tfds feature} of an example.
+      wanted: {name: kind} of the targets.
+      folder: of the data set, for the message.
+
+    Raises:
+      TargetError: a target is missing, or its feature is of another kind.
+    """
+    check_present(f'The data set in {folder}', features, wanted)
+    for name, kind in wanted.items():
+        if not kind.accepts(features[name]):
+            raise TargetError(
+                f'The data set in {folder} has a feature "{name}" that does not serve as {kind}: '
+                f'{features[name]}.'
+            )
+    named = (kind.class_names(features[name]) for name, kind in wanted.items())
+    return next(filter(None, named), ())
 
 
 @contextlib.contextmanager
 def damage_named(folder: Path) -> Iterator[None]:
-    """A context that turns whatever the readers raise into one sentence that names the folder."""
+    """Turns whatever the readers raise inside the context into a sentence naming the folder."""
     try:
         yield
     except (UserError, MemoryError):

@@ -1,4 +1,7 @@
-"""Starts JAX: virtual CPU devices, several hosts, the compilation cache. Comes first."""
+"""Starts JAX: virtual CPU devices, several processes and the compilation cache.
+
+Its functions run before anything else uses JAX, which reads most of these settings only once.
+"""
 
 import contextlib
 import math
@@ -7,64 +10,79 @@ import re
 import resource
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from errors import UserError
 
+if TYPE_CHECKING:  # JAX is imported once its environment has been set
+    import jax
+    from ml_collections import ConfigDict
+
 APPLICATION = 'functional-cnn'
-MEETING = 10.0  # seconds at least for processes that are all there to connect
-HEARTBEAT = 100.0  # seconds without a sign of life after which JAX ends a process; its own choice
-ZLIB = b'\x78'  # the first byte of all that zlib packs
+CONNECT_SECONDS = 10.0  # the least time to connect in, once all processes are known to be there
+HEARTBEAT_SECONDS = 100.0  # JAX's default: without a heartbeat for so long, it ends a process
+ZLIB = b'\x78'  # the first byte of everything that zlib compresses
 
 
-def prepare_environment(config) -> None:
-    """Sets what the XLA libraries read when they load; JAX must not have started.
+def prepare_environment(config: 'ConfigDict') -> None:
+    """Sets the environment variables that XLA reads when it loads; JAX must not have started.
 
-    XLA's CPU client needs two threads per virtual device or it may deadlock in a collective.
+    XLA's CPU client needs two threads per virtual device; with fewer it may deadlock in a
+    collective.
     """
     virtual = config.devices
     flags = os.environ.get('XLA_FLAGS', '')
-    found = re.search(r'--xla_force_host_platform_device_count=(\d+)', flags)
-    virtual = max(virtual, int(found.group(1)) if found else 0)
+    match = re.search(r'--xla_force_host_platform_device_count=(\d+)', flags)
+    virtual = max(virtual, int(match[1]) if match else 0)
     if virtual > 1:
         os.environ.setdefault('PJRT_NPROC', str(max(2 * virtual, os.cpu_count() or 1)))
     if config.deterministic and '--xla_gpu_deterministic_ops' not in flags:
         os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
 
 
-def start(config) -> list:
-    """Starts JAX as configured and returns the devices of all processes.
+def start(config: 'ConfigDict') -> list['jax.Device']:
+    """Starts JAX as configured and returns the devices of all processes that the run uses.
 
     Raises:
-      UserError: fewer devices than configured, no such coordinator, or a malformed address.
+      UserError: there are fewer devices than configured, or the address is malformed.
+      PeerError: another process did not start, or the coordinator cannot be reached.
     """
     return choose(connect(config), config.devices)
 
 
-def connect(config) -> list:
-    """Does what `start` does, but returns whatever devices there are, however many.
+def connect(config: 'ConfigDict') -> list['jax.Device']:
+    """Starts JAX like `start`, but returns all devices there are, however many.
 
     Raises:
-      PeerError: another process did not come.
+      UserError: the address is malformed, or the processes cannot be connected.
+      PeerError: another process did not start, or the coordinator cannot be reached.
     """
+    # The order matters: XLA's variables are read when JAX loads, the number of CPU devices when its
+    # backend starts, and the processes must be connected before jax.devices() starts the backend.
     prepare_environment(config)
     import jax
 
     jax.config.update('jax_threefry_partitionable', True)
     if config.devices:
-        # Only the CPU's client heeds this, and only before it has started.
+        # Only the CPU client reads this, and only before it has started.
         _try_update('jax_num_cpu_devices', config.devices)
     _enable_cache(config.compilation_cache)
     _connect(config.distributed, config.distributed_timeout)
     from distributed import watchdog
 
-    # Each process's devices come up only when those of all others do.
-    with watchdog.telling(), watchdog.waiting('the start of the devices'):
+    # A process gets its devices only once all other processes ask for theirs.
+    with watchdog.reporting_errors(), watchdog.waiting('the start of the devices'):
         return jax.devices()
 
 
-def choose(devices: list, per_process: int) -> list:
-    """Returns the first `per_process` devices of every process, all of them if 0."""
+def choose(devices: list['jax.Device'], per_process: int) -> list['jax.Device']:
+    """Returns the first `per_process` devices of every process, or all devices if it is 0.
+
+    Raises:
+      UserError: a process has fewer devices.
+    """
     if not per_process:
         return devices
     chosen = []
@@ -79,18 +97,18 @@ def choose(devices: list, per_process: int) -> list:
     return chosen
 
 
-def _try_update(option: str, value) -> None:
+def _try_update(option: str, value: Any) -> None:
     import jax
 
     if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
         return
-    # JAX may have started already (a test, a notebook): `choose` looks at what there is.
+    # In a test or a notebook, JAX may have started already; `choose` then checks what there is.
     with contextlib.suppress(RuntimeError):
         jax.config.update(option, value)
 
 
 def _enable_cache(setting: str) -> None:
-    """Keeps compiled programs between runs, however small and quick to compile."""
+    """Keeps all compiled programs between runs, even small ones that compile quickly."""
     import jax
 
     if setting == 'off':
@@ -100,28 +118,29 @@ def _enable_cache(setting: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # A cache that cannot be written is no reason not to train.
-    with contextlib.suppress(OSError):  # where it may only be read
-        _remove_halves(folder)
+        return  # training works without a cache
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        _remove_truncated_entries(folder)
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
-def _remove_halves(folder: Path) -> None:
-    """Removes entries of the cache that a killed run or a full disk left half written.
+def _remove_truncated_entries(folder: Path) -> None:
+    """Removes cache entries that a killed run or a full disk left half written.
 
-    JAX writes an entry where it stays, and never again: at half of one it would warn in every run,
-    and compile anew. An entry is looked at once, by the first run after the one that wrote it.
+    JAX does not write an entry atomically and never overwrites one, so it would warn about a
+    truncated entry and recompile in every run. Each entry is checked once, by the first run after
+    the one that wrote it.
     """
-    looked = folder / 'looked_at'
-    since = looked.stat().st_mtime if looked.exists() else 0.0
-    looked.touch()
+    marker = folder / 'looked_at'
+    last_check = marker.stat().st_mtime if marker.exists() else 0.0
+    marker.touch()
     for entry in folder.glob('*-cache'):
-        if entry.stat().st_mtime < since:
+        if entry.stat().st_mtime < last_check:
             continue
         content = entry.read_bytes()
-        if content[:1] in (b'', ZLIB):  # with the package zstandard JAX packs otherwise
+        if content[:1] in (b'', ZLIB):  # where zstandard is installed, JAX compresses with that
             try:
                 zlib.decompress(content)
             except zlib.error:
@@ -129,23 +148,26 @@ def _remove_halves(folder: Path) -> None:
 
 
 def _connect(setting: str, timeout: float) -> None:
-    """Joins the other processes, if there are any."""
+    """Connects this process with the others, if there are any."""
     import jax
 
     if setting == 'off' or (setting == 'auto' and not several_processes(os.environ)):
         return
-    place = parse_address(setting) if setting != 'auto' else {}
+    address = parse_address(setting) if setting != 'auto' else {}
     from distributed import rollcall, watchdog
 
     if not jax.distributed.is_initialized():
         try:
-            place = place or _detected(timeout)
-            left = rollcall.hold(*place.values(), timeout)
+            address = address or _detect_address(timeout)
+            # First the roll call, which names the processes that are missing; then JAX's own
+            # connection, which ends a process that waits in vain without naming any.
+            seconds_left = rollcall.hold(*address.values(), timeout)
             jax.distributed.initialize(
-                **place,
-                initialization_timeout=math.ceil(max(left, MEETING)),
-                # The watchdog is sooner, and bears that all are suspended together for a while.
-                heartbeat_timeout_seconds=math.ceil(max(timeout, HEARTBEAT)),
+                **address,
+                initialization_timeout=math.ceil(max(seconds_left, CONNECT_SECONDS)),
+                # Longer than the watchdog's limits: the watchdog names the process, and tolerates
+                # a suspension of all processes together.
+                heartbeat_timeout_seconds=math.ceil(max(timeout, HEARTBEAT_SECONDS)),
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(
@@ -154,30 +176,33 @@ def _connect(setting: str, timeout: float) -> None:
     watchdog.start(timeout)
 
 
-def _detected(timeout: float) -> dict:
-    """Where this process stands, by the environment: JAX's own variables, or a launcher's."""
-    from jax._src import clusters  # what jax.distributed.initialize finds by itself
+def _detect_address(timeout: float) -> dict[str, Any]:
+    """Returns the arguments of jax.distributed.initialize from the environment.
 
-    given = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
-    known = [int(text) if text else None for text in given]
-    address = os.environ.get('JAX_COORDINATOR_ADDRESS')
-    if None in (address, *known):
-        address, *known, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            address, *known, None, None, math.ceil(timeout)
+    They come from JAX's own variables or from those of a launcher.
+    """
+    from jax._src import clusters  # jax.distributed.initialize detects launchers by it
+
+    texts = [os.environ.get(f'JAX_{name}') for name in ('NUM_PROCESSES', 'PROCESS_ID')]
+    numbers = [int(text) if text else None for text in texts]
+    coordinator = os.environ.get('JAX_COORDINATOR_ADDRESS')
+    if None in (coordinator, *numbers):
+        coordinator, *numbers, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            coordinator, *numbers, None, None, math.ceil(timeout)
         )
-    found = {
-        'coordinator_address': address,
-        'num_processes': known[0],
-        'process_id': known[1],
+    address = {
+        'coordinator_address': coordinator,
+        'num_processes': numbers[0],
+        'process_id': numbers[1],
     }
-    for name, value in found.items():
+    for name, value in address.items():
         if value is None:
-            raise ValueError(f'set JAX_{name.upper()}, which no launcher says.')
-    return found
+            raise ValueError(f'no launcher sets it: set JAX_{name.upper()}.')
+    return address
 
 
-def several_processes(environment) -> bool:
-    """Whether a launcher says that this process is one of several."""
+def several_processes(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher's variables say that this process is one of several."""
     counts = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
     if any(environment.get(name, '1').isdigit() and int(environment.get(name, '1')) > 1
            for name in counts):  # fmt: skip
@@ -185,17 +210,17 @@ def several_processes(environment) -> bool:
     return len(environment.get('TPU_WORKER_HOSTNAMES', '').split(',')) > 1
 
 
-def parse_address(setting: str) -> dict:
-    """Parses 'host:port,processes,index'.
+def parse_address(setting: str) -> dict[str, Any]:
+    """Parses 'host:port,processes,index' into the arguments of jax.distributed.initialize.
 
     Raises:
-      UserError: it is not of that form.
+      UserError: the text does not have that form.
     """
     match = re.fullmatch(r'([^,\s]+:\d+),(\d+),(\d+)', setting)
     if not match or int(match[3]) >= int(match[2]):
         raise UserError(
-            f'config.distributed must be auto, off, or host:port,processes,index with index below '
-            f'processes, such as 10.0.0.1:1234,2,0; not {setting!r}.'
+            f'config.distributed={setting!r} is invalid: it must be auto, off, or '
+            'host:port,processes,index with index below processes, such as 10.0.0.1:1234,2,0.'
         )
     return {
         'coordinator_address': match[1],
@@ -204,31 +229,31 @@ def parse_address(setting: str) -> dict:
     }
 
 
-def memory_limit(device) -> int | None:
-    """Returns the bytes that a device has, None where it does not say (a CPU: the host's own)."""
+def memory_limit(device: 'jax.Device') -> int | None:
+    """Returns the memory of a device in bytes; None where unknown, as for a CPU."""
     return (device.memory_stats() or {}).get('bytes_limit')
 
 
-def peak_memory(devices: list) -> tuple[int, str]:
-    """Returns (bytes, of what): the most that was in use at a time since the process started.
+def peak_memory(devices: list['jax.Device']) -> tuple[int, str]:
+    """Returns (peak memory in bytes since the process started, 'device' or 'host').
 
-    Of 'device', the fullest of these; or of 'host', this process's resident memory, where the
-    devices are the CPU's or do not say.
+    'device' means the memory of the fullest device. 'host' means the resident memory of this
+    process, where the devices are CPUs or do not report their memory.
     """
     stats = [device.memory_stats() or {} for device in devices]
-    found = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
-    if found:
-        return max(found), 'device'
-    return most_resident(resource.getrusage(resource.RUSAGE_SELF)), 'host'
+    peaks = [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]
+    if peaks:
+        return max(peaks), 'device'
+    return peak_resident_bytes(resource.getrusage(resource.RUSAGE_SELF)), 'host'
 
 
-def most_resident(usage: resource.struct_rusage) -> int:
-    """Returns the bytes of resident memory at most; the system counts in a unit of its own."""
+def peak_resident_bytes(usage: resource.struct_rusage) -> int:
+    """Returns the peak resident memory in bytes, whichever unit this system counts in."""
     return usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def describe(devices: list) -> str:
-    """Returns what the devices are, such as '2 CPU cores (AMD EPYC)' or 'NVIDIA H100'."""
+def describe(devices: list['jax.Device']) -> str:
+    """Returns the kind of the devices, such as '2 CPU cores (AMD EPYC)' or 'NVIDIA H100'."""
     device = devices[0]
     if device.platform != 'cpu':
         return device.device_kind
@@ -236,12 +261,12 @@ def describe(devices: list) -> str:
 
 
 def describe_cpu() -> str:
-    """Returns the cores that this process may use, and their model; JAX need not have started."""
+    """Returns the number and model of the CPU cores that this process may use; needs no JAX."""
     model = ''
     try:
         text = Path('/proc/cpuinfo').read_text()
-        found = re.search(r'model name\s*:\s*(.+)', text)
-        model = f' ({found.group(1).strip()})' if found else ''
+        match = re.search(r'model name\s*:\s*(.+)', text)
+        model = f' ({match[1].strip()})' if match else ''
     except OSError:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

@@ -1,8 +1,8 @@
-"""The roll call before several processes connect: who is missing is said by number.
+"""The roll call before several processes connect, which names the processes that are missing.
 
-JAX's own connection ends a process that waits in vain by an abort that names nobody. So process 0
-first listens on the coordinator's port itself, until all others have said that they are there; then
-it gives the port to JAX's service, on which nobody has to wait any more.
+When a process waits in vain, JAX's own connection aborts it without naming the missing one. Process
+0 therefore first listens on the coordinator's port itself until all other processes have reported;
+then it frees the port for JAX's service, where nobody has to wait any more.
 """
 
 import socket
@@ -11,22 +11,24 @@ import time
 from errors import PeerError, UserError
 
 GREETING = 'functional-cnn'
-PAUSE = 0.2  # seconds between two attempts to reach process 0
-RELEASE = 30.0  # seconds in which a job that was queued again may find its port still in use
-PATIENCE = 5.0  # seconds for a stranger's connection to say what it wants
+RETRY_PAUSE = 0.2  # seconds between two attempts to reach process 0, or to listen on the port
+# Seconds for which the port may still be in use, for instance by the earlier run of a requeued job.
+PORT_TIMEOUT = 30.0
+GREETING_TIMEOUT = 5.0  # seconds in which a new connection has to send its greeting
 
 
 def hold(address: str, count: int, rank: int, timeout: float) -> float:
-    """Returns when all processes are there: the seconds that are left.
+    """Waits until all processes have reported; returns the seconds that are left.
 
     Args:
       address: 'host:port' of process 0, as the others reach it.
-      count: of processes.
-      rank: this process's number.
+      count: the number of processes.
+      rank: the number of this process.
       timeout: seconds to wait.
 
     Raises:
-      PeerError: some did not come in time, named by number; or process 0 cannot be reached.
+      PeerError: some processes did not report in time, or process 0 cannot be reached; the message
+        has their numbers.
       UserError: the port is in use.
     """
     host, _, port = address.rpartition(':')
@@ -34,64 +36,75 @@ def hold(address: str, count: int, rank: int, timeout: float) -> float:
     if rank == 0:
         _call(int(port), count, timeout, end)
     else:
-        _answer((host.strip('[]'), int(port)), count, rank, timeout, end)
+        _report((host.strip('[]'), int(port)), count, rank, timeout, end)
     return end - time.monotonic()
 
 
 def _call(port: int, count: int, timeout: float, end: float) -> None:
-    """Process 0: waits for the others, and tells them the outcome."""
-    here: dict[int, socket.socket] = {}
-    refused = ''
+    """Process 0: waits for the others, then sends each of them the outcome.
+
+    The connections stay open until then: a connection that closes is a process that has died.
+    """
+    present: dict[int, socket.socket] = {}
+    refusal = ''
     try:
-        with _server(port, min(end, time.monotonic() + RELEASE)) as server:
-            while _missing(here, count) and (left := end - time.monotonic()) > 0:
+        with _listen(port, min(end, time.monotonic() + PORT_TIMEOUT)) as server:
+            while _find_missing(present, count) and (left := end - time.monotonic()) > 0:
                 server.settimeout(left)
                 try:
                     connection = server.accept()[0]
                 except TimeoutError:
                     break
-                refused = _admit(connection, here, count) or refused
+                refusal = _admit(connection, present, count) or refusal
+        # The server is closed before the outcome is sent, because a process that has received 'go'
+        # connects to JAX's service on the same port.
         problem = ''
-        if missing := _missing(here, count):
-            problem = f'{absent(missing, count, timeout)} {refused}'.strip()
-        for connection in here.values():
-            _tell(connection, problem or 'go')
+        if missing := _find_missing(present, count):
+            problem = f'{describe_missing(missing, count, timeout)} {refusal}'.strip()
+        for connection in present.values():
+            _send(connection, problem or 'go')
         if problem:
             raise PeerError(problem)
     finally:
-        for connection in here.values():
+        for connection in present.values():
             connection.close()
 
 
-def _admit(connection: socket.socket, here: dict[int, socket.socket], count: int) -> str:
-    """Counts a process in; one that cannot be right is told why, and so is the caller."""
-    rank, said = _greeted(connection)
+def _admit(connection: socket.socket, present: dict[int, socket.socket], count: int) -> str:
+    """Adds a process to those present, or sends it the reason why it is refused.
+
+    Returns:
+      the reason, or '' for a process that was added or a connection of another program.
+    """
+    rank, claimed_count = _read_greeting(connection)
     problem = ''
-    if said and said != count:
+    if claimed_count and claimed_count != count:
         problem = (
-            f'Process {rank} was started as one of {said} processes, and process 0 as one of '
-            f'{count}: start all of them alike.'
+            f'Process {rank} was started as one of {claimed_count} processes, and process 0 as one '
+            f'of {count}: start all of them with the same number.'
         )
-    elif rank in here and _open(here[rank]):
-        problem = f'Two processes say that they are number {rank} of {count}.'
+    elif rank in present and _is_open(present[rank]):
+        problem = (
+            f'Two processes have the number {rank} of {count}: start each with a number of its own.'
+        )
     elif 0 < rank < count:
-        here[rank] = connection
+        present[rank] = connection
         return ''
     if problem:
-        _tell(connection, problem)
-    connection.close()  # a stranger's without a word
+        _send(connection, problem)
+    connection.close()  # another program's connection is closed without an answer
     return problem
 
 
-def _missing(here: dict[int, socket.socket], count: int) -> list[int]:
-    """Who is not there, or not any more; drops the latter's connections."""
-    for rank in [rank for rank, connection in here.items() if not _open(connection)]:
-        here.pop(rank).close()
-    return [rank for rank in range(1, count) if rank not in here]
+def _find_missing(present: dict[int, socket.socket], count: int) -> list[int]:
+    """Returns the processes that are not present; first drops those that closed the connection."""
+    for rank in [rank for rank, connection in present.items() if not _is_open(connection)]:
+        present.pop(rank).close()
+    return [rank for rank in range(1, count) if rank not in present]
 
 
-def absent(missing: list[int], count: int, timeout: float) -> str:
-    """Returns the sentence about processes that did not come."""
+def describe_missing(missing: list[int], count: int, timeout: float) -> str:
+    """Returns the error message about processes that did not report."""
     one = len(missing) == 1
     return (
         f'Process{"" if one else "es"} {", ".join(map(str, missing))} of {count} did not start '
@@ -100,7 +113,7 @@ def absent(missing: list[int], count: int, timeout: float) -> str:
     )
 
 
-def _server(port: int, end: float) -> socket.socket:
+def _listen(port: int, end: float) -> socket.socket:
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     while True:
@@ -110,14 +123,14 @@ def _server(port: int, end: float) -> socket.socket:
             if time.monotonic() > end:
                 raise UserError(
                     f'Process 0 cannot listen on port {port}, where the others look for it: '
-                    f'{error.strerror}. Choose another port, or end what uses it.'
+                    f'{error.strerror}. Choose another port, or end the program that uses it.'
                 ) from error
-        time.sleep(PAUSE)
+        time.sleep(RETRY_PAUSE)
 
 
-def _greeted(connection: socket.socket) -> tuple[int, int]:
-    """The number that a connection gives as its own, and of how many; zeros for a stranger."""
-    connection.settimeout(PATIENCE)
+def _read_greeting(connection: socket.socket) -> tuple[int, int]:
+    """Returns the process number and count of a greeting, or zeros for another program's."""
+    connection.settimeout(GREETING_TIMEOUT)
     try:
         words = connection.recv(64).decode('ascii', 'replace').split()
     except OSError:
@@ -127,8 +140,8 @@ def _greeted(connection: socket.socket) -> tuple[int, int]:
     return int(words[1]), int(words[2])
 
 
-def _open(connection: socket.socket) -> bool:
-    """Whether the other end is still there; it says nothing after its greeting."""
+def _is_open(connection: socket.socket) -> bool:
+    """Whether the other end still has the connection open; it sends nothing after its greeting."""
     connection.setblocking(False)
     try:
         return connection.recv(1) != b''
@@ -138,25 +151,30 @@ def _open(connection: socket.socket) -> bool:
         return False
 
 
-def _tell(connection: socket.socket, text: str) -> None:
-    """Sends the outcome, and lets the other end close first: that leaves the port free here."""
-    connection.settimeout(PATIENCE)
+def _send(connection: socket.socket, text: str) -> None:
+    """Sends the outcome, then waits for the other end to close the connection first.
+
+    The side that closes first keeps its port in use for a while (TIME_WAIT), and JAX's service
+    needs the port of process 0 at once.
+    """
+    connection.settimeout(GREETING_TIMEOUT)
     try:
         connection.sendall(f'{text}\n'.encode())
         connection.recv(1)
     except OSError:
-        pass  # it has gone; JAX's connection will notice
+        pass  # the other process is gone; JAX's connection will notice
 
 
-def _answer(place: tuple[str, int], count: int, rank: int, timeout: float, end: float) -> None:
-    """Another process: says that it is there, until process 0 has said the outcome."""
+def _report(address: tuple[str, int], count: int, rank: int, timeout: float, end: float) -> None:
+    """Any other process: reports to process 0, and waits until that has sent the outcome."""
     problem = 'nothing listens there'
     while (left := end - time.monotonic()) > 0:
         try:
-            with socket.create_connection(place, timeout=min(left, PATIENCE)) as connection:
+            connect_timeout = min(left, GREETING_TIMEOUT)
+            with socket.create_connection(address, timeout=connect_timeout) as connection:
                 connection.sendall(f'{GREETING} {rank} {count}\n'.encode())
-                # Process 0 may have begun to wait later than this one, so it ends later, too.
-                connection.settimeout(timeout + PATIENCE)
+                # Process 0 may have started later than this process, and then waits for longer.
+                connection.settimeout(timeout + GREETING_TIMEOUT)
                 answer = connection.makefile().readline().strip()
         except (OSError, UnicodeDecodeError) as error:
             problem = getattr(error, 'strerror', None) or str(error)
@@ -165,8 +183,10 @@ def _answer(place: tuple[str, int], count: int, rank: int, timeout: float, end: 
             return
         if answer.startswith(('Process', 'Two')):
             raise PeerError(answer)
-        time.sleep(PAUSE)  # nobody yet, or the remains of an earlier job on that port
+        # Nobody listens yet, or a process of an earlier job still does.
+        time.sleep(RETRY_PAUSE)
     raise PeerError(
-        f'Process {rank} of {count} could not reach process 0 at {place[0]}:{place[1]} within '
-        f'{timeout:g} s: {problem}. Has it started, and is the name known on this machine?'
+        f'Process {rank} of {count} could not reach process 0 at {address[0]}:{address[1]} within '
+        f'{timeout:g} s: {problem}. Check that it has started, and that this machine can resolve '
+        'the name.'
     )

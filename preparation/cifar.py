@@ -1,8 +1,9 @@
-"""CIFAR-10 and CIFAR-100 from their published python archives, without running what is in them.
+"""Reads CIFAR-10 and CIFAR-100 from their published Python archives without running their code.
 
-A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The archives hold
-pickles, which may call any function when they are loaded. Here a pickle gets only stand-ins for the
-three names of NumPy that it needs, and those only keep what they are given: bytes, a shape, a type.
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The archives contain
+pickles, which may call any function when they are loaded. The reader here allows only the three
+names of NumPy that these files need, and replaces them by classes that only store their arguments:
+the bytes, the shape and the type of an array.
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ from preparation import downloads
 from preparation.downloads import Published
 
 MIRRORS = ('https://www.cs.toronto.edu/~kriz/',)
-_SHAPE = (3, 32, 32)  # of a row: all of red, then green, then blue
-_MAX_BYTES = 1 << 29  # of one pickle; the largest published one has 155 MB
+_SHAPE = (3, 32, 32)  # the values of a row: all red ones, then all green, then all blue
+_MAX_BYTES = 1 << 29  # limit for one pickle; the largest published one has 155 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Edition:
     """One of the two data sets.
 
     Attributes:
-      archive: its published file.
-      folder: the folder in the archive.
-      files: split -> the pickles with its examples, in order.
-      labels: the key of the labels in them.
-      meta: the pickle with the class names, and
-      names: their key in it.
-      classes: how many there are.
-      counts: split -> examples.
+      archive: the published archive.
+      folder: the folder inside the archive.
+      files: split -> the names of its pickles, in order.
+      labels: the key of the labels in these pickles.
+      meta: the name of the pickle that has the class names.
+      names: the key of the class names in that pickle.
+      classes: the number of classes.
+      counts: split -> the number of examples.
     """
 
     archive: Published
@@ -82,30 +83,30 @@ EDITIONS = {
 
 
 def download(edition: Edition, folder: Path) -> None:
-    """Fetches the archive, unless `folder` holds it already.
+    """Downloads the archive unless `folder` has it already.
 
     Raises:
-      UserError: it cannot be had, or the folder cannot be written.
+      UserError: the archive cannot be downloaded, or the folder cannot be written.
     """
-    what = edition.archive.name
-    downloads.fetch(folder, [edition.archive], MIRRORS, what, f'--source={what}')
+    name = edition.archive.name
+    downloads.fetch(folder, [edition.archive], MIRRORS, name, f'--source={name}')
 
 
 def read(
     edition: Edition, source: Path
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    """Reads one of the sets.
+    """Reads one of the data sets.
 
     Args:
-      edition: which.
-      source: the archive, a folder with it, or the folder of its unpacked files.
+      edition: the data set.
+      source: the archive, a folder with the archive, or the folder of its unpacked files.
 
     Returns:
-      split -> (images uint8 [n, 32, 32, 3], labels int32 [n]), in the order of the files, and the
-      class names.
+      ({split: (images uint8 [n, 32, 32, 3], labels int32 [n])}, class names); the examples are in
+      the order of the files.
 
     Raises:
-      UserError: something is missing, not what was published, or tries more than to be data.
+      UserError: a file is missing, is not the published one, or asks for code to be run.
     """
     pickles = _read_files(edition, source)
     names = _names(edition, _load(pickles[edition.meta], edition.meta))
@@ -115,54 +116,60 @@ def read(
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if len(images) != edition.counts[split]:
             raise UserError(
-                f'{source} has {len(images):,} {split} images, and {edition.counts[split]:,} were '
-                'published: it is incomplete, or another data set.'
+                f'{source} has {len(images):,} {split} images instead of the '
+                f'{edition.counts[split]:,} that were published: use the complete published files.'
             )
         examples[split] = images, labels
     return examples, names
 
 
 def _read_files(edition: Edition, source: Path) -> dict[str, bytes]:
-    """The contents of the pickles, by name."""
+    """Returns the contents of the pickles by name."""
     wanted = [edition.meta, *(name for files in edition.files.values() for name in files)]
     if source.is_dir() and (source / edition.archive.name).is_file():
         source = source / edition.archive.name
     try:
         if source.is_file():
-            found = _read_archive(edition, source, wanted)
+            pickles = _read_archive(edition, source, wanted)
         else:
             folder = source / edition.folder if (source / edition.folder).is_dir() else source
-            found = {n: (folder / n).read_bytes() for n in wanted if (folder / n).is_file()}
+            pickles = {n: (folder / n).read_bytes() for n in wanted if (folder / n).is_file()}
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f'{source} cannot be read: {error}.') from error
+        raise UserError(
+            f'{source} cannot be read ({error}): check --source, or leave it out to download the '
+            'archive.'
+        ) from error
     for name in wanted:
-        if name not in found:
+        if name not in pickles:
             raise UserError(
-                f'{source} has no "{name}": {edition.archive.name} (the version for Python) or the '
-                'folder of its files is needed.'
+                f'{source} has no "{name}": --source must be {edition.archive.name} (the version '
+                'for Python) or the folder of its files.'
             )
-    return found
+    return pickles
 
 
 def _read_archive(edition: Edition, path: Path, wanted: list[str]) -> dict[str, bytes]:
     if fault := downloads.find_fault(path, edition.archive):
         raise UserError(
-            f'{path} is not the published {edition.archive.name}: {fault}. Fetch it again, or '
-            'leave out --source to download it; a folder of unpacked files is taken too.'
+            f'{path} is not the published {edition.archive.name}: {fault}. Download it again, or '
+            'leave out --source to have it downloaded; a folder of unpacked files works as well.'
         )
-    found = {}
+    pickles = {}
     with tarfile.open(path, 'r:gz') as tar:
         for member in tar:
             folder, _, name = member.name.rpartition('/')
             if member.isfile() and folder == edition.folder and name in wanted:
                 if member.size > _MAX_BYTES:
-                    raise UserError(f'{path} has a member {member.name} of {member.size:,} bytes.')
-                found[name] = tar.extractfile(member).read()
-    return found
+                    raise UserError(
+                        f'{path} has a member {member.name} of {member.size:,} bytes, more than '
+                        'the published files have: download the archive again.'
+                    )
+                pickles[name] = tar.extractfile(member).read()
+    return pickles
 
 
 class _Kind:
-    """Stands in for numpy.dtype: keeps its arguments, and forgets its state (byte order)."""
+    """Replaces numpy.dtype: stores its arguments and ignores its state (the byte order)."""
 
     def __init__(self, *arguments: Any):
         self.arguments = arguments
@@ -172,9 +179,9 @@ class _Kind:
 
 
 class _Array:
-    """Stands in for numpy.ndarray, and for the function that makes an empty one.
+    """Replaces numpy.ndarray and the function that creates an empty array.
 
-    It keeps its state: (version, shape, type, Fortran order, bytes).
+    It stores its state: (version, shape, type, Fortran order, bytes).
     """
 
     def __init__(self, *_: Any):
@@ -200,45 +207,61 @@ class _Reader(pickle.Unpickler):
 
 
 def _load(data: bytes, name: str) -> dict[str, Any]:
-    """Reads a pickle that is a dict; its keys become text."""
+    """Reads a pickled dict; its keys become text."""
     try:
         value = _Reader(io.BytesIO(data), encoding='bytes').load()
     except UserError as error:
-        raise UserError(f'"{name}" is not loaded: {error}. Do not trust its origin.') from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise UserError(f'"{name}" is not a pickle that can be read: {error}.') from error
+        raise UserError(
+            f'"{name}" is not loaded because {error}: it may be malicious. Use the published files.'
+        ) from error
+    except Exception as error:  # a damaged pickle may raise any error
+        raise UserError(
+            f'"{name}" is not a readable pickle ({error}): download the archive again.'
+        ) from error
     if not isinstance(value, dict):
-        raise UserError(f'"{name}" holds a {type(value).__name__}, not a dict.')
+        raise UserError(
+            f'"{name}" contains a {type(value).__name__} instead of a dict: use the published '
+            'files.'
+        )
     return {_text(key): entry for key, entry in value.items()}
 
 
 def _text(value: Any) -> str:
-    """Python 2 wrote text as bytes."""
+    """Returns a text, which Python 2 pickled as bytes."""
     return value.decode('latin-1') if isinstance(value, bytes) else str(value)
 
 
 def _names(edition: Edition, meta: Mapping[str, Any]) -> tuple[str, ...]:
     names = meta.get(edition.names)
     if not isinstance(names, list) or len(names) != edition.classes:
-        raise UserError(f'"{edition.meta}" does not hold {edition.classes} {edition.names}.')
+        raise UserError(
+            f'"{edition.meta}" does not contain {edition.classes} {edition.names}: use the '
+            'published files.'
+        )
     return tuple(_text(name) for name in names)
 
 
 def _examples(
     edition: Edition, batch: Mapping[str, Any], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images uint8 [n, 32, 32, 3] and labels int32 [n] of one pickle."""
+    """Returns the images uint8 [n, 32, 32, 3] and labels int32 [n] of one pickle."""
     rows, labels = _pixels(batch.get('data'), name), batch.get(edition.labels)
     if not isinstance(labels, list) or len(labels) != len(rows):
-        raise UserError(f'"{name}" does not hold one of {edition.labels} for each image.')
+        raise UserError(
+            f'"{name}" does not contain one of {edition.labels} for each image: use the published '
+            'files.'
+        )
     if not all(type(label) is int and 0 <= label < edition.classes for label in labels):
-        raise UserError(f'"{name}" holds {edition.labels} outside 0 .. {edition.classes - 1}.')
+        raise UserError(
+            f'"{name}" contains {edition.labels} outside 0 .. {edition.classes - 1}: use the '
+            'published files.'
+        )
     images = rows.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.array(labels, np.int32)
 
 
 def _pixels(array: Any, name: str) -> np.ndarray:
-    """Makes the rows uint8 [n, 3072] of what a pickled array was made of."""
+    """Returns the rows uint8 [n, 3072] of a pickled array from its stored state."""
     state = array.state if isinstance(array, _Array) else None
     if isinstance(state, tuple) and len(state) == 5:
         _, shape, kind, fortran, data = state
@@ -252,4 +275,7 @@ def _pixels(array: Any, name: str) -> np.ndarray:
             and len(data) == shape[0] * shape[1]
         ):
             return np.frombuffer(data, np.uint8).reshape(shape, order='F' if fortran else 'C')
-    raise UserError(f'"{name}" does not hold images as uint8 [n, {math.prod(_SHAPE)}].')
+    raise UserError(
+        f'"{name}" does not contain images as uint8 [n, {math.prod(_SHAPE)}]: use the published '
+        'files.'
+    )

@@ -1,4 +1,4 @@
-"""Fetches published files from one of several mirrors, and takes nothing but the same bytes."""
+"""Downloads published files from one of several mirrors, and checks their size and hash."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from errors import UserError
 
-_TIMEOUT = 30  # seconds without a byte
+_TIMEOUT = 30  # seconds without data
 _BLOCK = 1 << 16
 
 
@@ -23,10 +23,10 @@ class Published:
     """A file as its authors published it.
 
     Attributes:
-      name: of the file.
-      size: in bytes.
-      digest: in hexadecimal.
-      algorithm: of the digest, as hashlib calls it.
+      name: the name of the file.
+      size: its size in bytes.
+      digest: its hash in hexadecimal.
+      algorithm: hashlib's name for the algorithm of the hash.
     """
 
     name: str
@@ -36,19 +36,19 @@ class Published:
 
 
 def fetch(
-    folder: Path, files: Iterable[Published], mirrors: Sequence[str], what: str, option: str
+    folder: Path, files: Iterable[Published], mirrors: Sequence[str], description: str, option: str
 ) -> None:
-    """Fetches those of the files that `folder` does not hold yet, and checks them.
+    """Downloads the files that `folder` does not have yet, and checks them.
 
     Args:
-      folder: is made if need be.
-      files: what to fetch.
-      mirrors: addresses to which a file's name is appended; they are tried in this order.
-      what: the files in words, and
-      option: how to pass them to the command, for the error message.
+      folder: where the files go; it is created if necessary.
+      files: the files to download.
+      mirrors: addresses to which a file's name is appended, tried in this order.
+      description: names the files in the error message.
+      option: the option that passes files to the command, for the error message.
 
     Raises:
-      UserError: no mirror gave a sound file, or the folder cannot be written.
+      UserError: no mirror has the published file, or the folder cannot be written.
     """
     with Progress(
         *Progress.get_default_columns(),
@@ -65,16 +65,19 @@ def fetch(
                 if faults := _fetch_one(path, file, mirrors, progress):
                     raise UserError(
                         f'Cannot download {file.name} ({"; ".join(faults)}). Check the network, or '
-                        f'fetch {what} elsewhere and pass {option}.'
+                        f'download {description} elsewhere and pass {option}.'
                     )
         except OSError as error:
-            raise UserError(f'Cannot write {folder}: {error.strerror or error}.') from error
+            raise UserError(
+                f'Cannot write {folder}: {error.strerror or error}. Free some space, or choose '
+                'another --data_dir.'
+            ) from error
 
 
 def find_fault(path: Path, file: Published) -> str:
     """Returns how the file at `path` differs from the published one, or ''."""
-    if (found := path.stat().st_size) != file.size:
-        return f'{found} bytes, expected {file.size}'
+    if (size := path.stat().st_size) != file.size:
+        return f'{size} bytes, expected {file.size}'
     with path.open('rb') as opened:
         digest = hashlib.file_digest(opened, file.algorithm).hexdigest()
     if digest == file.digest:
@@ -85,26 +88,27 @@ def find_fault(path: Path, file: Published) -> str:
 def _fetch_one(
     path: Path, file: Published, mirrors: Sequence[str], progress: Progress
 ) -> list[str]:
-    """Tries each mirror; only a complete file with the right hash gets its name."""
-    part = path.with_name(f'{path.name}.part')
+    """Tries each mirror until one succeeds; returns the faults of the mirrors if none does."""
+    # The file gets its final name only once it is complete and has the right hash.
+    temporary = path.with_name(f'{path.name}.part')
     faults = []
     for mirror in mirrors:
         task = progress.add_task(path.name, total=file.size)
         advance = functools.partial(progress.advance, task)
-        fault = _copy(mirror + file.name, part, file.size, advance)
-        fault = fault or find_fault(part, file)
+        fault = _copy(mirror + file.name, temporary, file.size, advance)
+        fault = fault or find_fault(temporary, file)
         if not fault:
-            part.replace(path)
+            temporary.replace(path)
             return []
         progress.remove_task(task)
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         faults.append(f'{mirror}: {fault}')
     return faults
 
 
 def _copy(address: str, path: Path, size: int, advance: Callable[[int], None]) -> str:
-    """Copies an address into a file; returns what went wrong with the network, or ''."""
-    limit = size + 1  # a wrong file may be endless
+    """Downloads an address into a file; returns what went wrong with the network, or ''."""
+    limit = size + 1  # a wrong file may have no end
     with path.open('wb') as file:
         try:
             with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:

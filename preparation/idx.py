@@ -1,4 +1,4 @@
-"""The idx files in which MNIST, Fashion-MNIST, KMNIST, EMNIST and many others are published.
+"""Reads the idx files in which MNIST, Fashion-MNIST, KMNIST, EMNIST and others are published.
 
 Format: two zero bytes, a type code, the number of dimensions, each dimension as a big-endian
 32-bit integer, then the values (Y. LeCun, "The MNIST database of handwritten digits").
@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,14 +31,14 @@ def read(path: Path, dimensions: int) -> np.ndarray:
 
     Args:
       path: the file.
-      dimensions: how many it must have: 3 for images [n, height, width], 1 for labels [n].
+      dimensions: the number it must have: 3 for images [n, height, width], 1 for labels [n].
 
     Returns:
-      uint8 array of that many dimensions, none of them zero.
+      a uint8 array with that number of dimensions, none of them zero.
 
     Raises:
-      UserError: missing, broken gzip, not idx, another type or number of dimensions, empty,
-        truncated, or longer than its header says.
+      UserError: the file is missing, damaged gzip, not an idx file, of another type or number of
+        dimensions, empty, truncated, or longer than its header says.
     """
     try:
         with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
@@ -45,16 +46,16 @@ def read(path: Path, dimensions: int) -> np.ndarray:
             expected = math.prod(shape)
             data = _read_at_most(file, expected + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f'{path} cannot be read: {error}.') from error
+        raise UserError(f'{path} cannot be read ({error}): download or copy it again.') from error
     if len(data) < expected:
         raise UserError(
-            f'{path} is truncated: its header promises {expected} bytes {list(shape)}, '
-            f'{len(data)} follow.'
+            f'{path} is truncated: its header says {list(shape)}, which is {expected} bytes, but '
+            f'only {len(data)} follow. Download or copy it again.'
         )
     if len(data) > expected:
         raise UserError(
-            f'{path} has extra bytes: more than the {expected} that its header promises '
-            f'{list(shape)}.'
+            f'{path} is too long: its header says {list(shape)}, which is {expected} bytes, but '
+            'more follow. Download or copy it again.'
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -63,12 +64,13 @@ def read_examples(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.
     """Reads the images uint8 [n, height, width, 1] and labels int32 [n] of one split.
 
     Raises:
-      UserError: as `read` does, or the two differ in their number of examples.
+      UserError: as for `read`, or the numbers of images and labels differ.
     """
     images, labels = read(images_path, 3), read(labels_path, 1)
     if len(images) != len(labels):
         raise UserError(
-            f'{images_path} has {len(images)} images, but {labels_path} has {len(labels)} labels.'
+            f'{images_path} has {len(images)} images, but {labels_path} has {len(labels)} labels: '
+            'use files of the same split.'
         )
     return images[..., None], labels.astype(np.int32)
 
@@ -76,15 +78,15 @@ def read_examples(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.
 def find_files(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Returns split -> (images file, labels file) for the idx files of a folder.
 
-    Names are told by their words: train | test or t10k | validation, images, labels. Train and
-    test must be there, validation may be.
+    Files are recognised by the words in their names: train, validation, and test or t10k; images
+    and labels. Train and test are required, validation is optional.
 
     Raises:
-      UserError: no such folder, a file is missing, or two files fit.
+      UserError: the folder does not exist, a file is missing, or several files match.
     """
     if not folder.is_dir():
-        raise UserError(f'{folder} is not a folder: --source must name one with idx files.')
-    found = {}
+        raise UserError(f'{folder} is not a folder: --source must be a folder with idx files.')
+    files = {}
     for split in _SPLIT_WORDS:
         pair = [_find_file(folder, split, kind) for kind in ('images', 'labels')]
         if pair == [None, None] and split == 'validation':
@@ -95,45 +97,51 @@ def find_files(folder: Path) -> dict[str, tuple[Path, Path]]:
                     f'{folder} has no {split} {kind}: a file such as '
                     f'{split}-{kind}-{form}-ubyte.gz is expected.'
                 )
-        found[split] = (pair[0], pair[1])
-    return found
+        files[split] = (pair[0], pair[1])
+    return files
 
 
 def _find_file(folder: Path, split: str, kind: str) -> Path | None:
-    fitting = []
+    matches = []
     for path in sorted(folder.iterdir()):
         words = set(re.split(r'[-_.]', path.name.lower()))
         if kind in words and words & _SPLIT_WORDS[split] and words & {'idx1', 'idx3'}:
-            fitting.append(path)
-    if len(fitting) > 1:
-        names = ', '.join(path.name for path in fitting)
-        raise UserError(f'{folder} has several files of {split} {kind} ({names}): leave only one.')
-    return fitting[0] if fitting else None
+            matches.append(path)
+    if len(matches) > 1:
+        names = ', '.join(path.name for path in matches)
+        raise UserError(f'{folder} has several files of {split} {kind} ({names}): keep only one.')
+    return matches[0] if matches else None
 
 
 def _read_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
-    """Checks the header, and returns the shape that it gives."""
+    """Checks the header of a file and returns the shape in it."""
     wanted = bytes([0, 0, _UINT8, dimensions])
     magic = header[:4]
     if len(magic) < 4 or magic[:2] != b'\0\0' or magic[2] not in _TYPES:
         raise UserError(
-            f'{path} is not an idx file: it starts with {magic.hex() or "nothing"}, '
-            f'expected {wanted.hex()}.'
+            f'{path} is not an idx file of this kind: it starts with '
+            f'{magic.hex() or "nothing"} instead of {wanted.hex()}.'
         )
     if magic[2] != _UINT8:
-        raise UserError(f'{path} holds {_TYPES[magic[2]]} values, expected uint8.')
+        raise UserError(
+            f'{path} contains {_TYPES[magic[2]]} values: only uint8 values are supported.'
+        )
     if magic[3] != dimensions:
-        raise UserError(f'{path} has {magic[3]} dimensions, expected {dimensions}.')
+        raise UserError(
+            f'{path} has {magic[3]} dimensions instead of {dimensions}: images have 3, labels 1.'
+        )
     if len(header) < 4 + 4 * dimensions:
-        raise UserError(f'{path} is truncated: it ends inside its header.')
+        raise UserError(
+            f'{path} is truncated: it ends inside its header. Download or copy it again.'
+        )
     shape = struct.unpack(f'>{dimensions}I', header[4:])
     if 0 in shape:
         raise UserError(f'{path} is empty: its header says {list(shape)}.')
     return shape
 
 
-def _read_at_most(file, limit: int) -> bytes:
-    """Reads in blocks: a damaged header must not make Python ask for exabytes."""
+def _read_at_most(file: BinaryIO, limit: int) -> bytes:
+    """Reads in blocks, so that a damaged header does not make Python allocate exabytes."""
     blocks, left = [], limit
     while left and (block := file.read(min(left, _BLOCK))):
         blocks.append(block)

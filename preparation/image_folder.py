@@ -1,10 +1,10 @@
-"""Anyone's own pictures: a folder of class folders, with or without folders for the splits.
+"""Reads pictures in class folders, with or without folders for the splits.
 
     SOURCE/cat/1.jpg SOURCE/dog/2.png ...                       split here, by a hash of the path
-    SOURCE/train/cat/1.jpg SOURCE/val/cat/2.jpg ... [test/]     taken as it is
+    SOURCE/train/cat/1.jpg SOURCE/val/cat/2.jpg ... [test/]     split as it is
 
-What is missing of validation and test is taken out of train; a set with validation but no test
-stays without one.
+Without a validation folder, validation (and test, unless it has a folder) is taken out of train. A
+set with a validation folder but no test folder has no test split.
 """
 
 import dataclasses
@@ -33,32 +33,32 @@ _SPLITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Fractions:
-    """Shares of each class's pictures that are taken out of train."""
+    """The fractions of each class's pictures that are taken out of train."""
 
     validation: float = 0.1
     test: float = 0.1
 
 
 class ImageFolder:
-    """A `picture_sets.PictureSource`: pictures in class folders.
+    """A `picture_sets.PictureSource` of the pictures in class folders.
 
-    Within a class folder pictures may lie in folders of any depth. Links are followed; a folder
-    that can be reached in several ways is read once. Hidden files and folders are passed over.
+    A class folder may contain folders of any depth. Links are followed; a folder that can be
+    reached in several ways is read once. Hidden files and folders are ignored.
 
     Args:
       folder: the source.
-      name: of the data set.
+      name: the name of the data set.
       fractions: how much to take out of train for the splits that the source lacks.
 
     Attributes:
-      made: the splits that were taken out of train.
-      counts: split -> number of pictures.
-      absent: split -> classes that have no pictures in it.
-      loose: a few pictures that lie outside class folders and are left out.
+      made: the splits that are taken out of train.
+      counts: split -> the number of pictures.
+      absent: split -> the classes without pictures in it.
+      loose: up to three pictures outside class folders; such pictures are left out.
 
     Raises:
-      UserError: no such folder; no class folders; a class without pictures, or with too few to
-        split; a class that train does not have.
+      UserError: the folder does not exist or has no class folders; a class has no pictures, or too
+        few to split; another split has a class that train lacks.
     """
 
     version = '1.0.0'
@@ -67,7 +67,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path, name: str, fractions: Fractions | None = None):
         if not folder.is_dir():
-            raise UserError(f'{folder} is not a folder: --source must name one with pictures.')
+            raise UserError(f'{folder} is not a folder: --source must be a folder with pictures.')
         self._folder = folder
         self.name = name
         self.description = f'{name}, prepared from a folder of pictures.'
@@ -76,7 +76,10 @@ class ImageFolder:
         fractions = fractions or Fractions()
         self._fractions = {split: getattr(fractions, split) for split in self.made}
         if sum(self._fractions.values()) >= 1:
-            raise UserError('--val_fraction and --test_fraction leave nothing to train on.')
+            raise UserError(
+                '--val_fraction and --test_fraction leave no pictures for training: their sum must '
+                'be below 1.'
+            )
         self.made = tuple(split for split in self.made if self._fractions[split] > 0)
         self.class_names = tuple(_folders(self._roots['train']))
         self._check_classes()
@@ -85,7 +88,7 @@ class ImageFolder:
         self._scan()
 
     def identity(self) -> dict[str, Any]:
-        """What makes the set: paths and sizes of the files, classes, shares of the splits."""
+        """Returns what defines the set: paths and sizes of the files, classes, and fractions."""
         return {
             'files': self._identity,
             'classes': list(self.class_names),
@@ -93,11 +96,11 @@ class ImageFolder:
         }
 
     def stamp(self) -> Any:
-        """Changes with the time of any file."""
+        """Returns a hash that changes with the modification time of any file."""
         return self._stamp
 
     def pictures(self, split: str, cursor: Any) -> Iterator[Picture]:
-        """The pictures class by class, by name; a cursor is [place of the class, of the file]."""
+        """Yields the pictures class by class, sorted by path; a cursor is [class, next file]."""
         first_class, first_file = cursor or (0, 0)
         for label in range(first_class, len(self.class_names)):
             skip = first_file if label == first_class else 0
@@ -114,7 +117,7 @@ class ImageFolder:
             size, mode = path.stat().st_size, path.stat().st_mode
             if stat.S_ISREG(mode) and size <= MAX_BYTES:
                 return Picture(file, name, label, cursor, size, path.read_bytes())
-            fault = f'no regular file of at most {MAX_BYTES >> 20} MiB'
+            fault = f'not a regular file of at most {MAX_BYTES >> 20} MiB'
         except OSError as error:
             fault = f'cannot be read: {error.strerror or error}'
         return Picture(file, name, label, cursor, 0, None, fault)
@@ -123,7 +126,7 @@ class ImageFolder:
         return next(root for root in self._roots.values() if path.is_relative_to(root))
 
     def _files(self, split: str, label: int) -> list[tuple[Path, str]]:
-        """The files of one class in one split, sorted, each with the reason to leave it out."""
+        """Returns the files of one class in one split, sorted, as (path, why it is left out)."""
         stored = split if split in self._roots else 'train'
         files = _list_files(self._roots[stored] / self.class_names[label])
         if stored == 'train' and self.made:
@@ -133,10 +136,10 @@ class ImageFolder:
     def _deal(
         self, files: list[tuple[Path, str]], class_name: str
     ) -> dict[str, list[tuple[Path, str]]]:
-        """Deals the pictures of a class to the splits by the rank of a hash of their paths.
+        """Divides the pictures of a class among the splits by the rank of a hash of their paths.
 
         The paths are relative, so that a copy of the source gives the same splits. Each split gets
-        its share, rounded, and at least one.
+        its fraction, rounded, and at least one picture.
         """
         root = self._roots['train']
         pictures = [entry for entry in files if not entry[1]]
@@ -149,24 +152,24 @@ class ImageFolder:
             raise UserError(
                 f'Class "{class_name}" in {root} has {len(pictures)} pictures: at least '
                 f'{len(self.made) + 1} are needed to give each of train, {", ".join(self.made)} '
-                'one. Add pictures, leave the class out, or make the splits yourself: folders '
-                'train and val (and test) with the class folders in them.'
+                'one. Add pictures, leave the class out, or split the pictures yourself into '
+                'folders train and val (and test) that contain the class folders.'
             )
-        dealt, total = {}, len(pictures)
-        for place, split in enumerate(self.made):
-            still_to_come = len(self.made) - place  # each of them gets one, train too
+        divided, total = {}, len(pictures)
+        for number, split in enumerate(self.made):
+            reserved = len(self.made) - number  # one for each later split and one for train
             count = max(1, round(total * self._fractions[split]))
-            count = min(count, len(pictures) - still_to_come)
-            dealt[split], pictures = pictures[:count], pictures[count:]
-        dealt['train'] = pictures + [entry for entry in files if entry[1]]
-        return {split: sorted(entries) for split, entries in dealt.items()}
+            count = min(count, len(pictures) - reserved)
+            divided[split], pictures = pictures[:count], pictures[count:]
+        divided['train'] = pictures + [entry for entry in files if entry[1]]
+        return {split: sorted(entries) for split, entries in divided.items()}
 
     def _check_classes(self) -> None:
         train = self._roots['train']
         if not self.class_names:
             raise UserError(
-                f'{train} has no class folders: pictures are expected in folders that are named '
-                'after their class, such as cat/1.jpg.'
+                f'{train} has no class folders: put the pictures into folders named after their '
+                'class, such as cat/1.jpg.'
             )
         for name in self.class_names:
             if name != name.strip() or not name.isprintable():
@@ -182,7 +185,7 @@ class ImageFolder:
                     )
 
     def _scan(self) -> None:
-        """Goes through all files once, a class at a time: numbers, bytes and what they hash to."""
+        """Reads the sizes and times of all files once, class by class, and hashes them."""
         identity, stamp = hashlib.sha256(), hashlib.sha256()
         self.splits: Mapping[str, int] = {}
         self.counts: dict[str, int] = {}
@@ -214,57 +217,62 @@ class ImageFolder:
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:
-    """Returns split -> the folder with its class folders."""
+    """Returns split -> the folder that contains its class folders."""
     names = _folders(folder)
     splits = {}
     for name in names:
         if split := _SPLITS.get(name.lower()):
             if split in splits:
                 raise UserError(
-                    f'{folder} has two folders for {split} ({splits[split].name}, {name}): leave '
+                    f'{folder} has two folders for {split} ({splits[split].name}, {name}): keep '
                     'only one.'
                 )
             splits[split] = folder / name
     others = [name for name in names if name.lower() not in _SPLITS]
     if 'train' not in splits and len(splits) > 1:
-        raise UserError(f'{folder} has {", ".join(p.name for p in splits.values())} but no train.')
-    # A class may well be called "test", or even "train" if it holds pictures and no folders.
+        raise UserError(
+            f'{folder} has the folders {", ".join(p.name for p in splits.values())} but no train: '
+            'add a folder train with the training pictures.'
+        )
+    # A class may be called "test", or even "train" if it contains pictures and no folders.
     if 'train' not in splits or (others and len(splits) == 1 and not _folders(splits['train'])):
         return {'train': folder}
     if others:
         raise UserError(
             f'{folder} has folders for the splits ({", ".join(p.name for p in splits.values())}) '
-            f'and others beside them ({", ".join(others[:3])}): move those away, or all classes '
-            'into train.'
+            f'and other folders ({", ".join(others[:3])}): move the others elsewhere, or move all '
+            'classes into train.'
         )
     return {split: splits[split] for split in ('train', 'validation', 'test') if split in splits}
 
 
 def _splits_to_make(roots: Mapping[str, Path], fractions: Fractions | None) -> tuple[str, ...]:
-    """Which splits are to be taken out of train."""
+    """Returns the splits that are to be taken out of train."""
     if 'validation' not in roots:
         return tuple(split for split in ('validation', 'test') if split not in roots)
     if fractions is not None:
         raise UserError(
-            f'{roots["validation"]} is the validation split: leave out --val_fraction and '
-            '--test_fraction.'
+            f'{roots["validation"]} is the validation split, so nothing is taken out of train: '
+            'leave out --val_fraction and --test_fraction.'
         )
     return ()
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """What is in a folder, by name, without what is hidden."""
+    """Returns what is in a folder, sorted by name, without hidden files and folders."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
     except OSError as error:
-        raise UserError(f'{folder} cannot be read: {error.strerror or error}.') from error
+        raise UserError(
+            f'{folder} cannot be read ({error.strerror or error}): check its permissions and links.'
+        ) from error
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, for one
+    except OSError:  # for example a link to itself
         return False
 
 
@@ -281,29 +289,30 @@ def _is_picture(name: str) -> bool:
 
 
 def _list_files(folder: Path) -> list[tuple[Path, str]]:
-    """All files below a class folder, sorted, each with the reason to leave it out, or ''."""
+    """Returns all files below a class folder, sorted, as (path, why it is left out or '')."""
     files, seen, waiting = [], set(), [folder]
     while waiting:
-        here = waiting.pop()
-        if not here.is_dir():
+        current = waiting.pop()
+        if not current.is_dir():
             continue
-        status = here.stat()
+        status = current.stat()
         if (status.st_dev, status.st_ino) in seen:
-            continue  # a link that leads back, or a second way
+            continue  # reached before, through a link
         seen.add((status.st_dev, status.st_ino))
         folders = []
-        for entry in _entries(here):
+        for entry in _entries(current):
             if _is_folder(entry):
                 folders.append(Path(entry.path))
             else:
                 fault = '' if _is_picture(entry.name) else 'not named like a picture'
                 files.append((Path(entry.path), fault))
-        waiting.extend(reversed(folders))  # so that they are taken by name
+        # Reversed, because `pop` takes the last one: the folders are visited in order of name.
+        waiting.extend(reversed(folders))
     return sorted(files)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """The size and time of a file; of a broken link zeros: it is reported when it is read."""
+    """Returns the size and time of a file; zeros for a broken link, which `_read` reports."""
     try:
         status = path.stat()
     except OSError:

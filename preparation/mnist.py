@@ -1,7 +1,7 @@
-"""The four files of MNIST: where they are, what they must be, and fetching them.
+"""Downloads and checks the four files of MNIST.
 
 Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", 1998. The sizes
-and hashes are those of the files as published by the authors.
+and hashes are those of the files that the authors published.
 """
 
 from pathlib import Path
@@ -42,25 +42,28 @@ FILES = {
 
 
 def check_files(folder: Path) -> None:
-    """Refuses a folder unless it holds MNIST's four .gz files, byte for byte.
+    """Checks that a folder has the four .gz files of MNIST, byte for byte.
 
     Raises:
       UserError: a file is missing, cannot be read, or differs in size or sha256.
     """
     for name in FILES:
         if not (folder / name).is_file():
-            raise UserError(f'{folder / name} is missing: the four MNIST .gz files are needed.')
+            raise UserError(
+                f'{folder / name} is missing: the four MNIST .gz files are needed. Add it, or '
+                'leave out --source to have them downloaded.'
+            )
         if fault := downloads.find_fault(folder / name, FILES[name]):
             raise UserError(
                 f'{folder / name} is not the MNIST file of that name: {fault}. '
-                'Fetch it again, or leave out --source to download it.'
+                'Download it again, or leave out --source to have it downloaded.'
             )
 
 
 def download(folder: Path) -> None:
-    """Fetches those of the four files that `folder` does not hold yet, and checks them.
+    """Downloads the files that `folder` does not have yet, and checks them.
 
     Raises:
-      UserError: no mirror gave a sound file, or the folder cannot be written.
+      UserError: no mirror has the published file, or the folder cannot be written.
     """
     downloads.fetch(folder, FILES.values(), MIRRORS, 'the four MNIST .gz files', '--source=FOLDER')

@@ -1,4 +1,7 @@
-"""Looks whether encoded pictures decode, before they are stored; makes them smaller if asked to."""
+"""Checks that encoded pictures can be decoded before they are stored, and optionally resizes them.
+
+The check runs in several threads.
+"""
 
 import collections
 import dataclasses
@@ -12,21 +15,21 @@ from PIL import Image
 from data_sources.images import FORMATS, MAX_PIXELS
 
 MAX_BYTES = 256 << 20
-_JPEG = ('JPEG', 'MPO')  # MPO: a JPEG with others behind it, as some cameras make them
+_JPEG = ('JPEG', 'MPO')  # MPO: a JPEG followed by others, which some cameras write
 _QUALITY = 95
 
-Given = TypeVar('Given')
+Argument = TypeVar('Argument')
 Result = TypeVar('Result')
 
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-      data: the picture to store: the original bytes, or its smaller version; b'' if defective.
-      fault: why it cannot be used, or ''.
-      kinds: what is to be counted of it: 'CMYK', a format other than JPEG, 'resized'.
+      data: the bytes to store, which are the original ones or a resized picture; b'' if defective.
+      fault: why the picture cannot be used, or ''.
+      kinds: words under which it is counted: 'CMYK', a format other than JPEG, 'resized'.
     """
 
     data: bytes
@@ -35,17 +38,17 @@ class Checked:
 
 
 def check(data: bytes, shorter_side: int | None = None) -> Checked:
-    """Decodes one picture, and resizes it if it is larger than wanted. Never raises.
+    """Decodes one picture, and resizes it if it is larger than `shorter_side`. Never raises.
 
-    A JPEG is decoded at an eighth of its size, which reads all of its entropy-coded data (so a cut
-    is found) in half of the time. What libjpeg passes over with a warning, Pillow does not tell:
-    a few garbled bytes in the middle stay unnoticed, and decode to garbled pixels.
+    A JPEG is decoded at an eighth of its size. This takes half of the time and still reads all of
+    the entropy-coded data, so that truncation is detected. Pillow does not pass on the warnings of
+    libjpeg: a few garbled bytes in the middle are not detected, and decode to garbled pixels.
 
     Args:
-      data: the file.
-      shorter_side: pictures whose shorter side has more pixels are scaled to it (bicubic,
-        antialiased) and stored as JPEG of quality 95, 4:2:0, in grey or RGB; others stay as they
-        are. None: all stay as they are.
+      data: the contents of the file.
+      shorter_side: pictures whose shorter side has more pixels are scaled down to it (bicubic,
+        antialiased) and stored as JPEG of quality 95, 4:2:0, in grey or RGB; others are stored
+        unchanged. None: all are stored unchanged.
     """
     if not data:
         return Checked(b'', 'empty (zero bytes)')
@@ -73,8 +76,8 @@ def check(data: bytes, shorter_side: int | None = None) -> Checked:
     return Checked(data, kinds=kinds)
 
 
-def _too_large(what: str) -> str:
-    return f'too large to be decoded safely ({what}; the limit is {MAX_PIXELS:,} pixels)'
+def _too_large(reason: str) -> str:
+    return f'too large to be decoded safely ({reason}; the limit is {MAX_PIXELS:,} pixels)'
 
 
 def _resize(picture: Image.Image, shorter_side: int) -> bytes:
@@ -88,14 +91,14 @@ def _resize(picture: Image.Image, shorter_side: int) -> bytes:
 
 
 def in_order(
-    function: Callable[[Given], Result], given: Iterable[Given], threads: int
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], threads: int
 ) -> Iterator[Result]:
-    """Yields function(x) for each x, in order, computed by a few threads a little ahead."""
+    """Yields function(x) for each argument, in order; threads compute a few results ahead."""
     waiting = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for one in given:
-                waiting.append(pool.submit(function, one))
+            for argument in arguments:
+                waiting.append(pool.submit(function, argument))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:

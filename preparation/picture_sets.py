@@ -1,7 +1,7 @@
-"""Sets of encoded pictures of any size: (image, label, file_name), checked and ready to be written.
+"""Turns encoded pictures of any size into checked examples (image, label, file_name) to be written.
 
-The image feature says JPEG, as tfds's own ImageNet does, but a file keeps its bytes: one that is a
-PNG inside stays one, and decoders tell by its first bytes.
+The image feature is declared as JPEG, as in tfds's own ImageNet, but a file keeps its bytes: a PNG
+stays a PNG, and decoders recognise it by its first bytes.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ class Picture:
     """A file of a source.
 
     Attributes:
-      file: how to name it to the user.
-      name: what is stored as file_name.
-      label: its class.
-      cursor: any JSON value; `pictures(split, cursor)` goes on after this picture.
-      size: its bytes.
+      file: the name of the file in messages to the user.
+      name: the name that is stored as file_name.
+      label: the number of its class.
+      cursor: any JSON value; `pictures(split, cursor)` continues after this picture.
+      size: its size in bytes.
       data: its contents; None if there is a fault.
       fault: why it could not be read, or ''.
-      defective: whether that counts as a defect of the source.
+      defective: whether the fault counts as a defect of the source.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Picture:
 
 
 class PictureSource(Protocol):
-    """Where pictures come from; `splits`, `identity` and `stamp` as in sharded_writer.Source."""
+    """Where pictures come from; `splits`, `identity`, `stamp` are as in sharded_writer.Source."""
 
     name: str
     version: str
@@ -57,21 +57,21 @@ class PictureSource(Protocol):
     splits: Mapping[str, int]
 
     def identity(self) -> dict[str, Any]:
-        """JSON: what the set is made of."""
+        """Returns as JSON what defines the examples."""
 
     def stamp(self) -> Any:
-        """JSON: changes when the source does."""
+        """Returns JSON that changes when the source changes."""
 
     def pictures(self, split: str, cursor: Any) -> Iterator[Picture]:
-        """A generator over the pictures of a split after `cursor` (None: from the start)."""
+        """Yields the pictures of a split after `cursor`, or all of them for None; a generator."""
 
 
 class PictureSet:
-    """A `sharded_writer.Source` of the pictures of a source, each decoded once to check it.
+    """A `sharded_writer.Source` of pictures, each of which is decoded once to check it.
 
     Args:
-      source: where they come from.
-      shorter_side: see `picture_check.check`; the name of the set tells it, as in imagenet2012_256.
+      source: where the pictures come from.
+      shorter_side: see `picture_check.check`; it is appended to the name, as in imagenet2012_256.
     """
 
     def __init__(self, source: PictureSource, shorter_side: int | None = None):
@@ -83,24 +83,24 @@ class PictureSet:
         self.shard_bytes = sharded_writer.SHARD_BYTES
 
     def identity(self) -> dict[str, Any]:
-        """That of the source, and the size of the pictures."""
+        """Returns the identity of the source and the size of the pictures."""
         return {**self._source.identity(), 'shorter_side': self._shorter_side}
 
     def stamp(self) -> Any:
-        """That of the source."""
+        """Returns the stamp of the source."""
         return self._source.stamp()
 
     def items(self, split: str, cursor: Any) -> Iterator[Item]:
-        """The pictures of the source, checked by several threads, serialised, in its order."""
+        """Yields the pictures in the order of the source; several threads check and serialise."""
         pictures = self._source.pictures(split, cursor)
         to_item = functools.partial(_to_item, shorter_side=self._shorter_side)
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow's, on odd metadata; errors still raise
+            warnings.simplefilter('ignore')  # Pillow warns about unusual metadata
             threads = min(os.cpu_count() or 1, 16)
             yield from picture_check.in_order(to_item, pictures, threads)
 
     def describe(self, folder: Path, splits: Mapping[str, Totals]) -> None:
-        """Writes tfds's files; builder.info.metadata tells what is special about the pictures."""
+        """Writes tfds's files; builder.info.metadata has the kinds and the rejected pictures."""
         features = tfds.features.FeaturesDict(
             {
                 'image': tfds.features.Image(
@@ -128,7 +128,7 @@ class PictureSet:
                 for split, total in splits.items()
             ],
             version=self.version,
-            check_data=False,  # tfds' own check needs TensorFlow
+            check_data=False,  # tfds's own check needs TensorFlow
             description=description,
             homepage=self._source.homepage,
             citation=self._source.citation,
@@ -143,7 +143,7 @@ class PictureSet:
 
 
 def _to_item(picture: Picture, shorter_side: int | None) -> Item:
-    """Checks one picture and serialises it; run by several threads."""
+    """Checks one picture and serialises it; called from several threads."""
     if picture.data is None:
         return Item(
             picture.cursor,
@@ -160,7 +160,7 @@ def _to_item(picture: Picture, shorter_side: int | None) -> Item:
 
 
 def _serialize(image: bytes, label: int, file_name: str) -> bytes:
-    """One example as tfds serialises it, but always with the same bytes."""
+    """Serialises one example as tfds does, but always to the same bytes."""
     name = file_name.encode('utf-8', 'replace')
     feature = {
         'image': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[image])),
@@ -168,4 +168,4 @@ def _serialize(image: bytes, label: int, file_name: str) -> bytes:
         'file_name': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[name])),
     }
     example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
-    return example.SerializeToString(deterministic=True)  # else the order of a map is free
+    return example.SerializeToString(deterministic=True)  # a map has no order otherwise

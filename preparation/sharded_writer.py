@@ -1,13 +1,19 @@
-"""Writes large data sets as tfds ArrayRecord shards, in bounded memory, and goes on after a kill.
+"""Writes large data sets as tfds ArrayRecord shards, in bounded memory, and resumes after a kill.
 
-While a set is being written there is only <name>/<version>.incomplete/:
+While a set is being written, there is only the folder <name>/<version>.incomplete/:
 
-    plan.json           what it is made of; another source or other options do not go on in it
-    train-00012.json    shard 12 of train is on the disk, and this is where the next one starts
-    data/train-00012    its records; data/ becomes <name>/<version>/ by one rename
+    plan.json           the source and the options; a run with others refuses to resume
+    train-00012.json    written when shard 12 of train is on disk: where the next shard starts
+    data/train-00012    the records of that shard
 
-A shard without its JSON file was cut short and is written anew. Where a shard ends depends on the
-records alone, so the result is the same whether or not anything was interrupted.
+The process may be killed at any moment, because a later file vouches for an earlier one:
+
+ 1. A shard is flushed to disk before its JSON file is written, in one atomic step. A shard without
+    a JSON file is incomplete and is written again.
+ 2. Where a shard ends depends on the records alone, so the bytes are the same whether or not the
+    run was interrupted.
+ 3. At the end, data/ is flushed to disk and becomes <name>/<version>/ by one rename. A set under
+    its final name is complete.
 """
 
 import collections
@@ -23,29 +29,30 @@ from typing import Any, Protocol, TextIO
 
 import tensorflow_datasets as tfds
 
+import files
 from errors import UserError
-from preparation.shards import ShardWriter, alone, flush_to_disk, is_sound, read_json, write_json
+from preparation.shards import ShardWriter, is_sound, locked
 
 SHARD_BYTES = 256 << 20
-RECORD_FILE = 'prepared.json'  # in a finished set: what it was made of, and its shards
+RECORD_FILE = 'prepared.json'  # in a finished set: its source and its shards
 REJECTED_FILE = 'rejected.jsonl'
-_NAMED = 3  # defects in an error message
-_STOP_AFTER = 1000  # rejected beyond what is allowed: then the source is not what it should be
+_LISTED = 3  # defects listed in an error message
+_STOP_AFTER = 1000  # defects beyond those allowed; with so many, the source is probably a wrong one
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What a source gives next: a record, or a file that gives none.
+    """One step through a source: a record, or a file that is left out.
 
     Attributes:
-      cursor: any JSON value; `Source.items(split, cursor)` goes on after this item.
-      size: bytes of the source that it took, for the progress bar.
+      cursor: any JSON value; `Source.items(split, cursor)` continues after this item.
+      size: the bytes of the source that the item took up, for the progress bar.
       record: the serialised example, or None.
-      kinds: words under which it is counted.
-      file: where it came from, if there is a fault.
-      fault: why it gives no record.
-      defective: the fault counts as one (not that of a file that was never meant as an example).
-      ends_shard: the shard is closed after it, whatever its size.
+      kinds: the words under which the record is counted, such as 'resized'.
+      file: the name of the file, if there is a fault.
+      fault: why the file has no record, or ''.
+      defective: whether the fault counts as a defect; False for a file that is no example.
+      ends_shard: whether the shard is closed after this item, whatever its size.
     """
 
     cursor: Any
@@ -59,13 +66,13 @@ class Item:
 
 
 class Source(Protocol):
-    """What is written: named splits of items in an order that never changes.
+    """A data set to be written: named splits of items in a fixed order.
 
     Attributes:
-      name: of the data set, a tfds name.
+      name: the tfds name of the data set.
       version: 'major.minor.patch'.
-      splits: split -> bytes of the source, about.
-      shard_bytes: a shard is closed when its records have this many bytes.
+      splits: split -> approximate bytes of the source.
+      shard_bytes: a shard is closed once its records have at least this many bytes.
     """
 
     name: str
@@ -74,27 +81,27 @@ class Source(Protocol):
     shard_bytes: int
 
     def identity(self) -> dict[str, Any]:
-        """JSON: what the set is made of. Two sources that differ in it give different sets."""
+        """Returns as JSON what defines the examples; sets of different identity differ."""
 
     def stamp(self) -> Any:
-        """JSON: changes when the source is changed between two runs, e.g. times of files."""
+        """Returns JSON that changes when the source changes between two runs, e.g. file times."""
 
     def items(self, split: str, cursor: Any) -> Iterator[Item]:
-        """A generator over the items of a split after `cursor` (None: from the start)."""
+        """Yields the items of a split after `cursor`, or all of them for None; a generator."""
 
     def describe(self, folder: Path, splits: Mapping[str, 'Totals']) -> None:
-        """Writes dataset_info.json, features.json and what belongs to them beside the shards."""
+        """Writes dataset_info.json, features.json and related files beside the shards."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What was written of a split.
+    """The contents of a written split.
 
     Attributes:
       shards: (records, bytes of records, bytes of the file) of each shard.
-      kinds: word -> how many records it was said of.
-      defective: how many files gave no record and should have.
-      first_defects: the first few of them, each with its fault.
+      kinds: word -> number of records counted under it.
+      defective: the number of defective files.
+      first_defects: the first few of these files, each with its fault.
     """
 
     shards: tuple[tuple[int, int, int], ...]
@@ -104,7 +111,7 @@ class Totals:
 
     @property
     def records(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return sum(shard[0] for shard in self.shards)
 
 
@@ -114,29 +121,30 @@ def prepare(
     max_rejected: int = 0,
     advance: Callable[[int, int], None] = lambda records, size: None,
 ) -> bool:
-    """Writes `source` to <data_dir>/<name>/<version>/, or goes on where an earlier run stopped.
+    """Writes `source` to <data_dir>/<name>/<version>/, or resumes an interrupted run.
 
     Args:
-      source: what to write.
+      source: the data set to write.
       data_dir: the folder of prepared data sets.
-      max_rejected: how many files may be left out as defective.
-      advance: called with (records, bytes of the source), also for what an earlier run did.
+      max_rejected: the number of defective files that may be left out.
+      advance: called with (records, bytes of the source), also for what an earlier run wrote.
 
     Returns:
-      True if it was written, False if it was there already (counts and sizes are checked).
+      True if the set was written, False if it was there already (counts and sizes are checked).
 
     Raises:
-      UserError: the folder holds another set (it is left as it is) or is damaged; more files are
-        defective than allowed; the source changed since an interrupted run began; another process
-        is at it; the disk is full or not writable. What was written is kept for the next run.
+      UserError: the folder holds another set (which is left unchanged) or is damaged; more files
+        are defective than allowed; the source has changed since the interrupted run; another
+        process is preparing the set; the disk is full or not writable. What was written is kept for
+        the next run.
     """
     folder = data_dir / source.name / source.version
     unfinished = folder.with_name(f'{folder.name}.incomplete')
     try:
-        with alone(folder.parent):
+        with locked(folder.parent):
             if folder.exists():
                 check_finished(source, folder)
-                if not (unfinished / 'data').exists():  # killed just after the rename
+                if not (unfinished / 'data').exists():  # killed between the rename and the rmtree
                     shutil.rmtree(unfinished, ignore_errors=True)
                 return False
             _begin(source, unfinished)
@@ -148,12 +156,14 @@ def prepare(
                 }
             _check_rejected(totals, unfinished, max_rejected)
             _finish(source, data, totals)
-            flush_to_disk(data)
+            # The order is that of the module's docstring: the contents before the rename, the
+            # rename before the notes that resume a run are removed.
+            files.flush_folder(data)
             os.rename(data, folder)
-            flush_to_disk(folder.parent)
+            files.flush_folder(folder.parent)
             shutil.rmtree(unfinished)
     except OSError as error:
-        kept = ' What is finished is kept: run the same command again to go on.'
+        kept = ' The finished shards are kept: run the same command again to resume.'
         raise UserError(
             f'Cannot write {folder}: {error.strerror or error}.' + kept * os.path.exists(unfinished)
         ) from error
@@ -161,19 +171,23 @@ def prepare(
 
 
 def check_finished(source: Source, folder: Path) -> None:
-    """Refuses `folder` unless it was made of `source` and has all its shards at their sizes."""
-    made = read_json(folder / RECORD_FILE)
-    if made is None:
+    """Checks that `folder` was made from `source` and that all its shards are complete.
+
+    Raises:
+      UserError: it holds another set, or a shard is missing or damaged.
+    """
+    record = files.read_json(folder / RECORD_FILE)
+    if record is None:
         raise UserError(
-            f'{folder} holds a data set that this command did not make: it is left as it is. '
-            'Choose another --data_dir, or another --name where there is one.'
+            f'{folder} holds a data set that this command did not write, which is left unchanged. '
+            'Choose another --data_dir, or another --name if the command has that option.'
         )
-    if made['source'] != _as_json(source.identity()):
+    if record['source'] != _as_json(source.identity()):
         raise UserError(
-            f'{folder} holds other examples than the source, or was made with other options: '
-            'remove that folder to prepare it again, or choose another name or --data_dir.'
+            f'{folder} was prepared from other examples or with other options. Remove that folder '
+            'to prepare it again, or choose another --name or --data_dir.'
         )
-    for name, (records, size) in made['shards'].items():
+    for name, (records, size) in record['shards'].items():
         if not is_sound(folder / name, records, size):
             raise UserError(
                 f'{folder / name} is missing or damaged ({records} records in {size} bytes are '
@@ -185,8 +199,13 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def _write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file atomically, with its keys in this order; raises OSError."""
+    files.replace(path, json.dumps(value, indent=1).encode())
+
+
 def _begin(source: Source, unfinished: Path) -> None:
-    """Makes the folder of an unfinished set, or looks whether the one there may be gone on with."""
+    """Creates the folder of an unfinished set, or checks that the one there can be resumed."""
     plan = {
         'source': source.identity(),
         'stamp': source.stamp(),
@@ -195,16 +214,16 @@ def _begin(source: Source, unfinished: Path) -> None:
     (unfinished / 'data').mkdir(parents=True, exist_ok=True)
     path = unfinished / 'plan.json'
     if not path.exists():
-        write_json(path, plan)
-    elif read_json(path) != _as_json(plan):
+        _write_json(path, plan)
+    elif files.read_json(path) != _as_json(plan):
         raise UserError(
-            f'{unfinished} was begun from other files or with other options (the source has '
-            'changed since): remove that folder to begin anew.'
+            f'{unfinished} was started with other options, or the source has changed since. Remove '
+            'that folder to start again.'
         )
-    # A run may have been killed while the shards got their final names: take them back.
+    # A run may have been killed while the shards were given their final names: undo that.
     for shard in (unfinished / 'data').iterdir():
-        if found := re.fullmatch(r'[^.]*-(\w+)\.array_record-(\d+)-of-\d+', shard.name):
-            shard.rename(shard.with_name(f'{found[1]}-{found[2]}'))
+        if match := re.fullmatch(r'[^.]*-(\w+)\.array_record-(\d+)-of-\d+', shard.name):
+            shard.rename(shard.with_name(f'{match[1]}-{match[2]}'))
 
 
 def _write_split(
@@ -215,57 +234,58 @@ def _write_split(
     max_rejected: int,
     advance: Callable[[int, int], None],
 ) -> Totals:
-    """Writes the shards of a split that are not there yet; lists what all of them leave out."""
-    parts = _finished_parts(data, split)
-    for part in parts:
-        advance(part['records'], part['size'])
-        rejected.writelines(part['rejected'])
-    cursor = parts[-1]['cursor'] if parts else None
-    done = bool(parts) and parts[-1]['last']
-    left = max_rejected + _STOP_AFTER - sum(part['defective'] for part in parts)
+    """Writes the shards of a split that are missing; lists the rejected files of all its shards."""
+    notes = read_notes(data, split)
+    for note in notes:
+        advance(note['records'], note['size'])
+        rejected.writelines(note['rejected'])
+    cursor = notes[-1]['cursor'] if notes else None
+    done = bool(notes) and notes[-1]['last']
+    left = max_rejected + _STOP_AFTER - sum(note['defective'] for note in notes)
     with contextlib.closing(source.items(split, cursor)) as items:
         while not done:
-            path = data / f'{split}-{len(parts):05d}'
-            part = _write_part(items, split, path, left, source.shard_bytes, advance)
-            rejected.writelines(part['rejected'])
-            parts.append(part)
-            left -= part['defective']
-            if left <= 0:  # cut short, so it is not kept for the next run
+            path = data / f'{split}-{len(notes):05d}'
+            # The note is written last: it tells the next run that the shard is on disk.
+            note = _write_shard(items, split, path, left, source.shard_bytes, advance)
+            rejected.writelines(note['rejected'])
+            notes.append(note)
+            left -= note['defective']
+            if left <= 0:  # the shard was cut short, so the next run must write it again
                 break
-            write_json(_part_file(path), part)
-            done = part['last']
-    return _sum(parts)
+            _write_json(_note_path(path), note)
+            done = note['last']
+    return _sum(notes)
 
 
-def _sum(parts: Sequence[Mapping[str, Any]]) -> Totals:
+def _sum(notes: Sequence[Mapping[str, Any]]) -> Totals:
     kinds = collections.Counter()
-    for part in parts:
-        kinds.update(part['kinds'])
+    for note in notes:
+        kinds.update(note['kinds'])
     shards = tuple(
-        (part['records'], part['bytes'], part['file_bytes']) for part in parts if part['records']
+        (note['records'], note['bytes'], note['file_bytes']) for note in notes if note['records']
     )
-    defects = [defect for part in parts for defect in part['first_defects']]
-    defective = sum(part['defective'] for part in parts)
-    return Totals(shards, dict(sorted(kinds.items())), defective, tuple(defects[:_NAMED]))
+    defects = [defect for note in notes for defect in note['first_defects']]
+    defective = sum(note['defective'] for note in notes)
+    return Totals(shards, dict(sorted(kinds.items())), defective, tuple(defects[:_LISTED]))
 
 
-def _part_file(path: Path) -> Path:
-    """The file that says that shard data/<split>-<number> is finished."""
-    return path.parent.with_name(f'{path.name}.json')
+def _note_path(shard: Path) -> Path:
+    """Returns the path of the note that marks shard data/<split>-<number> as finished."""
+    return shard.parent.with_name(f'{shard.name}.json')
 
 
-def _finished_parts(data: Path, split: str) -> list[dict[str, Any]]:
-    """Returns what is said of the finished shards, up to the first that is not as it should be."""
-    parts = []
+def read_notes(data: Path, split: str) -> list[dict[str, Any]]:
+    """Returns the notes of the finished shards, up to the first missing or damaged shard."""
+    notes = []
     while True:
-        path = data / f'{split}-{len(parts):05d}'
-        part = read_json(_part_file(path))
-        if part is None or not is_sound(path, part['records'], part['file_bytes']):
-            return parts
-        parts.append(part)
+        path = data / f'{split}-{len(notes):05d}'
+        note = files.read_json(_note_path(path))
+        if note is None or not is_sound(path, note['records'], note['file_bytes']):
+            return notes
+        notes.append(note)
 
 
-def _write_part(
+def _write_shard(
     items: Iterator[Item],
     split: str,
     path: Path,
@@ -273,7 +293,7 @@ def _write_part(
     shard_bytes: int,
     advance: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Writes one shard, and returns what is to be said of it."""
+    """Writes one shard and waits until it is on disk; returns its note."""
     rejected, defects, kinds = [], [], collections.Counter()
     records = written = size = 0
     cursor, last = None, True
@@ -301,7 +321,7 @@ def _write_part(
         'size': size,
         'kinds': dict(kinds),
         'defective': len(defects),
-        'first_defects': defects[:_NAMED],
+        'first_defects': defects[:_LISTED],
         'rejected': rejected,
         'cursor': cursor,
         'last': last,
@@ -312,23 +332,26 @@ def _check_rejected(totals: Mapping[str, Totals], unfinished: Path, max_rejected
     defective = sum(total.defective for total in totals.values())
     if defective <= max_rejected:
         return
-    first = [defect for total in totals.values() for defect in total.first_defects][:_NAMED]
-    first += ['...'] * (defective > _NAMED)
-    stopped = ' Not all files were looked at.' * (defective >= max_rejected + _STOP_AFTER)
+    first = [defect for total in totals.values() for defect in total.first_defects][:_LISTED]
+    first += ['...'] * (defective > _LISTED)
+    stopped = ' Not all files were checked.' * (defective >= max_rejected + _STOP_AFTER)
     raise UserError(
         f'{defective} files are defective, more than --max_rejected={max_rejected}: '
-        f'{"; ".join(first)}.{stopped} The list is in {unfinished / REJECTED_FILE}: run again '
-        f'with --max_rejected={defective} to leave them out, or mend them, remove {unfinished} '
+        f'{"; ".join(first)}.{stopped} The list is in {unfinished / REJECTED_FILE}. Run again '
+        f'with --max_rejected={defective} to leave them out, or repair them, remove {unfinished} '
         'and run again.'
     )
 
 
 def _finish(source: Source, data: Path, totals: Mapping[str, Totals]) -> None:
-    """Gives the shards their names, and writes what belongs to them."""
+    """Gives the shards their final names, and writes the files that describe them."""
     shards = {}
     for split, total in totals.items():
         if not total.records:
-            raise UserError(f'The {split} split of "{source.name}" has no examples.')
+            raise UserError(
+                f'The {split} split of "{source.name}" has no examples: add some to the source, or '
+                'remove that split from it.'
+            )
         count = len(total.shards)
         for number, (records, _, size) in enumerate(total.shards):
             name = f'{source.name}-{split}.array_record-{number:05d}-of-{count:05d}'
@@ -339,17 +362,20 @@ def _finish(source: Source, data: Path, totals: Mapping[str, Totals]) -> None:
     if rejected.stat().st_size:
         rejected.rename(data / REJECTED_FILE)
     source.describe(data, totals)
-    write_json(data / RECORD_FILE, {'source': source.identity(), 'shards': shards})
+    _write_json(data / RECORD_FILE, {'source': source.identity(), 'shards': shards})
     check_finished(source, data)
     stored = tfds.builder_from_directory(data).info.splits
     if {split: info.num_examples for split, info in stored.items()} != {
         split: total.records for split, total in totals.items()
     }:
-        raise UserError(f'{data} does not read back with the numbers of examples written.')
+        raise UserError(
+            f'{data} does not read back with the number of examples that were written: check the '
+            'disk, remove that folder and run again.'
+        )
 
 
 def _remove_all_but(data: Path, shards: Mapping[str, Any]) -> None:
-    """Removes empty shards, and what a run that was killed while finishing left."""
+    """Removes empty shards and the files of a run that was killed inside `_finish`."""
     for path in data.iterdir():
         if path.name not in shards:
             path.unlink()

@@ -1,6 +1,6 @@
-"""Takes over a data set that tfds wrote as TFRecord: the same examples in ArrayRecord files.
+"""Copies a data set that tfds wrote as TFRecord into ArrayRecord files with the same examples.
 
-Nothing is decoded, and TensorFlow is not needed. A TFRecord file is a row of records: length
+Nothing is decoded, and TensorFlow is not needed. A TFRecord file is a sequence of records: length
 (8 bytes, little-endian), its checksum (4), data, their checksum (4). Checksums are CRC-32C, rotated
 by 15 bits and with 0xa282ead8 added (tensorflow/core/lib/io/record_writer.h and hash/crc32c.h).
 """
@@ -32,7 +32,8 @@ def read_records(path: Path) -> Iterator[bytes]:
     """Yields the records of a TFRecord file.
 
     Raises:
-      UserError: it cannot be read, ends within a record, or a checksum is wrong; names the offset.
+      UserError: the file cannot be read, ends within a record, or a checksum is wrong; the message
+        has the offset.
     """
     try:
         with path.open('rb') as file:
@@ -40,7 +41,9 @@ def read_records(path: Path) -> Iterator[bytes]:
             while (offset := file.tell()) < size:
                 yield _read_record(file, path, offset, size)
     except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
+        raise UserError(
+            f'{path} cannot be read ({error.strerror or error}): check the file and its disk.'
+        ) from error
 
 
 def _read_record(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
@@ -58,9 +61,9 @@ def _read_record(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def _damage(path: Path, offset: int, what: str) -> UserError:
+def _damage(path: Path, offset: int, reason: str) -> UserError:
     return UserError(
-        f'{path} is damaged at offset {offset}: {what}. Copy that file again from where it came.'
+        f'{path} is damaged at offset {offset}: {reason}. Copy that file again from its origin.'
     )
 
 
@@ -70,15 +73,16 @@ def _masked_crc(data: bytes) -> int:
 
 
 class TfrecordSet:
-    """A `sharded_writer.Source`: the version folder of a tfds data set in TFRecord files.
+    """A `sharded_writer.Source` of a tfds data set in TFRecord files.
 
-    A shard here becomes a shard there.
+    Each TFRecord shard becomes one ArrayRecord shard.
 
     Args:
-      folder: such as .../imagenet2012/5.1.0, with dataset_info.json and features.json.
+      folder: the version folder with dataset_info.json and features.json, such as
+        .../imagenet2012/5.1.0.
 
     Raises:
-      UserError: those are missing or not understood; a shard is missing.
+      UserError: one of these files is missing or invalid, or a shard is missing.
     """
 
     shard_bytes = sys.maxsize
@@ -91,43 +95,46 @@ class TfrecordSet:
             split['name']: self._find_shards(split) for split in self._info.get('splits', ())
         }
         if not self._shards:
-            raise UserError(f'{folder / _INFO} names no splits.')
+            raise UserError(
+                f'{folder / _INFO} lists no splits: --source must be the version folder of a '
+                'complete tfds data set.'
+            )
         self.splits: Mapping[str, int] = {
             split: sum(path.stat().st_size for path, _ in shards)
             for split, shards in self._shards.items()
         }
 
     def identity(self) -> dict[str, Any]:
-        """What the two JSON files hash to: they tell shards, records and bytes."""
+        """Returns the hash of the two JSON files, which list the shards, records and bytes."""
         files = [self._folder / _INFO, self._folder / _FEATURES]
         digest = hashlib.sha256(b'\0'.join(path.read_bytes() for path in files))
         return {'tfrecord': digest.hexdigest()}
 
     def stamp(self) -> Any:
-        """None: a damaged shard may be replaced, since checksums tell a sound one."""
+        """Returns None: a damaged shard may be replaced, as the checksums prove the new one."""
         return None
 
     def items(self, split: str, cursor: Any) -> Iterator[Item]:
-        """The records shard by shard; a cursor is the number of shards that are done.
+        """Yields the records shard by shard; a cursor is the number of finished shards.
 
         Raises:
-          UserError: a shard is damaged, or has another number of records than is recorded.
+          UserError: a shard is damaged, or does not have the recorded number of records.
         """
         for number, (path, expected) in enumerate(self._shards[split]):
             if number < (cursor or 0):
                 continue
             records = read_records(path)
-            for place in range(1, expected + 1):
-                record, last = next(records, None), place == expected
+            for position in range(1, expected + 1):
+                record, last = next(records, None), position == expected
                 if record is None or (last and next(records, None) is not None):
                     raise UserError(
                         f'{path} does not have the {expected} records that {_INFO} says: copy '
-                        'that file again from where it came.'
+                        'that file again from its origin.'
                     )
                 yield Item(number + last, len(record), record, ends_shard=last)
 
     def describe(self, folder: Path, splits: Mapping[str, Totals]) -> None:
-        """Carries over dataset_info.json, with the new format, and all files beside the shards."""
+        """Copies all files beside the shards, and dataset_info.json with the new format."""
         for path in sorted(self._folder.iterdir()):
             if path.is_file() and '.tfrecord' not in path.name and not path.name.startswith('.'):
                 shutil.copyfile(path, folder / path.name)
@@ -135,18 +142,20 @@ class TfrecordSet:
         (folder / _INFO).write_text(json.dumps(info, indent=2))
 
     def _find_shards(self, split: Mapping[str, Any]) -> list[tuple[Path, int]]:
-        """Returns the shards of a split and how many records each should have."""
+        """Returns the shards of a split, each with the number of records it should have."""
         lengths = [int(length) for length in split.get('shardLengths', ())]
         if not lengths or 0 in lengths:
             raise UserError(
-                f'{self._folder / _INFO} gives no length for some shard of {split["name"]}: that '
-                'data set cannot be taken over.'
+                f'{self._folder / _INFO} does not have the length of every shard of '
+                f'{split["name"]}: use a complete copy of the data set.'
             )
         shards = []
         for number, length in enumerate(lengths):
             name = f'{self.name}-{split["name"]}.tfrecord-{number:05d}-of-{len(lengths):05d}'
             if not (self._folder / name).is_file():
-                raise UserError(f'{self._folder / name} is missing.')
+                raise UserError(
+                    f'{self._folder / name} is missing: copy that file from the origin of the set.'
+                )
             shards.append((self._folder / name, length))
         return shards
 
@@ -155,23 +164,28 @@ def _read_info(folder: Path) -> dict[str, Any]:
     for name in (_INFO, _FEATURES):
         if not (folder / name).is_file():
             raise UserError(
-                f'{folder} has no {name}: --source must name the version folder of a tfds data '
+                f'{folder} has no {name}: --source must be the version folder of a tfds data '
                 'set, such as tensorflow_datasets/imagenet2012/5.1.0.'
             )
     try:
         info = json.loads((folder / _INFO).read_text())
-        named = re.fullmatch(r'\w+', info['name']) and re.fullmatch(
+        valid = re.fullmatch(r'\w+', info['name']) and re.fullmatch(
             r'\d+\.\d+\.\d+', info['version']
         )
     except (OSError, ValueError, TypeError, KeyError):
-        named = None
-    if not named:
-        raise UserError(f'{folder / _INFO} is not the description of a tfds data set.')
-    if (found := info.get('fileFormat', 'tfrecord')) != 'tfrecord':
-        raise UserError(f'The data set in {folder} is stored as {found}, not as tfrecord.')
+        valid = None
+    if not valid:
+        raise UserError(
+            f'{folder / _INFO} is not the description of a tfds data set: copy that file again '
+            'from its origin.'
+        )
+    if (file_format := info.get('fileFormat', 'tfrecord')) != 'tfrecord':
+        raise UserError(
+            f'The data set in {folder} is stored as {file_format}: only tfrecord can be converted.'
+        )
     if config := info.get('configName'):
         raise UserError(
-            f'The data set in {folder} is configuration "{config}" of {info["name"]}: sets with '
-            'configurations are not supported.'
+            f'The data set in {folder} is the configuration "{config}" of {info["name"]}: sets '
+            'with configurations are not supported.'
         )
     return info

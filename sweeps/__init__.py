@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps: what sweep.py is made of. See "A sweep" in ARCHITECTURE.md."""
+"""Hyperparameter sweeps; may import everything but the commands, `tools` and `benchmarks`."""

@@ -1,6 +1,6 @@
-"""One trial as a process of its own: train.py in a folder below the sweep's, watched.
+"""Runs one trial as a process of train.py in a folder of the sweep, and watches it.
 
-A trial whose process was killed goes on from its last checkpoint, as every run does.
+A trial whose process was killed resumes from its last checkpoint, like any other run.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import files
@@ -21,30 +22,31 @@ from sweeps.study import OpenTrial
 from training import records, workdir
 
 ROOT = Path(__file__).resolve().parent.parent
-SAVING = 60.0  # seconds that a process has to save and end
-PAUSE = 0.2  # seconds between two looks at the records
+SAVE_TIMEOUT = 60.0  # seconds that a process has to save and end
+PAUSE = 0.2  # seconds between two reads of the records
 
 
 def run(
     work: Work, trial: OpenTrial, environment: dict[str, str], cores: set[int] | None = None
 ) -> str | None:
-    """Runs a trial to its end; returns how it ended, or None if the sweep was told to stop.
+    """Runs a trial to its end; returns how it ended, or None if it was stopped and can resume.
 
     Args:
       work: the sweep.
-      trial: of its study.
-      environment: what the process's has besides this one's.
-      cores: those of the CPU that it may use; None is all.
+      trial: a trial of its study.
+      environment: variables that the process gets in addition to those of this process.
+      cores: the CPU cores that the process may use; None: all.
 
     Raises:
-      owner.TakenOverError: another process has the trial now; this one's has ended.
+      owner.TakenOverError: another process has taken the trial over; the process started here has
+        ended.
     """
     started = time.monotonic()
     try:
         config = configuration(work.config, trial.parameters)
     except UserError as error:
         trial.fail(str(error))
-        return f'cannot be: {error}'
+        return f'invalid: {error}'
     folder = work.folder / 'trials' / f'{trial.number:04d}'
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix('.json')
@@ -52,52 +54,60 @@ def run(
     if not _wait_until_free(work, folder):
         return None
     command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
-    command.append('--config.distributed=off')  # whatever a launcher says of the sweep's process
+    # A launcher's variables describe the process of the sweep, not that of the trial.
+    command.append('--config.distributed=off')
     with folder.with_suffix('.log').open('ab') as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True,
             env={**os.environ, **environment},
         )  # fmt: skip
-        with _ended(process):
+        with _ending(process):
             if cores:
-                os.sched_setaffinity(process.pid, cores)  # JAX counts them when it starts
-            how = _watch(work, trial, process, folder)
-    if how is None:
+                os.sched_setaffinity(process.pid, cores)  # in time: JAX counts them as it starts
+            outcome = _watch(work, trial, process, folder)
+    if outcome is None:
         return None
     trial.note(seconds=round(time.monotonic() - started, 3))
-    if how == 'pruned':
+    if outcome == 'pruned':
         trial.prune()
         return 'stopped early'
-    if how == 'done':
+    if outcome == 'done':
         return f'{trial.complete():.4f}'
-    trial.fail(how)
-    return how
+    trial.fail(outcome)
+    return outcome
 
 
 def _wait_until_free(work: Work, folder: Path) -> bool:
-    """Waits for a process that outlived an earlier sweep; whether the folder is free."""
-    told = False
+    """Waits until no process of an earlier sweep trains in `folder`; False if told to stop."""
+    announced = False
     while not work.stopping():
         try:
             workdir.lock(folder).close()
             return True
         except UserError:
-            if not told:
-                work.say(f'{folder}: waiting for the process that still trains there')
-            told = True
+            if not announced:
+                work.say(f'{folder}: waiting for the process that is still training there')
+            announced = True
             time.sleep(PAUSE)
     return False
 
 
 def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
-    """Reports evaluations as they come: 'done', 'pruned', None (told to stop), or what is wrong."""
+    """Reports evaluations as they are recorded, until the trial is to end.
+
+    Returns:
+      'done', 'pruned', None if it was stopped and can resume, or an error message.
+    """
     metric, seen, prune = work.sweep.objective.metric, 0, False
-    looked = time.monotonic()
+    checked = time.monotonic()
     while True:
+        # The order matters: the code before the records, so that none is missed of a process that
+        # has ended.
         code = process.poll()
-        if time.monotonic() - looked >= owner.BEAT:  # it may be long until the next evaluation
+        # Evaluations check the owner as well, but it may be long until the next one.
+        if time.monotonic() - checked >= owner.INTERVAL:
             trial.check()
-            looked = time.monotonic()
+            checked = time.monotonic()
         for step, value in _evaluations(folder, metric)[seen:]:
             prune = trial.report(value, step) or prune
             seen += 1
@@ -111,23 +121,23 @@ def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path
     if code == 0 and seen:
         return 'done'
     if code == EXIT_CODE or code < 0:
-        return None  # stopped from outside; it can go on
+        return None  # stopped from outside; it can resume
     text = folder.with_suffix('.log').read_text(errors='replace').strip()
     return f'exit code {code}: {text[-300:]}'
 
 
 def _evaluations(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """The evaluations on record so far: (step, value)."""
+    """Returns the evaluations recorded so far as (step, value)."""
     try:
-        found = records.read_metrics(folder)
+        metrics = records.read_metrics(folder)
     except (FileNotFoundError, UserError):
         return []
-    return [(r['step'], r[metric]) for r in found if metric in r]
+    return [(record['step'], record[metric]) for record in metrics if metric in record]
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen):
-    """Lets the process save and end; kills it where it does not."""
+def _ending(process: subprocess.Popen) -> Iterator[None]:
+    """A context at whose end the process is told to save and end, and is killed if it does not."""
     try:
         yield
     finally:
@@ -135,7 +145,7 @@ def _ended(process: subprocess.Popen):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             try:
-                process.wait(SAVING)
+                process.wait(SAVE_TIMEOUT)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -91,6 +91,6 @@ def configuration(config, parameters: dict[str, Any]):
     with config.unlocked(), config.ignore_type():
         for name, value in parameters.items():
             schema.assign(config, name, value)
-    config = schema.validate(config, base.FIELDS)
+    config = schema.validate(config, base.fields())
     checks.check(config)
     return config

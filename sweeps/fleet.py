@@ -1,7 +1,8 @@
-"""Engines for many machines: workers that a scheduler starts, each drawing trials by itself.
+"""Common part of the engines for many machines, whose workers are started by a scheduler.
 
-All they share is the sweep's folder, on a file system that every machine sees, and the study's
-storage. A worker that dies leaves its trial; another takes it, and goes on from its checkpoint.
+Each worker draws trials by itself. Workers share only the folder of the sweep, on a file system
+that all machines see, and the storage of the study. When a worker dies, another takes over its
+trial and resumes it from its checkpoint.
 """
 
 import dataclasses
@@ -11,38 +12,38 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from configs.search import Sweep
 from errors import UserError
 from sweeps import local_engine, owner, study
 from sweeps.engine import Work
 
-PAUSE = 1.0  # seconds between two looks
-FRUITLESS = 3  # times that all workers may be started anew without one trial getting further
+PAUSE = 1.0  # seconds between two checks of the trials
+FRUITLESS = 3  # times that all workers may be restarted without progress of any trial
 
 
 class Scheduler(Protocol):
-    """What starts workers somewhere.
+    """Starts workers on the machines of a cluster.
 
     Attributes:
-      output: where the workers' output is, in words.
+      output: a phrase that says where the workers' output is, for messages.
     """
 
     output: str
 
     def start(self, worker: 'Worker', count: int) -> int:
-        """Starts so many, or queues them; returns how many: none if that has to wait."""
+        """Starts or queues `count` workers; returns how many, 0 if it has to wait."""
 
     def under_way(self) -> int | None:
-        """Returns how many run or wait to; None if that is not known now."""
+        """Returns how many workers are running or queued; None if that is unknown now."""
 
     def leave(self) -> str:
-        """Called when the sweep is told to stop; returns what becomes of the workers."""
+        """Called when the sweep is told to stop; returns a sentence on what the workers do then."""
 
 
 class _Stop:
-    """What an engine asks whether to end (as distributed.preemption.Preemption), set by hand."""
+    """Replaces distributed.preemption.Preemption; set by the worker instead of by signals."""
 
     def __init__(self):
         self.event = threading.Event()
@@ -53,12 +54,17 @@ class _Stop:
 
 @dataclasses.dataclass
 class Worker:
-    """Runs trials of a sweep, one after the other; to be pickled and called where it shall work.
+    """Runs trials of a sweep one after the other; it is pickled and called on another machine.
 
     Attributes:
-      config, sweep, folder: of the sweep; the folder as every machine sees it.
-      trials, sampler, pruner, storage: see sweeps.study.
-      cwd: where relative paths of the configuration start.
+      config: the configuration of the sweep.
+      sweep: the search space and the objective.
+      folder: the folder of the sweep, by a path that is valid on every machine.
+      trials: the number of trials; see sweeps.study.Study for this and the next three.
+      sampler: the name of the sampler.
+      pruner: the name of the pruner.
+      storage: the URL of the storage, or None.
+      cwd: the folder in which relative paths of the configuration start.
     """
 
     config: Any
@@ -74,42 +80,43 @@ class Worker:
         self._stop, self._thread = None, None
 
     def __call__(self) -> None:
-        """Works until no trial is left, or `stop` is called by a signal's handler."""
+        """Runs trials until none is left or a signal handler calls `stop`."""
         self._stop = _Stop()
-        self._failed: list[BaseException] = []
-        # In a thread: a handler, which interrupts the main one, can wait for its end.
+        self._errors: list[BaseException] = []
+        # The work is done in a thread of its own, so that a signal handler, which interrupts the
+        # main thread, can wait for its end.
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
         try:
             while self._thread.is_alive():
-                self._thread.join(PAUSE)  # Ray's interrupt does not end a wait without end
-        finally:  # Ctrl-C, or a scheduler's own way of cancelling
+                self._thread.join(PAUSE)  # Ray's interrupt does not end an unlimited wait
+        finally:  # reached by Ctrl-C and a scheduler's cancellation as well
             self.stop()
-        if self._failed:
-            raise self._failed[0]
+        if self._errors:
+            raise self._errors[0]
 
     def ask_to_stop(self) -> None:
-        """Lets the trial under way save and end."""
+        """Tells the current trial to save and end."""
         if self._stop is not None:
             self._stop.event.set()
 
     def stop(self) -> None:
-        """Lets the trial under way save and end; returns when it has."""
+        """Tells the current trial to save and end, and waits until it has."""
         self.ask_to_stop()
         if self._thread is not None:
             self._thread.join()
 
     def again(self) -> 'Worker':
-        """Returns one like this that has not begun."""
+        """Returns a copy of this worker that has not started."""
         return dataclasses.replace(self)
 
     def _work(self) -> None:
         try:
-            self._enter()
+            self._change_folder()
             about = study.describe(self.sweep, self.config, self.sampler, self.storage)
             storage = study.storage_of(self.folder, self.storage, alone=False)
-            named = (self.sampler, self.pruner, storage, about)
-            trials = study.Study(self.sweep, self.folder, self.trials, *named, alone=False)
+            settings = (self.sampler, self.pruner, storage, about)
+            trials = study.Study(self.sweep, self.folder, self.trials, *settings, alone=False)
             try:
                 options = {'jobs': 1}
                 local_engine.run(
@@ -118,16 +125,16 @@ class Worker:
             finally:
                 trials.close()
         except BaseException as error:
-            self._failed.append(error)
+            self._errors.append(error)
 
-    def _enter(self) -> None:
-        # Where a scheduler starts processes is its own affair.
+    def _change_folder(self) -> None:
+        # A scheduler may start processes in any folder.
         try:
             os.chdir(self.cwd)
         except OSError as error:
             _say(
-                f'{self.cwd}, where the sweep was started, cannot be entered on this machine '
-                f'({error.strerror}): relative paths start in {Path.cwd()}'
+                f'The folder {self.cwd}, where the sweep was started, is not available on this '
+                f'machine ({error.strerror}): relative paths start in {Path.cwd()}'
             )
 
 
@@ -136,10 +143,10 @@ def _say(text: str) -> None:
 
 
 def run(work: Work, scheduler: Scheduler) -> None:
-    """Has workers started as long as there is something to do, and tells how far they are.
+    """Has workers started while there are trials left, and reports the progress.
 
     Raises:
-      UserError: workers end, again and again, and no trial gets further.
+      UserError: workers keep ending without progress of any trial.
     """
     starter = _Starter(work, scheduler)
     seen = {trial.number for trial in work.study.finished()}
@@ -153,15 +160,15 @@ def run(work: Work, scheduler: Scheduler) -> None:
             if trial.number not in seen:
                 seen.add(trial.number)
                 starter.fruitless = 0
-                work.ended(trial, _how(trial), running)
+                work.ended(trial, _outcome(trial), running)
         time.sleep(PAUSE)
 
 
 class _Starter:
-    """Starts workers where they are missing.
+    """Starts as many workers as are missing.
 
     Attributes:
-      fruitless: how many were started since a trial ended or got further.
+      fruitless: how many workers were started since a trial last made progress or ended.
     """
 
     def __init__(self, work: Work, scheduler: Scheduler):
@@ -175,37 +182,37 @@ class _Starter:
         self._next, self._recorded = 0.0, 0
 
     def look(self, running: int, free: int) -> None:
-        """Starts as many as are missing; see Study.load for the numbers."""
-        at_work = self._scheduler.under_way()
-        if at_work is None or time.monotonic() < self._next:
+        """Starts the missing workers; `running` and `free` are those of Study.load."""
+        workers = self._scheduler.under_way()
+        if workers is None or time.monotonic() < self._next:
             return
-        coming = max(at_work - running, 0)  # workers that have no trial yet
-        missing = min(self._work.options['jobs'] - at_work, free - coming)
+        idle = max(workers - running, 0)  # workers that have no trial yet
+        missing = min(self._work.options['jobs'] - workers, free - idle)
         if missing <= 0:
             return
-        self._look_for_progress()
+        self._check_progress()
         if self.fruitless + missing > (FRUITLESS + 1) * self._work.options['jobs']:
             raise UserError(
-                f'Workers were started {self.fruitless} times and no trial got further: '
+                f'Workers were started {self.fruitless} times without progress of any trial: '
                 f'{self._scheduler.output}.'
             )
         count = self._scheduler.start(self._worker, missing)
         if count:
             self.fruitless += count
             self._work.say(f'{count} worker(s) started')
-            # Until it is known who is dead, the trial of a dead worker looks like one that these
-            # have drawn, and more would be started in their place.
-            self._next = time.monotonic() + owner.SILENCE
+            # Until SILENCE_LIMIT is over, the trial of a dead worker looks like one that a new
+            # worker has drawn; without this pause, more workers than needed would be started.
+            self._next = time.monotonic() + owner.SILENCE_LIMIT
 
-    def _look_for_progress(self) -> None:
-        # Trials that are longer than their workers live get further without ending.
+    def _check_progress(self) -> None:
+        # Trials that take longer than the life of a worker make progress without ending.
         files = (self._work.folder / 'trials').glob('*/metrics.jsonl')
         recorded = sum(file.stat().st_size for file in files)
         if recorded > self._recorded:
             self.fruitless, self._recorded = 0, recorded
 
 
-def _how(trial) -> str:
+def _outcome(trial: FrozenTrial) -> str:
     if trial.state == TrialState.COMPLETE:
         return f'{trial.value:.4f}'
     return trial.user_attrs.get('reason') or 'stopped early'

@@ -1,4 +1,4 @@
-"""Engine `local`: a process of train.py for each trial, some at a time on this machine."""
+"""Engine `local`: runs each trial as a process of train.py, several at a time on this machine."""
 
 import math
 import os
@@ -9,25 +9,25 @@ from sweeps.engine import Work
 from sweeps.owner import TakenOverError
 from sweeps.study import OpenTrial
 
-STARTS = 3  # of a trial whose process is ended from outside, in one sweep
+STARTS = 3  # how often a trial is started in one sweep if its process is ended from outside
 
 
 def run(work: Work) -> None:
-    """Runs trials until all have ended, or the sweep is told to stop."""
+    """Runs trials until all have ended or the sweep is told to stop."""
     errors, running = [], []
 
-    def loop(place: int) -> None:
+    def loop(slot: int) -> None:
         try:
             while not work.stopping() and (trial := work.study.ask()) is not None:
                 running.append(trial.number)
                 try:
-                    how = _run(work, trial, place)
+                    outcome = _run(work, trial, slot)
                 except TakenOverError as error:
                     work.say(str(error))
-                    how = None
+                    outcome = None
                 running.remove(trial.number)
-                if how is not None:
-                    work.ended(trial, how, len(running))
+                if outcome is not None:
+                    work.ended(trial, outcome, len(running))
         except BaseException as error:
             errors.append(error)
             work.broken.set()
@@ -41,33 +41,39 @@ def run(work: Work) -> None:
         raise errors[0]
 
 
-def _run(work: Work, trial: OpenTrial, place: int) -> str | None:
-    """Runs a trial; returns how it ended, None if the sweep is to end."""
+def _run(work: Work, trial: OpenTrial, slot: int) -> str | None:
+    """Runs a trial; returns how it ended, or None if the sweep is to end."""
     for _ in range(STARTS):
-        how = child.run(work, trial, *pinned(place, work.options['jobs']))
-        if how is not None or work.stopping():
-            return how
+        outcome = child.run(work, trial, *pinned(slot, work.options['jobs']))
+        if outcome is not None or work.stopping():
+            return outcome
     trial.fail(f'its process was ended from outside {STARTS} times')
     return 'its process was ended from outside'
 
 
-def pinned(place: int, jobs: int) -> tuple[dict[str, str], set[int] | None]:
-    """Returns (environment, cores) of the process in a place: a GPU, or a share of the cores."""
+def pinned(slot: int, jobs: int) -> tuple[dict[str, str], set[int] | None]:
+    """Returns (environment, cores) for one of `jobs` processes: a GPU, or a part of the cores.
+
+    Args:
+      slot: the number of the process, from 0.
+      jobs: how many processes run at a time.
+    """
     gpus = _gpus()
     if gpus and jobs > 1:
-        own = {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}
-        if jobs > len(gpus):  # JAX takes most of a GPU's memory unless told otherwise
-            own['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / math.ceil(jobs / len(gpus)):.2f}'
-        return own, None
+        environment = {'CUDA_VISIBLE_DEVICES': gpus[slot % len(gpus)]}
+        if jobs > len(gpus):  # several processes share a GPU, whose memory JAX would take at once
+            fraction = 0.9 / math.ceil(jobs / len(gpus))
+            environment['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{fraction:.2f}'
+        return environment, None
     if not hasattr(os, 'sched_getaffinity'):
         return {}, None
     cores = sorted(os.sched_getaffinity(0))
-    own = set(cores[place % len(cores) :: jobs])
-    return {}, own or {cores[place % len(cores)]}
+    pinned_cores = set(cores[slot % len(cores) :: jobs])
+    return {}, pinned_cores or {cores[slot % len(cores)]}
 
 
 def _gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use."""
+    """Returns the NVIDIA GPUs that this process may use."""
     if 'CUDA_VISIBLE_DEVICES' in os.environ:
         return [name for name in os.environ['CUDA_VISIBLE_DEVICES'].split(',') if name]
     names = os.listdir('/dev') if os.path.isdir('/dev') else []

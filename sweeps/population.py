@@ -25,7 +25,7 @@ from distributed.devices import memory_limit
 from errors import UserError
 from training import augment_config
 from training.calendar import Calendar
-from training.evaluation import add
+from training.evaluation import add, in_order
 from training.experiment import Experiment, from_split, hyperparameters
 from training.runner import RUN_AHEAD
 from training.step import eval_step, train_step
@@ -191,7 +191,7 @@ class Population:
             finished, and the result is {}.
 
         Returns:
-          {place: validation metrics 'loss' and 'accuracy'}; None for a lane that is not finite.
+          {place: the task's validation metrics}; None for a lane that is not finite.
         """
         waiting, found = collections.deque(), {}
         finite = [self._split(np.ones(self._width, bool)) for _ in self._states]
@@ -252,18 +252,24 @@ class Population:
         return {'index': index, 'epoch': epoch, 'mask': np.ones(index.shape, np.float32)}, active
 
     def _evaluated(self, block: int, own: slice, finite: np.ndarray) -> dict:
-        variables, total = self._states[block].variables(), {}
+        variables, total, batches = self._states[block].variables(), {}, []
         size = self.experiment.config.eval_batch_size
         for batch in input_pipeline.EvalPlan(self._validation_size, size, 1):
-            sums = self._evaluate(variables, self._everywhere(batch), self._validation)
-            add(total, jax.tree.map(np.asarray, sums))
-        found = {}
+            evaluated = self._evaluate(variables, self._everywhere(batch), self._validation)
+            sums, rows = jax.tree.map(np.asarray, evaluated)
+            add(total, sums)
+            if rows is not None:
+                batches.append(rows)
+        evaluations = {}
         for inside, lane in enumerate(self.lanes[own]):
             if lane:
-                means = self._spec.task.summarise({k: v[inside] for k, v in total.items()})
+                sums = {name: value[inside] for name, value in total.items()}
+                own_rows = [{k: v[inside] for k, v in rows.items()} for rows in batches]
+                rows = in_order(own_rows) if own_rows else None
+                means = self._spec.task.summarize(sums, rows)
                 sound = finite[inside] and np.isfinite(means['loss'])
-                found[own.start + inside] = means if sound else None
-        return found
+                evaluations[own.start + inside] = means if sound else None
+        return evaluations
 
     def _split(self, tree):
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(LANES)))

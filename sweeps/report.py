@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: trials.csv, best_config.json, pictures, TensorBoard, a table."""
+"""Writes the results of a sweep: trials.csv, best_config.json, pictures, TensorBoard, a table."""
 
 import contextlib
 import csv
@@ -23,12 +23,12 @@ STATES = {
     TrialState.RUNNING: 'running',
     TrialState.WAITING: 'waiting',
 }
-ROWS = 10  # of the table that is printed
-LEGEND = 12  # trials from which on a legend would fill the picture
+ROWS = 10  # trials in the printed table
+LEGEND = 12  # trials above which a legend would fill the picture
 
 
 def write(work: Work) -> None:
-    """Writes everything anew from the study, and prints the best trials.
+    """Writes all files from the study and prints the best trials.
 
     Raises:
       UserError: a file cannot be written.
@@ -44,8 +44,8 @@ def write(work: Work) -> None:
     _write_tensorboard(work, trials)
     _print_table(work)
     counts = [sum(t.state == state for t in trials) for state in STATES]
-    told = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
-    work.say(f'{len(trials)} trials: {told}')
+    states = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
+    work.say(f'{len(trials)} trials: {states}')
     work.say(
         f'\nWritten to {work.folder}: {TRIALS}, {BEST}, {PICTURES}/*.png, {TENSORBOARD}/\n'
         f'Next:\n  python train.py --config={work.folder / BEST} --workdir={work.folder / "best"}'
@@ -75,10 +75,10 @@ def _write_csv(work: Work, trials: list[FrozenTrial]) -> None:
 
 
 def _draw(work: Work) -> None:
-    """Draws Optuna's own plots, those that these trials allow."""
+    """Draws those of Optuna's plots that the trials allow."""
     import matplotlib
 
-    matplotlib.use('Agg')  # pyplot, which Optuna draws with, would ask for a display
+    matplotlib.use('Agg')  # otherwise pyplot, which Optuna uses, needs a display
     import matplotlib.pyplot as plt
     import optuna.visualization.matplotlib as plots
 
@@ -92,13 +92,13 @@ def _draw(work: Work) -> None:
         ('importances', plots.plot_param_importances),
         ('slices', plots.plot_slice),
     ):
-        named = {} if name == 'intermediate_values' else {'target_name': metric}
+        options = {} if name == 'intermediate_values' else {'target_name': metric}
         if name not in ('history', 'intermediate_values'):
-            named['params'] = list(work.sweep.space)
-        # Importances need several trials, and values that differ.
+            options['params'] = list(work.sweep.space)
+        # Importances need several trials with different values; without them, Optuna raises.
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
             warnings.simplefilter('ignore')
-            axes = plot(work.study.optuna, **named)
+            axes = plot(work.study.optuna, **options)
             first = axes.flat[0] if hasattr(axes, 'flat') else axes
             figure = first.figure
             if name == 'intermediate_values':
@@ -118,7 +118,7 @@ def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
     from tensorboardX import SummaryWriter
 
     folder = work.folder / TENSORBOARD
-    shutil.rmtree(folder, ignore_errors=True)  # it is this sweep's own, and written anew as a whole
+    shutil.rmtree(folder, ignore_errors=True)  # it has this sweep only, and is rewritten as a whole
     metric = work.sweep.objective.metric
     with SummaryWriter(str(folder)) as writer:
         for trial in trials:
@@ -133,7 +133,7 @@ def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
 
 def _print_table(work: Work) -> None:
     done = work.study.ranked()
-    table = rich_table.Table(title=f'best of {len(done)} trials that went to their end')
+    table = rich_table.Table(title=f'best of {len(done)} completed trials')
     for name in ('trial', work.sweep.objective.metric, *work.sweep.space):
         table.add_column(name, justify='right', overflow='fold')
     for trial in done[:ROWS]:

@@ -1,11 +1,11 @@
-"""What --slurm=NAME=VALUE says, in the types that submitit's options have."""
+"""Parses the options --slurm=NAME=VALUE into the types that submitit expects."""
 
 import math
 from typing import Any
 
 from errors import UserError
 
-# What submitit calls by the same name on every kind of cluster; the rest is slurm_... there.
+# Options that have the same name for every cluster in submitit; the others begin with slurm_.
 SHARED = (
     'name', 'timeout_min', 'mem_gb', 'nodes', 'cpus_per_task', 'gpus_per_node', 'tasks_per_node',
     'stderr_to_stdout',
@@ -16,37 +16,38 @@ WHOLE = (
     'array_parallelism',
 )  # fmt: skip
 SWITCHES = ('stderr_to_stdout', 'use_srun')
-LISTS = ('setup', 'teardown', 'srun_args')  # each --slurm=setup=... adds one
-OTHERS = 'additional_parameters'  # of sbatch, which submitit has no option for
+LISTS = ('setup', 'teardown', 'srun_args')  # each --slurm=setup=... adds an item
+OTHERS = 'additional_parameters'  # options of sbatch for which submitit has none
 
 
 def parse(texts: list[str]) -> dict[str, Any]:
-    """Returns the parameters for submitit's AutoExecutor, by their names there.
+    """Returns the parameters of submitit's AutoExecutor by their names there.
 
     Args:
-      texts: NAME=VALUE each. What has no type of its own there stays text, as account=007.
+      texts: options of the form NAME=VALUE. Values of other options than those above stay text, so
+        that account=007 keeps its zeros.
 
     Raises:
-      UserError: one is not NAME=VALUE, or its value is not of the option's type.
+      UserError: an option does not have that form, or its value has the wrong type.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for text in texts:
         name, value = _split(text, text)
         key = name if name in SHARED else f'slurm_{name}'
         if name in LISTS:
-            found.setdefault(key, []).append(value)
+            parameters.setdefault(key, []).append(value)
         elif name == OTHERS:
-            found.setdefault(key, {}).update([_split(value, text)])
+            parameters.setdefault(key, {}).update([_split(value, text)])
         else:
-            found[key] = _value(name, value)
-    return found
+            parameters[key] = _value(name, value)
+    return parameters
 
 
-def _split(text: str, whole: str) -> tuple[str, str]:
+def _split(text: str, option: str) -> tuple[str, str]:
     name, equals, value = text.partition('=')
     if not equals:
-        example = f'{OTHERS}=reservation=mine' if whole.startswith(OTHERS) else 'partition=gpu'
-        raise UserError(f'--slurm={whole} must be NAME=VALUE, such as {example}.')
+        example = f'{OTHERS}=reservation=mine' if option.startswith(OTHERS) else 'partition=gpu'
+        raise UserError(f'--slurm={option} must be NAME=VALUE, such as {example}.')
     return name, value
 
 
@@ -68,5 +69,5 @@ def _value(name: str, text: str) -> Any:
             raise UserError(f'--slurm={name}={text} must be a number above 0.')
         return number
     if name == 'exclusive' and text.lower() == 'true':
-        return True  # sbatch's has a value or none
+        return True  # sbatch accepts --exclusive with or without a value
     return text

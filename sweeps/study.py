@@ -323,7 +323,7 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
         if stored[part] != own[part]:
             what = part
             if part == 'config':
-                pairs = schema.differences(stored[part], own[part], base.FIELDS, base.EXPERIMENT)
+                pairs = schema.differences(stored[part], own[part], base.fields(), base.EXPERIMENT)
                 if not pairs:
                     continue
                 what = ', '.join(f'config.{k} ({a!r}, now {b!r})' for k, (a, b) in pairs.items())

@@ -1,18 +1,24 @@
-"""What is learned: the loss and the metrics, beside the model. Classification is the first task.
-
-A task gives sums, never means: sums add up over devices, micro-batches and evaluation batches, and
-a masked example adds nothing. Segmentation, detection and clips are further classes like this one.
-"""
+"""Classification: each image shows one of several classes."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from data_sources.targets import Label
+from errors import UserError
+from field import Field
+from tasks.confusion import ConfusionReport
+from tasks.task import Batch, Description, Hyper, Metric, Sums, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One of `num_classes` classes, or a mixture of two where images are mixed.
 
     The target is (1 - s) mixture + s / classes. s is the label smoothing (Szegedy et al. 2016,
@@ -28,9 +34,61 @@ class Classification:
         section 3.1). None: targets as they are.
     """
 
+    name = 'classification'
+    metrics = (
+        Metric('accuracy', higher_is_better=True, percent=True),
+        Metric('loss', higher_is_better=False, unit='nats per example'),
+    )
+    targets: ClassVar = {'label': Label()}
+    fields = (
+        Field(
+            'label_smoothing',
+            0.0,
+            'Fraction of the target that is spread evenly over all classes.',
+            low=0,
+            below=1,
+            traced=True,
+            regularizer=True,
+        ),
+        Field(
+            'loss',
+            'softmax',
+            'Cross-entropy over all classes (softmax), or the mean of one binary cross-entropy for '
+            'each class (bce).',
+            choices=('softmax', 'bce'),
+        ),
+        Field(
+            'bce_threshold',
+            None,
+            'With loss=bce: targets above it become 1, all others 0. None: targets as they are.',
+            float,
+            low=0,
+            below=1,
+        ),
+    )
+
     num_classes: int
     kind: str = 'softmax'
     bce_threshold: float | None = None
+
+    @classmethod
+    def create(cls, config: Any, class_names: Sequence[str]) -> 'Classification':
+        """Returns the task of a checked configuration and a data set's classes."""
+        return cls(len(class_names), config.loss, config.bce_threshold)
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Checks the loss.
+
+        Raises:
+          UserError: a threshold that the loss does not know.
+        """
+        if config.bce_threshold is not None and config.loss != 'bce':
+            raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
+
+    def network(self, backbone: nn.Module) -> nn.Module:
+        """Returns the backbone with its own head: one logit for each class."""
+        return backbone.clone(num_classes=self.num_classes)
 
     def losses(self, logits, batch, label_smoothing=0.0):
         """Returns the loss of each example, float32 [batch].
@@ -63,28 +121,28 @@ class Classification:
             targets = (targets > self.bce_threshold).astype(targets.dtype)
         return targets
 
-    def loss(self, logits, batch, label_smoothing=0.0):
-        """Returns (sum of the losses, sum of the weights) over the real examples."""
-        mask = batch['mask']
-        return jnp.sum(mask * self.losses(logits, batch, label_smoothing)), mask.sum()
+    def loss(self, outputs: jax.Array, batch: Batch, hyper: Hyper) -> dict[str, jax.Array]:
+        """Returns {'loss': the sum over the real examples}; see Task."""
+        losses = self.losses(outputs, batch, hyper['label_smoothing'])
+        return {'loss': jnp.sum(batch['mask'] * losses)}
 
-    def metrics(self, logits, batch, detailed: bool = False):
+    def sums(self, outputs: jax.Array, batch: Batch, detailed: bool = False) -> Sums:
         """Returns a dict of sums over the real examples: 'loss' (not smoothed), 'correct', 'count'.
 
         A mixed example is correct if the class with the larger share in it is predicted.
 
         Args:
-          logits: float [batch, classes].
+          outputs: logits, float [batch, classes].
           batch: as in `losses`, with 'mask' float32 [batch].
           detailed: adds 'confusion', int32 [classes, classes], rows true and columns predicted.
         """
         labels, mask = batch['label'], batch['mask']
         if 'other_label' in batch:
             labels = jnp.where(batch['share'] >= 0.5, labels, batch['other_label'])
-        predicted = logits.argmax(-1)
+        predicted = outputs.argmax(-1)
         real = mask.astype(jnp.int32)
         sums = {
-            'loss': jnp.sum(mask * self.losses(logits, batch)),
+            'loss': jnp.sum(mask * self.losses(outputs, batch)),
             'correct': jnp.sum(real * (predicted == labels)),
             'count': real.sum(),
         }
@@ -93,11 +151,59 @@ class Classification:
             sums['confusion'] = empty.at[labels, predicted].add(real)
         return sums
 
-    @staticmethod
-    def summarise(sums) -> dict[str, float]:
-        """Returns {'loss', 'accuracy'} from summed metrics; accuracy in [0, 1]."""
+    def summarize(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
+        """Returns {'loss', 'accuracy'} from summed sums; accuracy in [0, 1]."""
+        del rows
         count = max(int(sums['count']), 1)
         return {'loss': float(sums['loss']) / count, 'accuracy': int(sums['correct']) / count}
+
+    def result(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
+        """Returns the metrics, and how many examples were classified correctly."""
+        return {**self.summarize(sums, rows), 'correct': int(sums['correct'])}
+
+    def headline(self, result: Mapping[str, Any]) -> str:
+        """Returns, for instance, '98.89 % (355 of 359 images)'."""
+        correct, examples = result['correct'], result['examples']
+        accuracy = self.metric('accuracy').shown(correct / examples if examples else float('nan'))
+        return f'{accuracy} ({correct:,} of {examples:,} images)'
+
+    def report(
+        self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
+    ) -> ConfusionReport:
+        """Returns accuracy, loss, precision and recall by class, and the confusion matrix."""
+        loss = self.summarize(sums, rows)['loss']
+        return ConfusionReport(sums['confusion'], class_names, loss)
+
+    def constant_value(self, targets: Mapping[str, np.ndarray]) -> float:
+        """Returns the accuracy of always naming the most frequent class."""
+        labels = targets['label']
+        return float(np.bincount(labels).max() / len(labels))
+
+    def predictions(self, outputs: jax.Array) -> jax.Array:
+        """Returns the probability of each class, float [batch, classes].
+
+        Trained by binary cross-entropy, each class has a probability of its own.
+        """
+        return jax.nn.sigmoid(outputs) if self.kind == 'bce' else jax.nn.softmax(outputs)
+
+    def described(
+        self, prediction: np.ndarray, class_names: Sequence[str], most: int
+    ) -> Description:
+        """Returns the most probable classes, the most probable one first."""
+        order = np.argsort(-prediction, kind='stable')[:most]
+        top = [(class_names[i], float(prediction[i])) for i in order]
+        text = '  '.join(f'{name} {probability:.1%}' for name, probability in top)
+        return Description(text, {'top': [{'class': n, 'probability': p} for n, p in top]})
+
+    def caption(
+        self, targets: Mapping[str, np.ndarray], class_names: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Returns the class; for a mixed picture both classes, each with its fraction of it."""
+        name = class_names[targets['label']]
+        if 'share' not in targets:
+            return (name,)
+        fraction, other = targets['share'], class_names[targets['other_label']]
+        return (f'{fraction:.0%} {name}', f'{1 - fraction:.0%} {other}')
 
 
 def _chosen(log_p, labels):

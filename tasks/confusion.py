@@ -19,7 +19,7 @@ CONFUSIONS_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ConfusionReport:
     """The results of one evaluation.
 
     Attributes:
@@ -170,6 +170,10 @@ class Report:
             'confusion': self.confusion.tolist(),
         }
 
+    def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
+        """Draws confusion_SPLIT.png into a folder; returns its path in a list."""
+        return [self.confusion_png(folder / f'confusion_{split}.png', title)]
+
     def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
         """Draws the matrix as a heat map and returns its path."""
         # The object interface: pyplot would keep global state and could ask for a display.
@@ -199,7 +203,7 @@ class Report:
         return path
 
 
-def _draw_matrix(figure, axes, report: Report) -> None:
+def _draw_matrix(figure, axes, report: ConfusionReport) -> None:
     """Draws the right answers in blue and, on a scale of their own, the errors in red.
 
     On one common scale the few errors of a good classifier would vanish beside its diagonal.
@@ -217,13 +221,13 @@ def _draw_matrix(figure, axes, report: Report) -> None:
     bar.set_label('errors: share of the true class (%)')
 
 
-def _darkest(report: Report) -> float:
+def _darkest(report: ConfusionReport) -> float:
     """Returns the error share (%) of the darkest red: the worst one, 1 % if all are better."""
     shares = np.nan_to_num(report.shares())
     return max(1.0, (shares - np.diag(np.diag(shares))).max())
 
 
-def _draw_counts(axes, report: Report) -> None:
+def _draw_counts(axes, report: ConfusionReport) -> None:
     """Writes the class names on the axes and the count into each square that is not zero."""
     names = report.class_names
     upright = max(map(len, names)) <= 3

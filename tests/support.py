@@ -26,9 +26,9 @@ LONG = 240.0
 # Compiler options: without optimisation programs compile faster, and say the same.
 QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
-# A sweep file; %s takes other dimensions of its space.
+# A sweep file, with the name that its module had first; %s takes other dimensions of its space.
 SPACE = """
-from configs.search import Categorical, Float, Int, Objective, Sweep
+from sweeps.space import Categorical, Float, Int, Objective, Sweep
 
 def get_sweep():
     return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},

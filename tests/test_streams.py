@@ -68,7 +68,8 @@ def expected(digit_set):
             image = cropping.decode_crop(record.image, frame, box, 32)
             if Draws(3, 'augment', visit, example).happens(0.5):
                 image = image[:, ::-1]
-            for name, value in zip(batch, (image, record.label, example, visit), strict=True):
+            values = (image, record.targets['label'], example, visit)
+            for name, value in zip(batch, values, strict=True):
                 batch[name].append(value)
         arrays = {name: np.array(column, np.int32) for name, column in batch.items()}
         arrays |= {'image': np.array(batch['image']), 'mask': np.ones(20, np.float32)}
@@ -206,7 +207,7 @@ def test_evaluation_holds_every_example_once(digit_set, batch_size):
     assert index.tolist() == list(range(source.size))
     assert len({len(batch['mask']) for batch in found}) == 1
     for number, record in enumerate(source.read(index)):
-        assert label[number] == record.label
+        assert label[number] == record.targets['label']
         np.testing.assert_array_equal(image[number], cropping.centre(record.image, 32, 37))
 
 
@@ -271,7 +272,7 @@ def test_a_bad_record_may_be_replaced(digit_set, tmp_path, workers):
         np.testing.assert_array_equal(ours['image'][~bad], theirs['image'][~bad])
         np.testing.assert_array_equal(ours['index'], theirs['index'])
         # 7 is the next that decodes.
-        assert (ours['label'][bad] == source.read([7])[0].label).all()
+        assert (ours['label'][bad] == source.read([7])[0].targets['label']).all()
         assert (ours['mask'] == 1).all()
     assert sum(batch['bad'].sum() for batch in found) >= 2
 
@@ -304,7 +305,7 @@ def test_a_set_of_bad_records_is_refused(digit_set, tmp_path):
         ({'mean': (0.1, 0.2)}, r'config.data.mean has 2 values, but .* 3 channel'),
         ({'train_per_class': 3}, r'train_per_class needs a data set in memory'),
         ({'image_size': None}, r'are streamed with config.data.image_size, such as 224'),
-        ({'name': 'digits'}, r'The digits are held in memory: leave config.data.image_size out'),
+        ({'name': 'digits'}, r'"digits" is held in memory: leave config.data.image_size out'),
         ({'dir': '/nowhere'}, r'"pictures" is not prepared in /nowhere'),
     ],
 )

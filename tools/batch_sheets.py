@@ -9,7 +9,7 @@ import numpy as np
 from configs import base
 from data_sources.draws import Draws
 from tools.contact_sheet import Sheet, Tile
-from training import experiment, step
+from training import experiment, inputs
 
 EXAMPLES, VISITS, COLUMNS = 4, 6, 8
 # Augmentation -> the fields under config.augment that switch it on, at a usual strength, and others
@@ -126,9 +126,9 @@ def network_input(shown: Shown, config, training: bool = True):
     spec = dataclasses.replace(shown.experiment, config=config).spec()
     hyper = experiment.hyperparameters(config)
     if training:
-        made = jax.jit(lambda batch: step._training_part(spec, batch, hyper))
+        made = jax.jit(lambda batch: inputs.training_inputs(spec, batch, hyper))
     else:
-        made = jax.jit(lambda batch: {'inputs': step._inputs(spec, batch)})
+        made = jax.jit(lambda batch: {'inputs': inputs.evaluation_inputs(spec, batch)})
 
     def seen(batch):
         part = made(batch)

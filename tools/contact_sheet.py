@@ -1,4 +1,4 @@
-"""Pictures in rows on one PNG, with a line or two of text under each."""
+"""Draws pictures in rows on one PNG, with a line or two of text below each."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,15 +9,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from errors import UserError
 
-MARGIN = 8  # pixels around everything and between tiles
-LINE = 14  # pixels of a line of text
-LEAST = 112  # small pictures are enlarged, by a whole factor, to about as many pixels
-_GROUND, _INK = (255, 255, 255), (0, 0, 0)
+MARGIN = 8  # pixels around the sheet and between tiles
+LINE = 14  # height of a line of text in pixels
+LEAST = 112  # small pictures are enlarged by a whole factor to about this many pixels
+_BACKGROUND, _INK = (255, 255, 255), (0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A picture, uint8 [height, width, 1 or 3], and the lines of text below it."""
+    """A picture and the lines of text below it.
+
+    Attributes:
+      image: uint8 [height, width, 1 or 3].
+      lines: the lines of text.
+    """
 
     image: np.ndarray
     lines: tuple[str, ...] = ()
@@ -25,11 +30,11 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """Rows of tiles under a title; all pictures have one size.
+    """Rows of tiles below a title; all pictures have the same size.
 
     Attributes:
-      title: one line.
-      rows: of any lengths.
+      title: one line of text.
+      rows: the tiles; rows may have different lengths.
     """
 
     title: str
@@ -37,12 +42,12 @@ class Sheet:
 
     @property
     def factor(self) -> int:
-        """What the pictures are enlarged by, each pixel to a square."""
+        """The factor by which pictures are enlarged; each pixel becomes a square."""
         return max(1, LEAST // max(self.rows[0][0].image.shape[:2]))
 
     @property
     def step(self) -> tuple[int, int]:
-        """Rows and columns of pixels from one tile to the next."""
+        """The distance (down, right) in pixels from one tile to the next."""
         height, width = (side * self.factor for side in self.rows[0][0].image.shape[:2])
         lines = max(len(tile.lines) for row in self.rows for tile in row)
         return height + lines * LINE + MARGIN, width + MARGIN
@@ -53,21 +58,21 @@ class Sheet:
         return 2 * MARGIN + LINE + row * down, MARGIN + column * right
 
     def draw(self) -> Image.Image:
-        """Returns the sheet, RGB. Text that is wider than its tile is cut short."""
-        top, _ = self.corner(len(self.rows), 0)
-        _, left = self.corner(0, max(map(len, self.rows)))
-        sheet = Image.new('RGB', (left, top), _GROUND)
+        """Returns the sheet as an RGB image. Text that is wider than its tile is truncated."""
+        height, _ = self.corner(len(self.rows), 0)
+        _, width = self.corner(0, max(map(len, self.rows)))
+        sheet = Image.new('RGB', (width, height), _BACKGROUND)
         pen = ImageDraw.Draw(sheet)
         font = ImageFont.load_default(LINE - 3)
-        pen.text((MARGIN, MARGIN), _fitting(self.title, left - 2 * MARGIN, font), _INK, font)
+        pen.text((MARGIN, MARGIN), _truncate(self.title, width - 2 * MARGIN, font), _INK, font)
         for number, row in enumerate(self.rows):
             for column, tile in enumerate(row):
                 top, left = self.corner(number, column)
                 picture = self._enlarged(tile.image)
                 sheet.paste(picture, (left, top))
-                for place, line in enumerate(tile.lines):
-                    at = (left, top + picture.height + place * LINE)
-                    pen.text(at, _fitting(line, picture.width, font), _INK, font)
+                for line_number, line in enumerate(tile.lines):
+                    corner = (left, top + picture.height + line_number * LINE)
+                    pen.text(corner, _truncate(line, picture.width, font), _INK, font)
         return sheet
 
     def _enlarged(self, image: np.ndarray) -> Image.Image:
@@ -75,8 +80,8 @@ class Sheet:
         return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
-def _fitting(text: str, width: int, font) -> str:
-    """The text, or as much of its start as fits into the width, and dots."""
+def _truncate(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """Returns the text, or the beginning of it and '...' if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + '...') > width:
@@ -85,24 +90,27 @@ def _fitting(text: str, width: int, font) -> str:
 
 
 def check_free(path: Path) -> None:
-    """Checks that there is no such file yet.
+    """Checks that a file does not exist yet.
 
     Raises:
-      UserError: there is.
+      UserError: it exists.
     """
     if path.exists():
-        raise UserError(f'{path} exists already: remove it, or choose another --out.')
+        raise UserError(f'{path} already exists: remove it, or choose another --out.')
 
 
 def write(sheet: Sheet, path: Path) -> None:
-    """Writes a sheet as PNG; `path` must be free.
+    """Writes a sheet as PNG to a file that must not exist yet.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('xb') as file:
             sheet.draw().save(file, 'PNG')
     except OSError as error:
-        raise UserError(f'Cannot write {path}: {error.strerror or error}.') from error
+        raise UserError(
+            f'Cannot write {path}: {error.strerror or error}. Free some space, or choose another '
+            '--out.'
+        ) from error

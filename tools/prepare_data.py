@@ -1,4 +1,4 @@
-"""Prepares data sets for training, once, as tfds data sets that need no TensorFlow.
+"""Prepares a data set for training, once, as a tfds data set that is read without TensorFlow.
 
     python -m tools.prepare_data mnist --data_dir=data
     python -m tools.prepare_data mnist --source=FOLDER_WITH_THE_FOUR_GZ_FILES --data_dir=data
@@ -8,9 +8,9 @@
     python -m tools.prepare_data imagenet2012 --source=FOLDER_WITH_THE_TWO_TARS --data_dir=data
     python -m tools.prepare_data from_tfrecord --source=tensorflow_datasets/imagenet2012/5.1.0
 
-A prepared set is never overwritten: running the command again checks it. After a killed run, run
-the same command again: large sets go on where they were, small ones are written anew. The digits
-data set is built in and needs no preparation.
+A prepared set is never overwritten: running the command again checks it. If a run was killed, run
+the same command again: it resumes large sets and writes small ones again. The digits data set is
+built in and needs no preparation.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tools.prepare import arrays, pictures, tfrecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns the exit code: 0, 2 for a mistake of the user's, 130 for ^C."""
+    """Runs one subcommand; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     args = _make_parser().parse_args(argv)
     try:
         args.run(args)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('Stopped: run the same command again to go on.', file=sys.stderr)
+        print('Stopped: run the same command again to resume.', file=sys.stderr)
         return 130
     return 0
 

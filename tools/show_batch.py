@@ -1,14 +1,14 @@
-"""Writes contact sheets, to look at what the network gets and at what each augmentation does.
+"""Writes contact sheets that show what the network is given and what each augmentation does.
 
     python -m tools.show_batch --config=configs/digits_lenet.py
     python -m tools.show_batch --config=configs/digits_lenet.py --step=500 --count=32 --out=sheets
     python -m tools.show_batch --config=configs/digits_lenet.py --split=validation
     python -m tools.show_batch --config=configs/digits_lenet.py --all
 
-batch.png shows the first pictures of a batch after everything that is done to them, with the mean
-and standard deviation put back. For each augmentation that is on there is a sheet of it alone: an
-example a row, first the plain picture, then what its first visits make of it. --all adds those that
-are off, at a usual strength, and the operations of the policies one by one.
+batch.png shows the first pictures of a batch after all augmentations, with the normalisation
+undone. Each augmentation that is on gets a sheet of its own with one example per row: first the
+plain picture, then its augmented versions in the first epochs. --all adds the augmentations that
+are off, at a usual strength, and each operation of the policies.
 """
 
 import argparse
@@ -21,14 +21,16 @@ import numpy as np
 import command
 from errors import UserError, did_you_mean
 
-if TYPE_CHECKING:  # imported when it is known what for
+if TYPE_CHECKING:  # JAX is imported once the command line is valid
+    from ml_collections import ConfigDict
+
     from tools.batch_sheets import Shown
 
 SPLITS = ('train', 'validation')
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m tools.show_batch',
         description=__doc__,
@@ -36,12 +38,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add('--config', metavar='FILE', required=True, help='the experiment')
-    add('--out', metavar='FOLDER', help='where to write [runs/sheets/NAME_OF_CONFIG]')
+    add('--config', metavar='FILE', required=True, help='configuration of the experiment')
+    add('--out', metavar='FOLDER', help='folder to write to [runs/sheets/NAME_OF_CONFIG]')
     add('--split', metavar='NAME', default='train', help='train or validation [train]')
-    add('--step', type=int, metavar='N', default=0, help='number of the batch [0]')
-    add('--count', type=int, metavar='N', default=16, help='pictures in batch.png [16]')
-    add('--all', action='store_true', help='augmentations that are off, too')
+    add('--step', type=int, metavar='N', default=0, help='number of the batch to show [0]')
+    add('--count', type=int, metavar='N', default=16, help='number of pictures in batch.png [16]')
+    add('--all', action='store_true', help='also show the augmentations that are off')
     return parser
 
 
@@ -50,10 +52,10 @@ def main(argv: list[str]) -> int:
     arguments, overrides = command.parse(parser(), argv)
     if arguments.split not in SPLITS:
         hint = did_you_mean(arguments.split, SPLITS)
-        why = ' The test split is read once, at the end of a run.'
+        reason = ' The test split is read once, at the end of a run.'
         raise UserError(
             f'--split={arguments.split} must be one of {", ".join(SPLITS)}.'
-            + (why if arguments.split == 'test' else hint)
+            + (reason if arguments.split == 'test' else hint)
         )
     for name, least in (('step', 0), ('count', 1)):
         if getattr(arguments, name) < least:
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> int:
     from distributed import devices
 
     config = reading.from_arguments(arguments.config, overrides)
-    config.devices, config.distributed = 0, 'off'  # one is enough to look
+    config.devices, config.distributed = 0, 'off'  # one device is enough
     devices.start(config)
     from tools import batch_sheets, contact_sheet
 
@@ -79,11 +81,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def open_batch(config, split: str, step: int, count: int) -> 'Shown':
+def open_batch(config: 'ConfigDict', split: str, step: int, count: int) -> 'Shown':
     """Reads the first rows of a batch.
 
     Raises:
-      UserError: whatever is wrong with the configuration or the data set; no such step.
+      UserError: the configuration or the data set is invalid, or there is no such step.
     """
     import input_pipeline
     from tools.batch_sheets import Shown
@@ -99,7 +101,8 @@ def open_batch(config, split: str, step: int, count: int) -> 'Shown':
     batches = made.steps if split == 'train' else -(-source.size // per_call)
     if step >= batches:
         raise UserError(
-            f'--step={step}: the {split} split has the batches 0 .. {batches - 1} in this run.'
+            f'--step={step} is out of range: in this run, the {split} split has the batches 0 .. '
+            f'{batches - 1}.'
         )
     if split == 'train':
         batch = next(iter(input_pipeline.batches(config, split, step)))
@@ -108,7 +111,7 @@ def open_batch(config, split: str, step: int, count: int) -> 'Shown':
     count = min(count, int(batch['mask'].sum()))
     rows = np.arange(count + count % 2).clip(max=len(batch['mask']) - 1)
     first = {name: np.asarray(array)[rows] for name, array in batch.items()}
-    first['mask'][count:] *= rows[count:] >= count  # the last one again is nobody's partner
+    first['mask'][count:] *= rows[count:] >= count  # a repeated last row is masked out
     return Shown(made, source, split, step, count, first)
 
 

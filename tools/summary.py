@@ -5,9 +5,9 @@
     python -m tools.summary --config=configs/digits_lenet.py
     python -m tools.summary --model=densenet121 --format=csv > densenet121.csv
 
-Nothing is computed or downloaded. MACs are multiply-adds of convolutions and dense layers for one
-image; the field is the receptive field in pixels of the image. A row marked * has a stride that
-leaves pixels over at the end, which no window sees; ~ leaves over nothing but padding.
+Nothing is computed or downloaded. MACs are the multiply-adds of convolutions and dense layers for
+one image; the field is the receptive field in pixels of the image. In a row marked *, the stride
+leaves over pixels at the border that no window covers; in a row marked ~, it leaves over padding.
 """
 
 import argparse
@@ -18,24 +18,24 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import command
 from errors import UserError
 from files import columns
 
-if TYPE_CHECKING:  # JAX is imported when it is known what for, and what XLA may say
+if TYPE_CHECKING:  # JAX is imported once the command line is valid and XLA's log level is set
     from models import Network
     from models.trace import Layer, Trace
 
 HEAD = ('layer', 'kind', 'filters', 'stride', 'pad', 'output', 'field', 'parameters', 'MACs', 'MB')
 MARKS = {'pixels': '*', 'padding': '~', '': ''}
-# stem -> image that it is for; networks without one are for MNIST's.
+# stem -> the images that it is made for; networks without a stem are made for MNIST's images.
 IMAGES = {'imagenet': (224, 224, 3), 'cifar': (32, 32, 3), 'mnist': (28, 28, 1)}
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m tools.summary',
         description=__doc__,
@@ -43,11 +43,25 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add('--model', metavar='NAME', help='a name that `python train.py --list` prints')
-    add('--config', metavar='FILE', help='the model, and the image of the data set, of this file')
-    add('--image', metavar='HxWxC', help='height, width and channels [what the model is made for]')
-    add('--num_classes', type=int, metavar='N', help='outputs; 0: features [1000, small nets 10]')
-    add('--format', choices=('text', 'markdown', 'csv', 'json'), default='text', help='[text]')
+    add('--model', metavar='NAME', help='name of a model, as listed by `python train.py --list`')
+    add('--config', metavar='FILE', help='configuration whose model and data set to use')
+    add(
+        '--image',
+        metavar='HxWxC',
+        help='height, width and channels of the images [those that the model is made for]',
+    )
+    add(
+        '--num_classes',
+        type=int,
+        metavar='N',
+        help='number of outputs; 0 for the features only [1000; small networks: 10]',
+    )
+    add(
+        '--format',
+        choices=('text', 'markdown', 'csv', 'json'),
+        default='text',
+        help='format of the output [text]',
+    )
     return parser
 
 
@@ -64,13 +78,13 @@ def main(argv: list[str]) -> int:
 def describe(
     arguments: argparse.Namespace, overrides: list[str]
 ) -> 'tuple[Network, tuple[int, int, int]]':
-    """Returns the network that the command line means, and its image (h, w, channels).
+    """Returns the network of the command line and the shape of its images (h, w, channels).
 
     Raises:
-      UserError: neither or both of --model and --config, or what is wrong with them.
+      UserError: neither or both of --model and --config are given, or one of them is invalid.
     """
     if bool(arguments.model) == bool(arguments.config):
-        raise UserError('Say which network: --model=NAME or --config=FILE.')
+        raise UserError('Choose a network by either --model=NAME or --config=FILE.')
     import input_pipeline
     import models
     from configs import base, reading, schema
@@ -81,7 +95,7 @@ def describe(
     else:
         config = base.get_config()
         config.model.name = arguments.model
-        schema.override(config, overrides, base.FIELDS)
+        schema.override(config, overrides, base.fields())
     options = checks.model_options(config)
     defaults = {name: option.default for name, option in models.options(config.model.name).items()}
     stem = (defaults | options).get('stem', 'mnist')
@@ -100,7 +114,7 @@ def parse_image(text: str) -> tuple[int, int, int]:
     """Parses 'HEIGHTxWIDTHxCHANNELS'.
 
     Raises:
-      UserError: it is not of that form, or a number has more than five digits.
+      UserError: the text does not have that form, or a number has more than five digits.
     """
     match = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})x([1-9]\d{0,4})', text)
     if not match:
@@ -110,7 +124,7 @@ def parse_image(text: str) -> tuple[int, int, int]:
 
 
 def cells(layer: 'Layer') -> tuple[str, ...]:
-    """Returns a layer's row, for people."""
+    """Returns the cells of a layer's row as formatted text."""
     kind = layer.kind
     filters = ''
     if kind == 'convolution':
@@ -133,40 +147,40 @@ def cells(layer: 'Layer') -> tuple[str, ...]:
     )
 
 
-def totals(found: 'Trace') -> list[str]:
-    """Returns what stands below the rows."""
+def totals(trace: 'Trace') -> list[str]:
+    """Returns the lines below the rows."""
     lines = [
-        f'parameters   {found.parameters:,} ({4 * found.parameters / 1e6:.1f} MB as float32)',
-        f'MACs         {found.multiply_adds:,} ({found.multiply_adds / 1e9:.3g} G) for an image',
-        f'activations  {found.activation_bytes / 1e6:.1f} MB for an image',
+        f'parameters   {trace.parameters:,} ({4 * trace.parameters / 1e6:.1f} MB as float32)',
+        f'MACs         {trace.multiply_adds:,} ({trace.multiply_adds / 1e9:.3g} G) per image',
+        f'activations  {trace.activation_bytes / 1e6:.1f} MB per image',
     ]
-    drops = {layer.drops for layer in found.layers}
+    drops = {layer.drops for layer in trace.layers}
     if 'pixels' in drops:
-        lines.append('* the stride leaves pixels over at the end that no window sees')
+        lines.append('* the stride leaves over pixels at the border that no window covers')
     if 'padding' in drops:
-        lines.append('~ the stride leaves padding over at the end')
+        lines.append('~ the stride leaves over padding at the border')
     return lines
 
 
-def as_text(found: 'Trace', shape: tuple[int, int, int]) -> str:
+def as_text(trace: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns the summary as aligned columns."""
-    rows = [HEAD, *map(cells, found.layers)]
-    return '\n'.join([f'image {_shape(shape)}', '', columns(rows, 3), '', *totals(found)])
+    rows = [HEAD, *map(cells, trace.layers)]
+    return '\n'.join([f'image {_shape(shape)}', '', columns(rows, 3), '', *totals(trace)])
 
 
-def as_markdown(found: 'Trace', shape: tuple[int, int, int]) -> str:
+def as_markdown(trace: 'Trace', shape: tuple[int, int, int]) -> str:
     """Returns the summary as a Markdown table."""
-    rows = [HEAD, ['---'] * 3 + ['---:'] * (len(HEAD) - 3), *map(cells, found.layers)]
+    rows = [HEAD, ['---'] * 3 + ['---:'] * (len(HEAD) - 3), *map(cells, trace.layers)]
     lines = ['| ' + ' | '.join(cell.replace('*', '\\*') for cell in row) + ' |' for row in rows]
     return '\n'.join(
-        [f'Image {_shape(shape)}', '', *lines, '', *(f'- {line}' for line in totals(found))]
+        [f'Image {_shape(shape)}', '', *lines, '', *(f'- {line}' for line in totals(trace))]
     )
 
 
-def records(found: 'Trace') -> list[dict]:
-    """Returns a layer each as plain values; an infinite receptive field is None."""
+def records(trace: 'Trace') -> list[dict[str, Any]]:
+    """Returns the layers as plain values; an infinite receptive field is None."""
     rows = []
-    for layer in found.layers:
+    for layer in trace.layers:
         row = {**dataclasses.asdict(layer), 'drops': layer.drops}
         for name in ('in_shape', 'out_shape'):
             row[name] = _shape(row[name])
@@ -177,30 +191,30 @@ def records(found: 'Trace') -> list[dict]:
     return rows
 
 
-def as_csv(found: 'Trace', shape: tuple[int, int, int]) -> str:
-    """Returns the layers as CSV; no totals, so that a column can be summed."""
+def as_csv(trace: 'Trace', shape: tuple[int, int, int]) -> str:
+    """Returns the layers as CSV, without totals, so that a column can be summed."""
     del shape
-    rows, out = records(found), io.StringIO()
+    rows, out = records(trace), io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().rstrip('\n')
 
 
-def as_json(found: 'Trace', shape: tuple[int, int, int]) -> str:
-    """Returns layers, stages and totals as JSON."""
+def as_json(trace: 'Trace', shape: tuple[int, int, int]) -> str:
+    """Returns the layers, stages and totals as JSON."""
     stages = {
         name: {
             'shape': _shape(stage.shape),
             'stride': stage.stride,
             'receptive_field': None if math.isinf(stage.receptive_field) else stage.receptive_field,
         }
-        for name, stage in found.stages.items()
+        for name, stage in trace.stages.items()
     }
     names = ('parameters', 'multiply_adds', 'activation_bytes')
-    total = {name: getattr(found, name) for name in names}
+    total = {name: getattr(trace, name) for name in names}
     return json.dumps(
-        {'image': _shape(shape), 'layers': records(found), 'stages': stages, 'totals': total},
+        {'image': _shape(shape), 'layers': records(trace), 'stages': stages, 'totals': total},
         indent=1,
     )
 

@@ -6,7 +6,7 @@ from configs import base
 from errors import UserError
 
 AFFINE = ('shift', 'rotate', 'scale')
-DEFAULTS = {field.name: field.default for field in base.FIELDS}
+DEFAULTS = {field.name: field.default for field in base.fields()}
 RANDAUGMENT = ('layers', 'magnitude', 'magnitude_std', 'op_probability')
 # What means something only where data.image_size says that a set is streamed.
 STREAMED = (

@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers
 
 import files
 from errors import UserError
+from tasks.task import Metric
 from training.state import TrainState, named_leaves
 
 FOLDER = 'checkpoints'
@@ -34,12 +37,18 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
+      best: the metric of the validation split by which the best one is kept as well.
       keep: how many of the latest to keep.
-      best: 'validation/accuracy' or 'validation/loss'; the best by it is kept as well.
       warn: called with a sentence when something is wrong that is not fatal.
     """
 
-    def __init__(self, workdir, keep: int = 2, best: str = 'validation/accuracy', warn=print):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        best: Metric,
+        keep: int = 2,
+        warn: Callable[[str], None] = print,
+    ):
         self.folder = Path(workdir).absolute() / FOLDER
         self._warn = warn
         self._best = best
@@ -59,7 +68,6 @@ class Checkpoints:
 
     def _make_manager(self, keep: int) -> ocp.CheckpointManager:
         _hush()
-        falling = self._best.endswith('loss')
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -70,8 +78,8 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
-            best_fn=lambda metrics: metrics[self._best],
-            best_mode='min' if falling else 'max',
+            best_fn=self._rank,
+            best_mode='max',
             cleanup_tmp_directories=True,
             create=False,
             multiprocessing_options=_alone(),
@@ -87,8 +95,8 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
 
     def _rank(self, metrics) -> float:
-        value = metrics[self._best]
-        return -value if self._best.endswith('loss') else value
+        value = metrics[f'validation/{self._best.name}']
+        return value if self._best.higher_is_better else -value
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, ascending."""
@@ -322,7 +330,7 @@ def _hush() -> None:
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
-def best_of(folder: Path, steps: list[int], metric: str) -> int:
+def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
     """Returns the step of the best checkpoint by `metric`, read from the files Orbax keeps.
 
     Raises:
@@ -332,9 +340,9 @@ def best_of(folder: Path, steps: list[int], metric: str) -> int:
     for step in steps:
         path = folder / str(step) / 'metrics' / 'metrics'
         if path.exists():
-            value = json.loads(path.read_text()).get(metric)
+            value = json.loads(path.read_text()).get(f'validation/{metric.name}')
             if value is not None:
-                values[step] = -value if metric.endswith('loss') else value
+                values[step] = value if metric.higher_is_better else -value
     if not values:
         raise UserError(f'No checkpoint in {folder} was validated; use --checkpoint=last.')
     # The latest of equals, as Orbax's own rule has it.

@@ -5,6 +5,7 @@ from typing import Any
 
 import models
 from errors import UserError, did_you_mean
+from tasks import registry
 from training import augment_config, optimizers, partition, placement, profiling
 
 
@@ -19,8 +20,9 @@ def check(config) -> None:
     augment_config.check(config)
     profiling.check(config.profile.steps)
     placement.check(config)
-    if config.bce_threshold is not None and config.loss != 'bce':
-        raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
+    registry.get(config.task).check(config)
+    registry.check_fields(config)
+    registry.best_metric(config)
     optimizer, schedule = config.optimizer, config.schedule
     known = optimizers.OPTIONS[optimizer.name]
     for name, value in optimizer.items():

@@ -4,20 +4,25 @@ import io
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import files
+from tasks.task import Metric
 from training.records import read_metrics
 
 CURVES_FILE = 'curves.png'
 
 
-def plot_curves(workdir: str | os.PathLike, steps_per_epoch: float | None = None) -> Path | None:
-    """Draws loss and accuracy against the step into curves.png and returns its path.
+def plot_curves(
+    workdir: str | os.PathLike, metrics: Sequence[Metric], steps_per_epoch: float | None = None
+) -> Path | None:
+    """Draws the metrics against the step into curves.png and returns its path.
 
     Args:
-      workdir: the run's folder; its metrics.jsonl is drawn, and the test accuracy of its
-        result.json if there is one.
+      workdir: the run's folder; its metrics.jsonl is drawn, and what its result.json, if there is
+        one, says of the test in the first metric.
+      metrics: of the task; the loss is drawn first.
       steps_per_epoch: adds the epochs as an upper axis.
 
     Returns:
@@ -30,23 +35,26 @@ def plot_curves(workdir: str | os.PathLike, steps_per_epoch: float | None = None
     records = read_metrics(workdir)
     if not records:
         return None
-    figure = Figure(figsize=(10, 4.2), dpi=130, layout='constrained')
+    panels = sorted(metrics, key=lambda metric: metric.name != 'loss')
+    figure = Figure(figsize=(5 * len(panels), 4.2), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    _plot_panel(loss_axes, records, 'loss', 'loss (nats per example)', 1.0)
-    _plot_panel(accuracy_axes, records, 'accuracy', 'accuracy (%)', 100.0)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     last_step = max(1, *(record['step'] for record in records))
-    test = _test_result(Path(workdir) / 'result.json')
-    if test is not None:
-        last_step = max(last_step, test[0])
-        accuracy_axes.plot(
-            *test, color='#1d3557', marker='*', markersize=12, linestyle='none',
-            clip_on=False, zorder=5, label=f'test ({test[1]:.2f} %)',
-        )  # fmt: skip
-    for axes in (loss_axes, accuracy_axes):
+    for axes, metric in zip(all_axes, panels, strict=True):
+        _plot_panel(axes, records, metric)
+        test = _test_result(Path(workdir) / 'result.json', metric)
+        if test is not None and metric == metrics[0]:
+            step, value = test
+            last_step = max(last_step, step)
+            axes.plot(
+                step, _scale(metric) * value, color='#1d3557', marker='*', markersize=12,
+                linestyle='none', clip_on=False, zorder=5, label=f'test ({metric.shown(value)})',
+            )  # fmt: skip
+    for axes, metric in zip(all_axes, panels, strict=True):
         axes.set_xlim(0, 1.03 * last_step)
         _finish_panel(axes, steps_per_epoch)
-    _scale_loss(loss_axes)
+        if not metric.percent:
+            _scale_axis(axes, metric)
     picture = io.BytesIO()
     figure.savefig(picture, format='png')
     path = Path(workdir) / CURVES_FILE
@@ -55,29 +63,40 @@ def plot_curves(workdir: str | os.PathLike, steps_per_epoch: float | None = None
     return path
 
 
-def _plot_panel(axes, records, metric: str, label: str, factor: float) -> None:
+def _scale(metric: Metric) -> float:
+    """What a value is multiplied by to be drawn."""
+    return 100.0 if metric.percent else 1.0
+
+
+def _label(metric: Metric, also: str = '') -> str:
+    """The label of a metric's axis: its name and unit."""
+    words = [word for word in ('%' if metric.percent else metric.unit, also) if word]
+    return f'{metric.name} ({", ".join(words)})' if words else metric.name
+
+
+def _plot_panel(axes, records, metric: Metric) -> None:
     """Draws a metric's train and validation curves."""
     for split, colour, width in (('train', '#8da0b8', 1.2), ('validation', '#d1495b', 1.8)):
-        name = f'{split}/{metric}'
-        points = sorted((r['step'], r[name] * factor) for r in records if name in r)
+        name = f'{split}/{metric.name}'
+        points = sorted((r['step'], r[name]) for r in records if name in r)
         if not points:
             continue
         steps, values = zip(*points, strict=True)
-        last = f'{values[-1]:.2f} %' if factor == 100 else f'{values[-1]:.4f}'
+        last, values = metric.shown(values[-1]), [_scale(metric) * value for value in values]
         marker = 'o' if len(points) <= 50 else None
         axes.plot(
             steps, values, color=colour, linewidth=width, marker=marker, markersize=3.5,
             label=f'{split} (last: {last})',
         )  # fmt: skip
-    axes.set_ylabel(label)
-    axes.set_title(metric.capitalize(), loc='left', fontweight='bold')
+    axes.set_ylabel(_label(metric))
+    axes.set_title(metric.name.capitalize(), loc='left', fontweight='bold')
 
 
-def _test_result(path: Path) -> tuple[int, float] | None:
-    """Returns the step and the accuracy (%) of the test, which is done once, at the end."""
+def _test_result(path: Path, metric: Metric) -> tuple[int, float] | None:
+    """Returns the step and the metric of the test, which is done once, at the end."""
     try:
         result = json.loads(path.read_text())
-        return int(result['steps']), 100 * float(result['test_accuracy'])
+        return int(result['steps']), float(result[f'test_{metric.name}'])
     except (OSError, ValueError, TypeError, KeyError):
         return None  # not finished yet: the curves are worth drawing all the same
 
@@ -101,9 +120,9 @@ def _finish_panel(axes, steps_per_epoch: float | None) -> None:
         axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
 
 
-def _scale_loss(axes) -> None:
-    """Draws a loss that falls by orders of magnitude on a logarithmic axis."""
+def _scale_axis(axes, metric: Metric) -> None:
+    """Draws a metric that changes by orders of magnitude on a logarithmic axis."""
     values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
     if values and min(values) > 0 and max(values) / min(values) > 30:
         axes.set_yscale('log')
-        axes.set_ylabel('loss (nats per example, logarithmic)')
+        axes.set_ylabel(_label(metric, 'logarithmic'))

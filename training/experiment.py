@@ -12,9 +12,9 @@ import input_pipeline
 import models
 from errors import UserError
 from models.lowering import Lowering
-from tasks.classification import Classification
+from tasks import registry
 from training import augment_config, checks, optimizers, partition, profiling, state
-from training.step import StepSpec
+from training.spec import StepSpec
 
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -77,18 +77,20 @@ class Experiment:
           UserError: a pattern of parameters that decides nothing, or nothing is left to train.
         """
         config = self.config
-        model = models.create(
+        task = registry.get(config.task).create(config, self.class_names)
+        backbone = models.create(
             config.model.name,
-            num_classes=len(self.class_names),
+            num_classes=0,
             dtype=MODEL_DTYPES[config.dtype],
             frozen=config.freeze,
             lowering=Lowering(**config.lowering),
             **checks.model_options(config),
         )
+        model = task.network(backbone)
         frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(
             model=model,
-            task=Classification(len(self.class_names), config.loss, config.bce_threshold),
+            task=task,
             optimizer=config.optimizer.name,
             schedule=optimizers.schedule(config.schedule, self.steps, self.steps_per_epoch),
             mean=config.data.mean,

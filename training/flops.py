@@ -7,7 +7,7 @@ not count.
 """
 
 from models.trace import trace
-from training.step import StepSpec
+from training.spec import StepSpec
 
 # Dense peaks in TFLOP/s (no structured sparsity) of one device as JAX counts them, and its memory's
 # bandwidth in TB/s, by the beginning of its device_kind; the longest that fits counts. (bfloat16,

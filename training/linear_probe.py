@@ -1,77 +1,98 @@
 """Features for a linear probe: what the frozen network makes of a split, computed once.
 
 The head is then trained on them by the same step that trains on images (Alain and Bengio 2016,
-"Understanding intermediate layers using linear classifier probes"). The state stays the whole
-network's, so its checkpoints are like any other's.
+"Understanding intermediate layers using linear classifier probes"). The state remains that of the
+whole network, so the checkpoints are like those of any other run.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 import input_pipeline
 from errors import UserError
-from training.step import StepSpec, standardised
+from training import inputs
+from training.spec import StepSpec
 
-# Images for each device and call. Not a field: a run that goes on has to compute the same bits.
+if TYPE_CHECKING:  # Grain takes half a second to import
+    from data_sources.arrays import ArraySource
+    from data_sources.record_source import RecordSource
+
+# Images for each device and call. Not a field: a run that is resumed has to compute the same bits.
 BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """A split as the head sees it: features float32 [n, f], labels int32 [n].
+    """A split as the head sees it.
 
-    `bad` counts the records that did not decode and are left out.
+    Attributes:
+      features: float32 [n, f].
+      targets: {name: array [n, ...]}, as the split has them.
+      bad: how many records did not decode and are left out.
     """
 
     features: np.ndarray
-    labels: np.ndarray
+    targets: Mapping[str, np.ndarray]
     bad: int = 0
 
     @property
     def size(self) -> int:
         """How many examples it has."""
-        return len(self.labels)
+        return len(self.features)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What the step takes of it, under the step's names."""
-        return {'features': self.features, 'label': self.labels}
+        return {'features': self.features, **self.targets}
 
 
-def compute(config, spec: StepSpec, variables, split, devices: list) -> Features:
+def compute(
+    config: ConfigDict,
+    spec: StepSpec,
+    variables: Mapping[str, Any],
+    split: 'ArraySource | RecordSource',
+    devices: list[jax.Device],
+) -> Features:
     """Returns the pooled features of a whole split, in evaluation mode.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       spec: the static part of the step, with the network.
       variables: {'params', 'batch_stats'}, host arrays.
       split: an open split.
       devices: those of this process; each takes an equal part of every batch.
+
+    Raises:
+      UserError: not one record decodes.
     """
     network = spec.model.clone(num_classes=0)
     mesh = Mesh(np.array(devices), ('batch',))
     whole = NamedSharding(mesh, PartitionSpec())
     parted = NamedSharding(mesh, PartitionSpec('batch'))
 
-    def features(variables, images):
-        images = standardised(spec, images.astype(jnp.float32) / 255.0)
-        return network.apply(variables, images, train=False)
+    def pooled(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
+        pixels = inputs.evaluation_inputs(spec, {'image': images})
+        return network.apply(variables, pixels, train=False)
 
-    call = jax.jit(features, in_shardings=(whole, parted), out_shardings=parted)
+    call = jax.jit(pooled, in_shardings=(whole, parted), out_shardings=parted)
     variables = jax.device_put(variables, whole)
     plan = input_pipeline.EvalPlan(split.size, BATCH * len(devices), len(devices))
-    parts, labels, bad = [], [], 0
+    features, targets, bad = [], {name: [] for name in split.kinds}, 0
     for batch in input_pipeline.eval_images(config, split, plan):
         real = batch['mask'] > 0
-        parts.append(np.asarray(call(variables, batch['image']))[real])
-        labels.append(batch['label'][real])
+        features.append(np.asarray(call(variables, batch['image']))[real])
+        for name, values in targets.items():
+            values.append(batch[name][real])
         bad += int(batch['bad'].sum()) if 'bad' in batch else 0
     if bad == split.size:
         raise UserError(
             f'Not one record of the {split.split} split decodes: prepare the set again.'
         )
-    return Features(np.concatenate(parts), np.concatenate(labels), bad)
+    joined = {name: np.concatenate(values) for name, values in targets.items()}
+    return Features(np.concatenate(features), joined, bad)

@@ -18,7 +18,6 @@ import numpy as np
 from distributed import hosts, watchdog
 from distributed.preemption import Preemption
 from errors import UserError
-from tasks.classification import Classification
 from training import flops
 from training.calendar import Calendar
 from training.checkpoints import Checkpoints
@@ -79,6 +78,7 @@ class Loop:
         self._data = Placement(runner, train_split, config)
         self._most = updates_per_call(config, self._data.resident, device.platform)
         self._peak = flops.peak(runner.devices, config.dtype, config.peak_tflops)
+        self._task = runner.spec.task
         self._window, self._latest = window or Window(), None
         self._meter = Meter()
         self._compiled: set[int] = set()
@@ -147,7 +147,7 @@ class Loop:
             self._drain()
             self._meter.stop()
             if jax.process_count() > 1:  # compiling has no limit; waiting for others has
-                hosts.meet(f'step {step + count}')
+                hosts.barrier(f'step {step + count}')
                 program.compile(*arguments)
         with self._profile.step(step + count), watchdog.waiting(f'step {step + count}'):
             state, metrics = program(*arguments)
@@ -189,8 +189,8 @@ class Loop:
                 self._check_finite(value, name, step)
             self._window.add(one)
             self._latest = one
-        window, rate = self._window, self.examples_per_second or None
-        self.progress.update(step, window.loss / window.count, window.correct / window.count, rate)
+        means = self._task.summarize(self._window.sums)
+        self.progress.update(step, means, self.examples_per_second or None)
 
     def _check_finite(self, value, what: str, step: int) -> None:
         if np.all(np.isfinite(value)):
@@ -232,8 +232,7 @@ class Loop:
             self.checkpoints.wait()  # the save before may still read what is written over now
             self._on_host = self.runner.fetch(state, into=self._on_host)
             self._check_state(self._on_host, step)
-            window = dataclasses.asdict(self._window) if self._window.count else None
-            self.checkpoints.save(step, self._on_host, validation, window)
+            self.checkpoints.save(step, self._on_host, validation, self._window.stored())
 
     def _check_state(self, state, step: int) -> None:
         # The loss of this step is of the parameters before it.
@@ -243,16 +242,16 @@ class Loop:
     def _record_training(self, step: int) -> None:
         window, self._window = self._window, Window()
         values = {
-            'train/loss': window.loss / window.count,
-            'train/accuracy': window.correct / window.count,
+            **{f'train/{name}': v for name, v in self._task.summarize(window.sums).items()},
             'train/learning_rate': float(self._latest['learning_rate']),
             'train/grad_norm': float(self._latest['grad_norm']),
             **self._rates(),
         }
-        if window.bad:
-            values['train/bad_records'] = window.bad
+        if window.bad_records:
+            values['train/bad_records'] = window.bad_records
             self.progress.message(
-                f'step {step}: {window.bad} record(s) did not decode; others took their place'
+                f'step {step}: {window.bad_records} record(s) did not decode; others took their '
+                'place'
             )
         self.records.write(step, values)
 
@@ -271,19 +270,20 @@ class Loop:
         return values
 
     def _validate(self, state, step: int) -> dict[str, float]:
-        """Reads the validation split once; returns its loss and accuracy."""
-        sums = self.validate(state.variables())
-        means = Classification.summarise(sums)
+        """Reads the validation split once; returns the task's metrics."""
+        evaluation = self.validate(state.variables())
+        means = self._task.summarize(evaluation.sums, evaluation.rows)
         self._check_finite(means['loss'], 'validation loss', step)
         values = {f'validation/{name}': value for name, value in means.items()}
-        if sums.get('bad'):
-            values['validation/bad_records'] = int(sums['bad'])
+        if evaluation.bad_records:
+            values['validation/bad_records'] = evaluation.bad_records
         return values
 
     def _record_validation(self, step: int, validation: dict[str, float]) -> None:
         self.records.write(step, validation)
         epoch = step / self.experiment.steps_per_epoch
-        self.progress.message(
-            f'epoch {epoch:.1f}: validation accuracy {validation["validation/accuracy"]:.2%}, '
-            f'loss {validation["validation/loss"]:.4f}'.replace('%', ' %')
+        shown = ', '.join(
+            f'{metric.name} {metric.shown(validation[f"validation/{metric.name}"])}'
+            for metric in self._task.metrics
         )
+        self.progress.message(f'epoch {epoch:.1f}: validation {shown}')

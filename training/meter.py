@@ -2,24 +2,40 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tasks.task import Sums
+from training.evaluation import add
+
+# What a step returns beside the task's sums.
+SCALARS = ('grad_norm', 'learning_rate')
 
 
-@dataclasses.dataclass
 class Window:
-    """Sums of the training metrics since the last record."""
+    """Sums of the training metrics since the last record.
 
-    loss: float = 0.0
-    correct: int = 0
-    count: int = 0
-    bad: int = 0
+    Args:
+      stored: what `stored` gave before the run was stopped.
+    """
 
-    def add(self, metrics) -> None:
+    def __init__(self, stored: Mapping[str, Any] | None = None):
+        self.sums: Sums = {name: np.asarray(value) for name, value in (stored or {}).items()}
+
+    def add(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Adds one step's sums."""
-        self.loss += float(metrics['loss'])
-        self.correct += int(metrics['correct'])
-        self.count += int(metrics['count'])
-        self.bad += int(metrics.get('bad', 0))
+        add(self.sums, {name: value for name, value in metrics.items() if name not in SCALARS})
+
+    @property
+    def bad_records(self) -> int:
+        """How many records did not decode, and others took their place."""
+        return int(self.sums.get('bad', 0))
+
+    def stored(self) -> dict[str, Any] | None:
+        """Returns the sums as JSON can say them; None where there are none."""
+        return {name: value.tolist() for name, value in self.sums.items()} or None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +44,7 @@ class Rates:
 
     Attributes:
       images_per_second: over all devices and hosts.
-      input_wait: share of the time in which the loop waited for a batch, in [0, 1].
+      input_wait: fraction of the time in which the loop waited for a batch, in [0, 1].
     """
 
     images_per_second: float

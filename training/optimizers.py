@@ -78,7 +78,7 @@ def make(name: str, hyper: dict[str, Any], nesterov: bool = False, clip: bool = 
     return optax.chain(*parts)
 
 
-def descend(params, updates, rate, factors: Mapping[str, float]):
+def apply_updates(params, updates, rate, factors: Mapping[str, float]):
     """Returns params - rate x factor x updates.
 
     Args:

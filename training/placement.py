@@ -1,69 +1,93 @@
 """Where a split lives while it is used: whole on the devices, or on the host, sent by the batch."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
+from ml_collections import ConfigDict
 
 import input_pipeline
 from distributed import devices, hosts
 from errors import UserError
 from training.runner import Runner
 
-SHARE = 0.25  # of a device's memory that a resident split may take
+if TYPE_CHECKING:  # Grain takes half a second to import
+    import grain
+
+    from data_sources.arrays import ArraySource
+    from data_sources.record_source import RecordSource
+    from training.linear_probe import Features
+
+MEMORY_FRACTION = 0.25  # of a device's memory, at most, for a resident split
 AUTOMATIC = 10  # updates per call on an accelerator
+
+HostBatch = dict[str, np.ndarray]
+DeviceBatch = dict[str, jax.Array]
 
 
 class Placement:
-    """An open split, within the step's reach.
+    """An open split where the step can use it.
 
-    On the devices (every one has it all) a batch is only indices, and the step gathers. A split
-    too large for that stays on the host, which gathers and sends uint8: same examples, same bits.
-    One that is streamed is decoded ahead and sent ahead, `data.prefetch` batches at most.
+    On the devices (each has all of it) a batch is only indices, and the step gathers. A split too
+    large for that stays on the host, which gathers images in uint8 and targets, and sends them:
+    same examples, same bits. A streamed split is decoded and sent at most `data.prefetch` batches
+    ahead.
 
     Args:
-      runner: whose devices they are.
+      runner: the step over the devices.
       split: an open split, or its features (training/linear_probe.py).
-      config: of the run.
+      config: the run's configuration.
+
+    Attributes:
+      streamed: whether the split is decoded from records on disk.
+      resident: whether it is whole on the devices.
+      dataset: for a resident split, its arrays on the devices; otherwise {}.
     """
 
-    def __init__(self, runner: Runner, split, config):
+    def __init__(
+        self, runner: Runner, split: 'ArraySource | RecordSource | Features', config: ConfigDict
+    ):
         self._runner, self._split, self._config = runner, split, config
         self._arrays = getattr(split, 'arrays', None)
         self.streamed = self._arrays is None
-        where = config.data.placement
+        placement = config.data.placement
         self.resident = not self.streamed and (
-            where == 'device' or (where == 'auto' and self._fits())
+            placement == 'device' or (placement == 'auto' and self._fits())
         )
-        self.dataset = runner.replicate(self._arrays) if self.resident else {}
+        self.dataset: DeviceBatch = runner.replicate(self._arrays) if self.resident else {}
 
     def _fits(self) -> bool:
+        """Returns whether the split is small enough for the devices' memory, if that is known."""
         size = sum(array.nbytes for array in self._arrays.values())
         limit = devices.memory_limit(self._runner.local[0])
-        return limit is None or size <= SHARE * limit
+        return limit is None or size <= MEMORY_FRACTION * limit
 
     def train_batches(
         self, start_step: int, call: Callable[[int], int] | None = None
-    ) -> Iterator[dict]:
-        """Yields training batches start_step, ... on the devices, for ever.
+    ) -> Iterator[DeviceBatch]:
+        """Yields training batches start_step, ... on the devices, without end.
 
         Args:
-          start_step: number of the first.
-          call: step -> how many batches the call after `step` updates takes; where that is more
-            than one they come stacked, for `Runner.train_many`. A streamed set gives one each time.
+          start_step: number of the first batch.
+          call: step -> how many batches the call after `step` updates takes; several come stacked,
+            for `Runner.train_many`. A streamed set always gives one.
         """
-        place = (jax.process_index(), jax.process_count())
+        process = (jax.process_index(), jax.process_count())
         if self.streamed:
-            batches = input_pipeline.train_stream(self._config, self._split, start_step, *place)
+            batches = input_pipeline.train_stream(self._config, self._split, start_step, *process)
             yield from self._sent_ahead(batches)
         else:
-            plan = input_pipeline.train_batches(self._config, self._split.size, start_step, *place)
+            plan = input_pipeline.train_batches(
+                self._config, self._split.size, start_step, *process
+            )
             step = start_step
             while True:
                 count = call(step) if call else 1
                 yield self._placed_many([next(plan) for _ in range(count)])
                 step += count
 
-    def eval_batches(self) -> Iterator[dict]:
+    def eval_batches(self) -> Iterator[DeviceBatch]:
         """Yields batches that hold every example once, on the devices."""
         plan = input_pipeline.EvalPlan(
             self._split.size,
@@ -77,28 +101,30 @@ class Placement:
         else:
             yield from map(self._placed, plan)
 
-    def _sent_ahead(self, batches) -> Iterator[dict]:
+    def _sent_ahead(self, batches: 'grain.IterDataset') -> Iterator[DeviceBatch]:
+        """Yields streamed batches on the devices, sent ahead; a bad record ends all processes."""
         from data_sources import stream  # half a second to import
 
         try:
             yield from stream.sent_ahead(batches, self._runner.split, self._config.data.prefetch)
         except UserError as error:
-            hosts.leave_others(error)
+            hosts.abort_others(error)
             raise
 
-    def _placed_many(self, batches: list[dict]) -> dict:
+    def _placed_many(self, batches: list[HostBatch]) -> DeviceBatch:
+        """Returns one batch of indices on the devices, or several of a resident set, stacked."""
         return self._placed(batches[0]) if len(batches) == 1 else self._runner.split_many(batches)
 
-    def _placed(self, batch: dict) -> dict:
-        """A batch of indices on the devices, with its images unless those are there."""
+    def _placed(self, batch: HostBatch) -> DeviceBatch:
+        """Returns a batch of indices on the devices, and what they stand for if it is not there."""
         if not self.resident:
             index = batch['index']
             batch = {**batch, **{name: array[index] for name, array in self._arrays.items()}}
         return self._runner.split(batch)
 
 
-def check(config) -> None:
-    """Checks what can be said without the data set.
+def check(config: ConfigDict) -> None:
+    """Checks what the configuration alone decides, before the data set is opened.
 
     Raises:
       UserError: several updates per call, where the images of a batch have to be sent.
@@ -109,10 +135,10 @@ def check(config) -> None:
         updates_per_call(config, False, '')
 
 
-def updates_per_call(config, resident: bool, platform: str) -> int:
-    """Returns how many updates one call may do, `config.steps_per_call` or a choice.
+def updates_per_call(config: ConfigDict, resident: bool, platform: str) -> int:
+    """Returns how many updates one call may do: `config.steps_per_call`, or a choice.
 
-    A CPU gains nothing: starting a step costs little there, and XLA's loops are slower.
+    On a CPU it is one: starting a step costs little there, and XLA's loops are slower.
 
     Raises:
       UserError: several are asked for, and the images of a batch have to be sent.

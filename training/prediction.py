@@ -1,4 +1,4 @@
-"""Class probabilities of pictures from files."""
+"""Predictions for pictures from files."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,34 +10,34 @@ import numpy as np
 import input_pipeline
 from data_sources import images
 from errors import UserError
-from training.step import standardised
+from tasks.task import Description
+from training.inputs import normalized
 from training.trained import Trained
 
 BATCH = 64
 
 
 def predict(
-    trained: Trained, paths: list[Path], invert: str = 'auto'
-) -> Iterator[tuple[Path, list[tuple[str, float]] | UserError]]:
-    """Yields (path, [(class name, probability), ...] most probable first), in the order given.
+    trained: Trained, paths: list[Path], invert: str = 'auto', most: int = 5
+) -> Iterator[tuple[Path, Description | UserError]]:
+    """Yields (path, what the task predicts for the picture), in the order given.
 
-    A picture that cannot be read gives its UserError in place of the list.
+    A picture that cannot be read gives its UserError in place of the prediction.
 
     Args:
       trained: the network.
       paths: files that Pillow reads.
       invert: 'auto', 'yes' or 'no'; see data_sources.images.read_image.
+      most: how many answers to give for a picture, where there are several.
     """
     shape, read = _reader(trained.experiment, invert)
-    names = trained.experiment.class_names
+    names, task = trained.experiment.class_names, trained.spec.task
     model, variables = trained.spec.model, trained.variables
-    # Trained by binary cross-entropy, each class has a probability of its own.
-    function = jax.nn.sigmoid if trained.spec.task.kind == 'bce' else jax.nn.softmax
 
     @jax.jit
-    def probabilities(pixels):
-        inputs = standardised(trained.spec, pixels.astype(jnp.float32) / 255.0)
-        return function(model.apply(variables, inputs, train=False))
+    def predictions(pixels):
+        inputs = normalized(trained.spec, pixels.astype(jnp.float32) / 255.0)
+        return task.predictions(model.apply(variables, inputs, train=False))
 
     for start in range(0, len(paths), BATCH):
         part = paths[start : start + BATCH]
@@ -47,11 +47,13 @@ def predict(
         for row, image in enumerate(pixels):
             if not isinstance(image, UserError):
                 batch[row] = image
-        for path, image, p in zip(part, pixels, np.asarray(probabilities(batch)), strict=False):
+        answers = jax.tree.map(np.asarray, predictions(batch))
+        for row, (path, image) in enumerate(zip(part, pixels, strict=True)):
             if isinstance(image, UserError):
                 yield path, image
             else:
-                yield path, [(names[i], float(p[i])) for i in np.argsort(-p, kind='stable')]
+                answer = jax.tree.map(lambda array, row=row: array[row], answers)
+                yield path, task.described(answer, names, most)
 
 
 def _reader(experiment, invert: str) -> tuple[tuple[int, int, int], Callable[[Path], np.ndarray]]:

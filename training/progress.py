@@ -6,12 +6,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import table as rich_table
+
+from tasks.task import Metric
 
 # Time left comes from this many of the last seconds. The clock starts with the first finished
 # step, so the time that compilation takes is never part of the rate.
@@ -40,6 +42,7 @@ class Progress:
     Args:
       total_steps: the step at which the training ends.
       steps_per_epoch: adds the epoch.
+      metrics: those that updates bring.
       enabled: False shows nothing (every process but the first).
       interval: seconds between two plain lines.
       console: where to write; standard output by default.
@@ -51,6 +54,7 @@ class Progress:
         total_steps: int,
         steps_per_epoch: float | None = None,
         *,
+        metrics: Sequence[Metric] = (),
         enabled: bool = True,
         interval: float = 10.0,
         console: rich_console.Console | None = None,
@@ -62,7 +66,9 @@ class Progress:
         self._interval = interval
         self._clock = clock
         self._console = console or rich_console.Console()
-        self._shown = {}  # the last known loss, accuracy and rate: not every update brings them
+        self._metrics = {metric.name: metric for metric in metrics}
+        # The last known values: not every update brings them.
+        self._means, self._rate = {}, None
         self._recent = collections.deque()  # (time, step) of the last RATE_WINDOW seconds
         self._last_output = -float('inf')
         self._bar = None
@@ -81,8 +87,7 @@ class Progress:
     def update(
         self,
         step: int,
-        loss: float | None = None,
-        accuracy: float | None = None,
+        means: Mapping[str, float] | None = None,
         images_per_second: float | None = None,
     ) -> None:
         """Says that `step` is done; a value that is left out keeps what it was before."""
@@ -90,8 +95,8 @@ class Progress:
             return
         now = self._clock()
         self._remember(now, step)
-        new = {'loss': loss, 'accuracy': accuracy, 'images_per_second': images_per_second}
-        self._shown.update({name: float(v) for name, v in new.items() if v is not None})
+        self._means.update(means or {})
+        self._rate = self._rate if images_per_second is None else images_per_second
         wait = self._interval if self._bar is None else REFRESH_INTERVAL
         if now - self._last_output < wait and step != self._total:
             return
@@ -129,16 +134,16 @@ class Progress:
             self._recent.popleft()
 
     def _parts(self, step: int) -> dict[str, str]:
-        parts, shown = {}, self._shown
+        parts = {}
         if self._steps_per_epoch:
             epochs = self._total / self._steps_per_epoch
             parts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{round(epochs, 1):g}'
-        if 'loss' in shown:
-            parts['loss'] = f'loss {shown["loss"]:.{4 if shown["loss"] < 0.1 else 3}f}'
-        if 'accuracy' in shown:
-            parts['accuracy'] = f'accuracy {100 * shown["accuracy"]:.1f} %'
-        if 'images_per_second' in shown:
-            parts['rate'] = f'{shown["images_per_second"]:,.0f} images/s'
+        for name, value in self._means.items():
+            metric = self._metrics[name]
+            digits = 1 if metric.percent else 3 + (abs(value) < 0.1)
+            parts[name] = f'{name} {metric.shown(value, digits)}'
+        if self._rate is not None:
+            parts['rate'] = f'{self._rate:,.0f} images/s'
         left = self.seconds_left(step)
         if left is not None and step < self._total:
             parts['left'] = f'{format_seconds(math.ceil(left))} left'
@@ -175,7 +180,8 @@ class _Bar:
 
     def show(self, step: int, parts: Mapping[str, str]) -> None:
         parts = {'step': f'{step:>{len(str(self._total))}}/{self._total}', **parts}
-        for least_needed in ('epoch', 'rate', 'accuracy', 'left'):
+        metrics = [name for name in parts if name not in ('step', 'epoch', 'loss', 'rate', 'left')]
+        for least_needed in ('epoch', 'rate', *metrics, 'left'):
             if len('  '.join(parts.values())) + SHORTEST_BAR <= self._rich.console.width:
                 break
             parts.pop(least_needed, None)
@@ -201,8 +207,7 @@ def format_seconds(seconds: float) -> str:
 def summary(
     *,
     workdir: str | os.PathLike,
-    test_correct: int,
-    test_examples: int,
+    headline: tuple[str, str],
     wall_seconds: float,
     device: str = '',
     python: str | None = None,
@@ -211,8 +216,7 @@ def summary(
 
     Args:
       workdir: the run's folder; only the files that are there are listed.
-      test_correct: how many of the test images were recognised.
-      test_examples: how many there were.
+      headline: the name of what was tested, such as 'test accuracy', and its value.
       wall_seconds: the time the whole run took.
       device: what it ran on, in words.
       python: the interpreter in the commands; by default the one running, as typed from here.
@@ -221,11 +225,11 @@ def summary(
     where = shlex.quote(str(workdir))
     python = shlex.quote(python or python_as_typed())
     on_device = f' on {device}' if device else ''
-    accuracy = test_correct / test_examples if test_examples else float('nan')
+    width = max(len(headline[0]), len('wall time'))
     lines = [
         '',
-        f'test accuracy  {100 * accuracy:.2f} % ({test_correct:,} of {test_examples:,} images)',
-        f'wall time      {format_seconds(wall_seconds)}{on_device}',
+        f'{headline[0]:<{width}}  {headline[1]}',
+        f'{"wall time":<{width}}  {format_seconds(wall_seconds)}{on_device}',
         '',
         f'Written to {workdir}:',
         *(f'  {name:<14} {what}' for name, what in OUTPUTS if (workdir / name).exists()),

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from errors import UserError
-from training.step import StepSpec, eval_step, train_step
+from training.spec import StepSpec
+from training.step import eval_step, train_step
 
 AXIS = 'batch'
 # Calls under way at a time. It bounds memory, and more would let XLA's CPU collectives starve each
@@ -55,13 +56,13 @@ class Runner:
 
     `train(state, hyper, batch, dataset)` gives (next state, metrics) and takes the state's memory;
     `train_many` is the same for batches that `split_many` placed, metrics [k].
-    `evaluate(variables, batch, dataset)` gives the metrics' sums. See training/step.py.
+    `evaluate(variables, batch, dataset)` gives (sums, rows). See training/step.py.
 
     Args:
       spec: the static part of the step.
       kind: 'pmap' or 'shard_map'.
       devices: all devices of all processes; every process must have equally many.
-      detailed: whether evaluation also counts the confusion matrix.
+      detailed: whether evaluation also sums up what only a report needs.
     """
 
     def __init__(self, spec: StepSpec, kind: str, devices, detailed: bool = False):
@@ -77,7 +78,7 @@ class Runner:
             update = functools.partial(pmap, out_axes=(None, None), donate_argnums=0)
             self.train = Program(update(train, in_axes=(None, None, 0, None)))
             self.train_many = Program(update(many, in_axes=(None, None, 1, None)))
-            self.evaluate = pmap(evaluate, in_axes=(None, 0, None), out_axes=None)
+            self.evaluate = pmap(evaluate, in_axes=(None, 0, None), out_axes=(None, 0))
             self._stack = True
         elif kind == 'shard_map':
             self._mesh = Mesh(np.array(self.devices), (AXIS,))
@@ -87,7 +88,8 @@ class Runner:
             both = functools.partial(shard, out_specs=(one, one))
             self.train = Program(update(both(train, in_specs=(one, one, split, one))))
             self.train_many = Program(update(both(many, in_specs=(one, one, second, one))))
-            self.evaluate = jax.jit(shard(evaluate, in_specs=(one, split, one), out_specs=one))
+            evaluate = shard(evaluate, in_specs=(one, split, one), out_specs=(one, split))
+            self.evaluate = jax.jit(evaluate)
             self._stack = False
         else:
             raise UserError(f'config.runner must be pmap or shard_map, not {kind!r}.')
@@ -144,6 +146,18 @@ class Runner:
             return jax.tree.map(lambda x: np.array(x.addressable_data(0)), tree)
         jax.tree.map(lambda old, x: np.copyto(old, np.asarray(x.addressable_data(0))), into, tree)
         return into
+
+    def fetch_rows(self, rows):
+        """Returns this process's rows of an evaluation as host arrays [b, ...]; None for None."""
+
+        def own(array):
+            shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+            blocks = [np.asarray(shard.data) for shard in shards]
+            if self._stack:  # pmap's shards are [1, b, ...]
+                blocks = [block.reshape(-1, *block.shape[2:]) for block in blocks]
+            return np.concatenate(blocks)
+
+        return jax.tree.map(own, rows)
 
 
 def _train_many(spec: StepSpec, state, hyper, batches, dataset):

@@ -7,150 +7,60 @@ batch (plain jit, or a lane of vmap). The gradient is psum(gradient of the loss 
 so unequal counts, masks and padding are right by construction.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from training import augment, collectives, mixing, optimizers, partition, rng
+from tasks.task import Batch, Hyper, Sums
+from training import collectives, inputs, optimizers, partition, rng
+from training.spec import StepSpec
 from training.state import TrainState
 
 
-@dataclasses.dataclass(frozen=True)
-class StepSpec:
-    """The static part of a step: what is compiled in.
-
-    Attributes:
-      model: a Linen module, as the registry makes it.
-      task: loss and metrics; see tasks/classification.py.
-      optimizer: name of the optimiser.
-      nesterov: for the optimisers that know it.
-      clip: whether the gradient's norm is clipped.
-      schedule: step -> share of the peak learning rate.
-      mean, std: of pixels in [0, 1], per channel.
-      augment: whether training images are warped.
-      crop, flip: whether they are cropped out of a padded image, and mirrored.
-      mixup, cutmix: whether and how pairs of them are mixed.
-      erase: what fills the box that is erased: 'noise', 'zero' or '' (nothing is erased).
-      accumulate: micro-batches per update.
-      ema: whether averaged weights are kept.
-      sync_batch_norm: statistics over all devices' examples.
-      unroll: micro-batches as straight code; else as a loop.
-      frozen: paths of the parameters that stay as they are, and of statistics that do.
-      factors: {path: factor on the learning rate} of the others, where it is not 1.
-    """
-
-    model: Any
-    task: Any
-    optimizer: str
-    schedule: Callable
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    nesterov: bool = False
-    clip: bool = False
-    augment: bool = False
-    crop: bool = False
-    flip: bool = False
-    mixup: bool = False
-    cutmix: bool = False
-    erase: str = ''
-    accumulate: int = 1
-    ema: bool = False
-    sync_batch_norm: bool = True
-    unroll: bool = True
-    frozen: frozenset[str] = frozenset()
-    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def gathered(batch, dataset) -> dict:
-    """Returns the batch with 'label' and 'image', or 'features' in place of images.
-
-    A batch of a resident data set holds only 'index'; the rest is gathered here.
-    """
-    if 'label' in batch:
-        return batch
-    return {**batch, **{key: array[batch['index']] for key, array in dataset.items()}}
-
-
-def standardised(spec: StepSpec, images):
-    """Returns images with the data set's mean removed, divided by its standard deviation."""
-    return (images - jnp.asarray(spec.mean)) / jnp.asarray(spec.std)
-
-
-def _inputs(spec, batch):
-    """Returns what the network gets in evaluation: images float32 [b, h, w, c].
-
-    Features float32 [b, f] (see training/linear_probe.py) are taken as they are.
-    """
-    if 'features' in batch:
-        return batch['features']
-    return standardised(spec, batch['image'].astype(jnp.float32) / 255.0)
-
-
-def _training_part(spec, batch, hyper) -> dict:
-    """Returns 'inputs', 'label' and 'mask', and what the task is to know of mixed images.
-
-    The order: pixels to [0, 1]; affine map, crop, flip; standardise; erase; mixup or CutMix.
-    """
-    part = {'label': batch['label'], 'mask': batch['mask']}
-    if 'features' in batch:
-        return {'inputs': batch['features'], **part}
-    who = batch['index'], batch['epoch'], hyper['seed']
-    images = batch['image'].astype(jnp.float32) / 255.0
-    if spec.augment:
-        strength = (hyper[name] for name in ('shift', 'rotate', 'scale'))
-        images = augment.affine(images, *who, *strength)
-    if spec.crop:
-        images = augment.crop(images, *who, hyper['crop'])
-    if spec.flip:
-        images = augment.flip(images, *who, hyper['flip'])
-    images = standardised(spec, images)
-    if spec.erase:
-        images = augment.erase(images, *who, hyper['erase'], spec.erase == 'noise')
-    if spec.mixup or spec.cutmix:
-        images, mixture = mixing.mixed(images, batch, hyper, spec.mixup, spec.cutmix)
-        part |= mixture
-    return {'inputs': images, **part}
-
-
-def _apply(model, variables, inputs, **options):
-    """Applies the whole network to images, or what is left of it to features."""
-    return model.apply(variables, inputs, method='logits' if inputs.ndim == 2 else None, **options)
-
-
-def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=None):
+def train_step(
+    spec: StepSpec,
+    state: TrainState,
+    hyper: Hyper,
+    batch: Batch,
+    dataset: Batch,
+    axis: str | None = None,
+) -> tuple[TrainState, Sums]:
     """Returns (next state, metrics summed over all devices).
 
     Args:
       spec: the static part.
       state: replicated.
-      hyper: dict of scalars, which may be traced: 'seed', 'learning_rate', 'weight_decay',
-        'label_smoothing', the optimiser's options; 'dropout_rate' unless the model has its own;
-        'clip_norm', 'ema_decay', 'shift', 'rotate', 'scale', 'crop', 'flip', 'mixup', 'cutmix',
-        'mix_probability', 'cutmix_share', 'erase' where they are switched on.
+      hyper: dict of scalars, which may be traced: 'seed', 'learning_rate', 'weight_decay', the
+        optimizer's options, what the task's loss takes; 'dropout_rate' unless the model has its
+        own; 'clip_norm', 'ema_decay' and the strengths of augmentation where they are switched on.
       batch: this device's part: 'index', 'epoch' int32 [b] and 'mask' float32 [b], and either
-        'image' uint8 [b, h, w, c] and 'label' int32 [b], or a data set to gather them from;
+        'image' uint8 [b, h, w, c] and the task's targets, or a data set to gather them from;
         'bad' int32 [b] may mark examples whose record did not decode.
-      dataset: {'image', 'label'} of a whole resident split, or {}.
+      dataset: image and targets of a whole resident split, or {}.
       axis: name of the mapped axis, or None.
 
-    Metrics: sums 'loss', 'correct', 'count' ('bad'), and the scalars 'grad_norm', 'learning_rate'.
+    Metrics: the task's sums ('bad'), and the scalars 'grad_norm', 'learning_rate'.
     """
+    # 1. Gradients and sums of this device's examples, then of all devices'.
     sums, stats = _gradients(spec, state, hyper, batch, dataset, axis)
     sums['metrics'] |= _bad(batch)
     sums = collectives.psum(sums, axis)
-    weight = jnp.maximum(sums['weight'], 1.0)
-    grads = jax.tree.map(lambda g: g / weight, sums['grads'])
+    grads = sums['grads']
+    if 'weight' in sums:
+        weight = jnp.maximum(sums['weight'], 1.0)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+    # 2. The update; training/optimizers.py has the order of its parts.
     optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
     trained = partition.trained_part(state.params, spec.frozen)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     rate = hyper['learning_rate'] * spec.schedule(state.step)
-    trained = optimizers.descend(trained, updates, rate, spec.factors)
+    trained = optimizers.apply_updates(trained, updates, rate, spec.factors)
     params = partition.joined(state.params, trained)
-    # Means over devices, and averages, of equal numbers may be rounded to others.
+    # 3. What follows the parameters: running statistics, then the averages of both.
+    # Means over devices, and averages, of equal numbers may be rounded to others, so that frozen
+    # statistics are taken over as they are.
     stats = partition.kept(stats, state.batch_stats, spec.frozen)
     ema = state.ema
     if spec.ema:
@@ -161,13 +71,23 @@ def train_step(spec: StepSpec, state: TrainState, hyper, batch, dataset, axis=No
     return TrainState(state.step + 1, params, stats, opt_state, ema), metrics
 
 
-def _gradients(spec, state, hyper, batch, dataset, axis):
-    """Returns (sums over this device's micro-batches, new running statistics)."""
-    batch = gathered(batch, dataset)
-    parts = _training_part(spec, batch, hyper)
+def _gradients(
+    spec: StepSpec, state: TrainState, hyper: Hyper, batch: Batch, dataset: Batch, axis: str | None
+) -> tuple[dict[str, Any], Any]:
+    """Returns (sums over this device's micro-batches, new running statistics).
+
+    With one term of the loss the sums have its 'weight', by which the summed gradients are still to
+    be divided. With several, each has to be divided by its own before they are added: their weights
+    are summed over all devices first, and the gradients are those of the whole loss.
+    """
+    batch = inputs.gathered(batch, dataset)
+    examples = inputs.training_inputs(spec, batch, hyper)
+    several = len(spec.task.terms) > 1
+    weights = collectives.psum(spec.task.weights(examples), axis) if several else None
     # The sum is over examples, so micro-batch k of this device may be any k-th of its part.
-    parts = jax.tree.map(lambda x: x.reshape(spec.accumulate, -1, *x.shape[1:]), parts)
+    parts = jax.tree.map(lambda x: x.reshape(spec.accumulate, -1, *x.shape[1:]), examples)
     trained = partition.trained_part(state.params, spec.frozen)
+    # Before the gradient: shard_map would otherwise add up the gradients of all devices itself.
     trained = collectives.varying(trained, axis)
     device = collectives.index(axis)
 
@@ -175,10 +95,10 @@ def _gradients(spec, state, hyper, batch, dataset, axis):
         stats, number = carry
         key = rng.stream(hyper['seed'], 'dropout', state.step, device, number)
         (_, out), grads = jax.value_and_grad(_loss, argnums=1, has_aux=True)(
-            spec, trained, state.params, stats, hyper, part, key, axis
+            spec, trained, state.params, stats, hyper, part, key, weights, axis
         )
-        weight, metrics, stats = out
-        return (stats, number + 1), {'grads': grads, 'weight': weight, 'metrics': metrics}
+        sums, stats = out
+        return (stats, number + 1), {'grads': grads, **sums}
 
     start = (state.batch_stats, jnp.int32(0))
     if spec.accumulate == 1:
@@ -188,8 +108,11 @@ def _gradients(spec, state, hyper, batch, dataset, axis):
     return jax.tree.map(lambda x: x.sum(0), sums), stats
 
 
-def _loss(spec, trained, params, stats, hyper, part, key, axis):
-    """Returns (loss sum, (weight, metric sums, new running statistics)) of one micro-batch.
+def _loss(spec, trained, params, stats, hyper, part, key, weights, axis):
+    """Returns (loss, (sums, new running statistics)) of one micro-batch.
+
+    The loss is the sum of its only term, whose weight is then among the sums; or, of several, the
+    sum of their sums over `weights`, each of the whole batch.
 
     `trained` is what is differentiated by; the frozen rest is taken from `params`.
     """
@@ -198,7 +121,7 @@ def _loss(spec, trained, params, stats, hyper, part, key, axis):
         model = model.clone(dropout_rate=hyper['dropout_rate'])
     if spec.sync_batch_norm:
         model = model.clone(axis_name=axis)
-    logits, new = _apply(
+    outputs, new = _apply(
         model,
         {'params': partition.joined(params, trained), 'batch_stats': stats},
         part['inputs'],
@@ -207,21 +130,45 @@ def _loss(spec, trained, params, stats, hyper, part, key, axis):
         rngs={'dropout': key},
         mutable=['batch_stats'],
     )
-    loss, weight = spec.task.loss(logits, part, hyper['label_smoothing'])
+    terms = spec.task.loss(outputs, part, hyper)
+    if weights is None:
+        (loss,) = terms.values()
+        (weight,) = spec.task.weights(part).values()
+        sums = {'weight': weight}
+    else:
+        loss = sum(terms[name] / jnp.maximum(weights[name], 1.0) for name in spec.task.terms)
+        sums = {}
     new_stats = new.get('batch_stats', stats)
     if not spec.sync_batch_norm:
         new_stats = collectives.pmean(new_stats, axis)
-    return loss, (weight, spec.task.metrics(logits, part), new_stats)
+    return loss, ({**sums, 'metrics': spec.task.sums(outputs, part)}, new_stats)
 
 
-def eval_step(spec: StepSpec, variables, batch, dataset, axis=None, detailed: bool = False):
-    """Returns the metrics' sums over all devices, for one evaluation batch.
+def eval_step(
+    spec: StepSpec,
+    variables: dict[str, Any],
+    batch: Batch,
+    dataset: Batch,
+    axis: str | None = None,
+    detailed: bool = False,
+) -> tuple[Sums, dict[str, jax.Array] | None]:
+    """Returns (the task's sums over all devices, its rows) for one evaluation batch.
 
-    Arguments as in `train_step`; `variables` are those of `TrainState.variables`.
+    Arguments as in `train_step`; `variables` are those of `TrainState.variables`. The rows are this
+    device's own, with 'index' and 'mask' of their examples; None for a task without rows.
     """
-    batch = gathered(batch, dataset)
-    logits = _apply(spec.model, variables, _inputs(spec, batch), train=False)
-    return collectives.psum(spec.task.metrics(logits, batch, detailed) | _bad(batch), axis)
+    batch = inputs.gathered(batch, dataset)
+    outputs = _apply(spec.model, variables, inputs.evaluation_inputs(spec, batch), train=False)
+    sums = collectives.psum(spec.task.sums(outputs, batch, detailed) | _bad(batch), axis)
+    rows = spec.task.rows(outputs, batch)
+    if rows is not None:
+        rows = {**rows, 'index': batch['index'], 'mask': batch['mask']}
+    return sums, rows
+
+
+def _apply(model, variables, inputs, **options):
+    """Applies the whole network to images, or what is left of it to features."""
+    return model.apply(variables, inputs, method='logits' if inputs.ndim == 2 else None, **options)
 
 
 def _bad(batch) -> dict:

@@ -9,9 +9,11 @@ import numpy as np
 
 from distributed import devices
 from errors import UserError
+from tasks import registry
+from tasks.task import Metric
 from training import checkpoints, experiment, workdir
+from training.spec import StepSpec
 from training.state import TrainState
-from training.step import StepSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +50,14 @@ def load_config(folder, overrides=()):
 
     config = workdir.load_config(folder)
     stored = config.copy_and_resolve_references()
-    schema.override(config, list(overrides), base.FIELDS)
-    changed = schema.differences(stored, config, base.FIELDS, base.EXPERIMENT)
+    schema.override(config, list(overrides), base.fields())
+    changed = schema.differences(stored, config, base.fields(), base.EXPERIMENT)
     if changed:
         raise UserError(
             f'config.{next(iter(changed))} is part of the experiment and is taken from '
             f'{folder}/{workdir.CONFIG}; only fields of the run can be given here.'
         )
-    return schema.validate(config, base.FIELDS)
+    return schema.validate(config, base.fields())
 
 
 def load(folder, which: str = 'last', overrides=()) -> Trained:
@@ -71,7 +73,7 @@ def load(folder, which: str = 'last', overrides=()) -> Trained:
     """
     config = load_config(folder, overrides)
     all_devices = devices.start(config)
-    path = find(Path(folder), which, config.checkpoint.best)
+    path = find(Path(folder), which, registry.best_metric(config))
     exp, _ = experiment.open_train(config)
     spec = exp.spec()
     problem = checkpoints.damage(path)
@@ -85,7 +87,7 @@ def load(folder, which: str = 'last', overrides=()) -> Trained:
     return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
 
 
-def find(folder: Path, which: str, metric: str) -> Path:
+def find(folder: Path, which: str, metric: Metric) -> Path:
     """Returns the folder of the checkpoint that 'last', 'best' or a step means.
 
     Raises:

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import files
 from errors import UserError
 from models import pretrained
+from tasks import registry
 from training import checkpoints, trained, workdir
 from training.partition import HEAD
 from training.state import TrainState, sha256
@@ -68,7 +69,7 @@ def read(folder: str) -> Source:
             f'folder of converted weights ({pretrained.WEIGHTS}).'
         )
     config = workdir.load_config(path)
-    checkpoint = trained.find(path, 'last', config.checkpoint.best)
+    checkpoint = trained.find(path, 'last', registry.best_metric(config))
     problem = checkpoints.damage(checkpoint)
     if problem:
         raise UserError(f'config.init_from: the checkpoint {checkpoint} is damaged: {problem}.')

@@ -88,7 +88,7 @@ def load_config(workdir):
     path = Path(workdir) / CONFIG
     if not path.is_file():
         raise UserError(f'{workdir} holds no run: {CONFIG} is missing.')
-    return schema.validate(reading.load(str(path)), base.FIELDS)
+    return schema.validate(reading.load(str(path)), base.fields())
 
 
 def compare(workdir, config, extend: bool) -> dict[str, tuple]:
@@ -103,7 +103,7 @@ def compare(workdir, config, extend: bool) -> dict[str, tuple]:
     if not (Path(workdir) / CONFIG).exists():
         return {}
     stored = load_config(workdir)
-    changed = schema.differences(stored, config, base.FIELDS, base.EXPERIMENT)
+    changed = schema.differences(stored, config, base.fields(), base.EXPERIMENT)
     length = {name: pair for name, pair in changed.items() if name in LENGTH}
     others = {name: pair for name, pair in changed.items() if name not in LENGTH}
     if others or (length and not extend):

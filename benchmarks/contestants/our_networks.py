@@ -23,7 +23,7 @@ def prepare(work: dict[str, Any], detailed: bool = False):
     config.model.name = work['model']
     config.batch_size = config.eval_batch_size = work['batch_size']
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-4
-    schema.override(config, work.get('overrides', ()), base.FIELDS)
+    schema.override(config, work.get('overrides', ()), base.fields())
     shape = work['size'], work['size'], work['channels']
     split = random_split(work['examples'], shape, work['classes'])
     return SyntheticExperiment(config, split, detailed)
@@ -54,7 +54,7 @@ def evaluation(ready) -> Iterator[np.ndarray]:
     variables = ready.state().variables()
     batch_size = ready.experiment.config.eval_batch_size
     while True:
-        count = int(evaluate(variables)['count'])
+        count = int(evaluate(variables).sums['count'])
         yield from np.empty((count // batch_size, batch_size))
 
 

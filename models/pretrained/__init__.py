@@ -1,10 +1,10 @@
-"""Weights of a network without a run around them.
+"""Saves, loads and converts the weights of a network; imports `models` and `errors` only.
 
     variables, about = pretrained.load(folder)
 
-folder.py is their format here; torch_files.py reads PyTorch's files, torch_names.py says what its
-libraries call each layer, torch_weights.py turns their state dicts into variables and back; hub.py
-downloads.
+folder.py has the format of this project, torch_files.py reads PyTorch's files, torch_names.py has
+the names that PyTorch's libraries give to the layers, torch_weights.py converts state dicts to
+variables and back, and hub.py downloads from the Hugging Face Hub.
 """
 
 from models.pretrained.folder import ABOUT, WEIGHTS, check_new, is_weights, load, save

@@ -1,9 +1,10 @@
-"""Reads weights from PyTorch's files without PyTorch, and without running what is in them.
+"""Reads weights from PyTorch's files without PyTorch, and without running code from them.
 
-A .pth file is a pickle, and a pickle is a program. The unpickler here knows ordered dicts, tensors
-and storages and refuses every other global by its name, so that nothing else is ever looked up or
-called. Both formats of torch.save are read (torch/serialization.py describes them): since 1.6 a zip
-archive with a file for each storage, and before that pickles followed by the raw storages.
+A .pth file is a pickle, and a pickle is a program. The unpickler here allows only ordered dicts,
+tensors and storages, and refuses every other global by its name, so that nothing else is ever
+looked up or called. Both formats of torch.save are read (torch/serialization.py describes them):
+since 1.6 a zip archive with a file for each storage, and before that pickles followed by the raw
+storages.
 """
 
 import os
@@ -35,16 +36,18 @@ _STORAGES = {
     'ShortStorage': np.int16,
 }
 _WRAPPERS = ('state_dict', 'model')
+_BIG_ENDIAN = 'it was saved on a big-endian machine: convert it with PyTorch on that machine.'
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Returns name -> array of a state dict; .safetensors by its suffix, otherwise PyTorch's file.
+    """Returns {name: array} of a state dict from a .safetensors file or a file of PyTorch.
 
-    A checkpoint that keeps the state dict under 'state_dict' or 'model' is unwrapped, and a prefix
-    'module.' on all names taken off. Arrays may be read-only views that share memory.
+    A state dict under the key 'state_dict' or 'model' of a checkpoint is found, and a prefix
+    'module.' of all names is removed. The arrays may be read-only views that share memory.
 
     Raises:
-      UserError: the file is missing or damaged, is no state dict, or asks for anything but tensors.
+      UserError: the file is missing or damaged, is not a state dict, or asks for anything but
+        tensors.
     """
     path = Path(path)
     try:
@@ -59,17 +62,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
-    # A damaged pickle raises whatever its bytes happen to mean; so does a damaged header.
-    except Exception as error:
         raise UserError(
-            f'{path} is damaged, or no file of weights: {" ".join(str(error).split())[:200]}.'
+            f'{path} cannot be read ({error.strerror or error}): check the path and its '
+            'permissions.'
+        ) from error
+    # A damaged pickle or header may raise any error.
+    except Exception as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{path} is damaged, or not a file of weights ({reason}): download it again.'
         ) from error
 
 
-# Named tuples, because a pickle can change the attributes of any object that lets it.
+# Named tuples, because a pickle can set the attributes of any mutable object.
 class _Storage(NamedTuple):
-    """A stretch of `count` numbers from `start` in the storage called `key`."""
+    """The `count` numbers from `start` on in the storage called `key`."""
 
     key: str
     start: int
@@ -77,7 +84,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage; offset and strides count numbers, not bytes."""
+    """A view of a storage; offset and strides are in numbers, not bytes."""
 
     storage: _Storage
     offset: int
@@ -85,7 +92,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def array(self, storages: dict[str, np.ndarray]) -> np.ndarray:
-        """Returns the view; raises ValueError where it would leave its storage."""
+        """Returns the view; raises ValueError if it would reach outside its storage."""
         storage, offset, shape, strides = self
         numbers = storages[storage.key][storage.start : storage.start + storage.count]
         if any(type(n) is not int or n < 0 for n in (offset, *shape, *strides)):
@@ -99,17 +106,17 @@ class _Tensor(NamedTuple):
         return as_strided(numbers[offset:], shape, strides, writeable=False)
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise ValueError('a tensor without a storage')
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(tensor, *_) -> _Tensor:
+def _rebuild_parameter(tensor: Any, *_: Any) -> _Tensor:
     return tensor
 
 
-# Everything that a pickle may name. The first of the two tensors is that of torch before 0.4.
+# All globals that a pickle may use. torch before 0.4 wrote `_rebuild_tensor`, later ones `..._v2`.
 _GLOBALS = {
     'collections.OrderedDict': OrderedDict,
     'torch._utils._rebuild_tensor': _rebuild_tensor,
@@ -120,51 +127,52 @@ _GLOBALS = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes dicts, lists, numbers, strings and `_Tensor`s, and nothing else.
+    """Creates dicts, lists, numbers, strings and `_Tensor`s, and nothing else.
 
-    `dtypes` has the type of each storage that was named, which its bytes do not tell.
+    Attributes:
+      dtypes: the type of each storage that the pickle uses; the storage itself does not have it.
     """
 
     def __init__(self, file: BinaryIO):
-        # Python 2 wrote some files that are still published; its strings are these bytes.
+        # Some files that are still published were written by Python 2, with strings as bytes.
         super().__init__(file, encoding='utf-8')
         self.dtypes: dict[str, np.dtype] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _GLOBALS.get(f'{module}.{name}')
-        if found is None:
+        allowed = _GLOBALS.get(f'{module}.{name}')
+        if allowed is None:
             raise UserError(
-                f'it asks for {module}.{name}, which is no tensor and could run code. If you trust '
-                "it, save the model's state_dict alone with PyTorch, and convert that."
+                f'it asks for {module}.{name}, which is not a tensor and could run code. If you '
+                "trust the file, save only the model's state_dict with PyTorch and convert that."
             )
-        return found
+        return allowed
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, name, key, _, count, *part = pid
+        kind, name, key, _, count, *view = pid
         if kind != 'storage':
             raise ValueError(f'an unknown object {kind!r}')
         key, dtype = str(key), np.dtype(_STORAGES[name])
         if self.dtypes.setdefault(key, dtype) != dtype:
             raise ValueError(f'storage {key} has two types')
-        if part and part[0] is not None:  # torch before 0.4: (key, start, count) of a part
-            _, start, count = part[0]
+        if view and view[0] is not None:  # torch before 0.4: a view (key, start, count)
+            _, start, count = view[0]
             return _Storage(key, start, count)
         return _Storage(key, 0, count)
 
 
 def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
-    """Reads FOLDER/data.pkl and the storages that it names, FOLDER/data/KEY."""
+    """Reads FOLDER/data.pkl and the storages that it uses, FOLDER/data/KEY."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.count('/') == 1 and name.endswith('/data.pkl')]
         if len(pickles) != 1:
             raise ValueError('a zip archive without data.pkl')
         folder = pickles[0].removesuffix('data.pkl')
-        # torch compresses nothing; so no entry can be larger than the file.
+        # torch does not compress. Refusing compression limits each entry to the size of the file.
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError('a compressed zip archive')
         if f'{folder}byteorder' in names and archive.read(f'{folder}byteorder') != b'little':
-            raise UserError('it was saved on a big-endian machine; convert it with PyTorch there.')
+            raise UserError(_BIG_ENDIAN)
         with archive.open(pickles[0]) as pickled:
             unpickler = _Unpickler(pickled)
             content = unpickler.load()
@@ -176,12 +184,12 @@ def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
-    """Reads magic number, protocol, machine, content, storage keys; then each storage."""
+    """Reads magic number, protocol, machine, content and storage keys, then the storages."""
     if _Unpickler(file).load() != _LEGACY_MAGIC:
-        raise ValueError('it does not start as a file of PyTorch')
+        raise ValueError('it does not start like a file of PyTorch')
     _Unpickler(file).load()
     if not _Unpickler(file).load().get('little_endian', True):
-        raise UserError('it was saved on a big-endian machine; convert it with PyTorch there.')
+        raise UserError(_BIG_ENDIAN)
     unpickler = _Unpickler(file)
     content = unpickler.load()
     storages = {}
@@ -196,23 +204,24 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _state_dict(content: Any) -> dict[str, _Tensor]:
-    """Returns the dict of tensors in what was pickled."""
+    """Returns the dict of tensors in the pickled object."""
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
     if not isinstance(content, dict) or not content:
-        raise UserError('it holds no state dict, which maps names to tensors.')
+        raise UserError('it has no state dict: save the state_dict of the model, and convert that.')
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise UserError(
-                f'"{name}" in it is {type(value).__name__}, no tensor, so it is no state dict.'
+                f'it is not a state dict, because "{name}" is of type {type(value).__name__} and '
+                'not a tensor: save the state_dict of the model, and convert that.'
             )
     return _without_module(content)
 
 
 def _without_module(state: dict[str, Any]) -> dict[str, Any]:
-    """Takes off what torch.nn.DataParallel puts before all names."""
+    """Removes the prefix that torch.nn.DataParallel adds to all names."""
     if all(name.startswith('module.') for name in state):
         return {name.removeprefix('module.'): value for name, value in state.items()}
     return state

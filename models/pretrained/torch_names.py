@@ -1,11 +1,12 @@
-"""What PyTorch's libraries call the layers of the networks here.
+"""The names that PyTorch's libraries give to the layers of the networks here.
 
-Three layouts: 'torchvision', 'timm' and 'huggingface' (transformers). A table maps the path of each
-layer here to its module there, in the order of the network; only the models that all know are in
-it. torchvision and timm agree on ResNet and DenseNet.
+There are three layouts: 'torchvision', 'timm' and 'huggingface' (transformers). For models that a
+library has as well, a table maps the path of each layer here to its module there, in the order of
+the network. torchvision and timm agree on ResNet and DenseNet.
 """
 
 import re
+from collections.abc import Iterator
 
 import models
 from errors import UserError
@@ -24,31 +25,40 @@ LAYOUTS = {
     ResNet: ('torchvision', 'timm', 'huggingface'),
     DenseNet: ('torchvision', 'timm'),
 }
-# Layer that reads a flattened map, and the size of that map.
+# The layer that reads a flattened map, and the height and width of that map.
 FLATTENED = {AlexNet: ('dense1', 6), VGG: ('dense1', 7)}
 
 
 def known() -> list[str]:
-    """Returns the models that other libraries have too."""
+    """Returns the names of the models that other libraries have as well."""
     return [name for name in models.names() if type(_network(name)) in LAYOUTS]
 
 
 def layouts(model: str) -> tuple[str, ...]:
-    """Returns the layouts that there are for a model; raises UserError where there are none."""
+    """Returns the layouts of a model.
+
+    Raises:
+      UserError: no other library has this model.
+    """
     network = _network(model)
     if type(network) not in LAYOUTS:
-        raise UserError(f'{model} is a model of this code alone; others have {", ".join(known())}.')
+        raise UserError(
+            f'{model} exists in this project only; models that PyTorch libraries have as well: '
+            f'{", ".join(known())}.'
+        )
     return LAYOUTS[type(network)]
 
 
 def modules(model: str, layout: str) -> dict[str, str]:
-    """Returns path here -> module there, such as 'stage1_block1/conv1' -> 'layer1.0.conv1'.
+    """Returns {path here: module there}, such as {'stage1_block1/conv1': 'layer1.0.conv1'}.
 
     Raises:
       UserError: the library has no such model.
     """
     if layout not in layouts(model):
-        raise UserError(f'{layout} has no {model}; layouts for it: {", ".join(layouts(model))}.')
+        raise UserError(
+            f'{layout} has no {model}: use one of the layouts {", ".join(layouts(model))}.'
+        )
     network = _network(model)
     if isinstance(network, AlexNet):
         return _alexnet()
@@ -64,7 +74,7 @@ def _network(model: str) -> Network:
 
 
 def _alexnet() -> dict[str, str]:
-    # Numbers count ReLU, pooling and dropout too.
+    # The numbers count ReLU, pooling and dropout as well.
     return {
         'conv1': 'features.0',
         'conv2': 'features.3',
@@ -84,7 +94,7 @@ def _vgg(depth: int, batch_norm: bool, layout: str) -> dict[str, str]:
             names[f'block{block}_conv{j}'] = f'features.{i}'
             if batch_norm:
                 names[f'block{block}_norm{j}'] = f'features.{i + 1}'
-            i += 3 if batch_norm else 2  # with its ReLU
+            i += 3 if batch_norm else 2  # with the ReLU
         i += 1  # the pooling
     if layout == 'timm':
         dense = ('pre_logits.fc1', 'pre_logits.fc2', 'head.fc')
@@ -120,8 +130,8 @@ def _huggingface_resnet(depth: int) -> dict[str, str]:
     return names | {'head': 'classifier.1'}
 
 
-def _resnet_blocks(depth: int):
-    """Yields (stage, block, convolutions in it, whether its shortcut is projected)."""
+def _resnet_blocks(depth: int) -> Iterator[tuple[int, int, int, bool]]:
+    """Yields (stage, block, number of convolutions, whether the shortcut is projected)."""
     counts, bottleneck = RESNET_BLOCKS[depth]
     for i, count in enumerate(counts, start=1):
         for j in range(1, count + 1):
@@ -133,20 +143,20 @@ def _densenet(depth: int) -> dict[str, str]:
     counts, _ = DENSENET_BLOCKS[depth]
     for i, count in enumerate(counts, start=1):
         for j in range(1, count + 1):
-            for part in ('norm1', 'conv1', 'norm2', 'conv2'):
-                theirs = f'features.denseblock{i}.denselayer{j}.{part}'
-                names[f'block{i}_layer{j}/{part}'] = theirs
+            for layer in ('norm1', 'conv1', 'norm2', 'conv2'):
+                theirs = f'features.denseblock{i}.denselayer{j}.{layer}'
+                names[f'block{i}_layer{j}/{layer}'] = theirs
         if i < len(counts):
-            for part in ('norm', 'conv'):
-                names[f'transition{i}/{part}'] = f'features.transition{i}.{part}'
+            for layer in ('norm', 'conv'):
+                names[f'transition{i}/{layer}'] = f'features.transition{i}.{layer}'
     return names | {'norm': 'features.norm5', 'head': 'classifier'}
 
 
 def canonical(key: str) -> str:
-    """Returns today's name of a tensor for one that older or headless networks have.
+    """Returns the current name of a tensor from an older or headless network.
 
-    torchvision's published DenseNets say 'denselayer1.norm.1.weight'; transformers' ResNetModel,
-    which has no head, leaves the 'resnet.' out.
+    torchvision's published DenseNets have 'denselayer1.norm.1.weight' for '...norm1.weight', and
+    transformers' ResNetModel, which has no head, omits the prefix 'resnet.'.
     """
     key = re.sub(r'(denselayer\d+\.(?:norm|conv))\.(\d\.)', r'\1\2', key)
     return re.sub(r'^(embedder\.embedder|encoder\.stages)\.', r'resnet.\1.', key)

@@ -1,9 +1,12 @@
-"""Turns PyTorch's state dicts into the variables of the networks here, and back.
+"""Converts PyTorch's state dicts to the variables of the networks here, and back.
 
-Strict both ways: each tensor is used exactly once and each parameter filled exactly once.
-torch_names.py has the names; here are the shapes. PyTorch keeps convolutions as [out, in,
-height, width] and dense layers as [out, in], and flattens maps as [c, h, w]; here it is [height,
-width, in, out], [in, out] and [h, w, c].
+The conversion is strict both ways: each tensor is used and each parameter is filled exactly once.
+torch_names.py handles the names, this module the shapes:
+
+                    PyTorch                     here
+    convolution     [out, in, height, width]    [height, width, in, out]
+    dense layer     [out, in]                   [in, out]
+    flattened map   [c, h, w]                   [h, w, c]
 """
 
 import math
@@ -31,10 +34,14 @@ _LISTED = 3
 
 
 class Tensor(NamedTuple):
-    """One parameter or statistic: its path and shape here, its name and shape in PyTorch.
+    """One parameter or statistic, with its name and shape here and in PyTorch.
 
-    `window` is the height and width that a kernel has, or that the flattened map has which a dense
-    layer reads.
+    Attributes:
+      path: its path here.
+      shape: its shape here.
+      key: its name in PyTorch.
+      torch_shape: its shape in PyTorch.
+      window: the height and width of a kernel, or of the flattened map that a dense layer reads.
     """
 
     path: str
@@ -44,14 +51,14 @@ class Tensor(NamedTuple):
     window: int
 
     def from_torch(self, value: np.ndarray) -> np.ndarray:
-        """Returns it in the form that it has here."""
+        """Returns a value in PyTorch's shape as one in the shape here."""
         if len(self.shape) > 1:
             value = value.reshape(self.shape[-1], -1, self.window, self.window)
             value = value.transpose(2, 3, 1, 0).reshape(self.shape)
         return value
 
     def to_torch(self, value: np.ndarray) -> np.ndarray:
-        """Returns it in the form that it has in PyTorch."""
+        """Returns a value in the shape here as one in PyTorch's shape."""
         if len(self.shape) > 1:
             value = value.reshape(self.window, self.window, -1, self.shape[-1])
             value = value.transpose(3, 2, 0, 1).reshape(self.torch_shape)
@@ -59,13 +66,13 @@ class Tensor(NamedTuple):
 
 
 def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Tensor]:
-    """Returns what a network is made of, in the library's own order.
+    """Returns the parameters and statistics of a network in the order of the library.
 
     Args:
-      model: a name that `torch_names.known` has.
+      model: one of the names of `torch_names.known`.
       layout: 'torchvision', 'timm' or 'huggingface'.
       num_classes: 0 for a network without a head.
-      channels: of its images.
+      channels: the number of channels of its images.
 
     Raises:
       UserError: the library has no such model.
@@ -73,7 +80,7 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
     names = torch_names.modules(model, layout)
     network = models.create(model, num_classes=num_classes)
     flattened, map_size = torch_names.FLATTENED.get(type(network), (None, 1))
-    found = []
+    unsorted = []
     for path, shape in _shapes(network, channels).items():
         layer, leaf = path.split('/', 1)[1].rsplit('/', 1)
         window, torch_shape = 1, shape
@@ -83,10 +90,10 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
             if len(shape) == 2 and not _is_convolution(names[layer]):
                 torch_shape = (shape[1], shape[0])
         key = f'{names[layer]}.{_LEAVES[leaf]}'
-        found.append(Tensor(path, shape, key, torch_shape, window))
+        unsorted.append(Tensor(path, shape, key, torch_shape, window))
     keys = [f'{module}.{leaf}' for module in names.values() for leaf in _ORDER]
     order = {key: i for i, key in enumerate(keys)}
-    return sorted(found, key=lambda tensor: order[tensor.key])
+    return sorted(unsorted, key=lambda tensor: order[tensor.key])
 
 
 def _shapes(network: Network, channels: int) -> dict[str, tuple[int, ...]]:
@@ -105,29 +112,32 @@ def _is_convolution(module: str) -> bool:
 def from_torch(
     state: dict[str, np.ndarray], model: str, layout: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Converts a state dict.
+    """Converts a state dict to variables.
 
-    The number of classes and of image channels are read from it; without a head there are 0
-    classes.
+    The numbers of classes and of image channels are read from the state dict; without a head there
+    are 0 classes.
 
     Args:
-      state: name -> array, of any floating-point type.
-      model: a name that `torch_names.known` has.
-      layout: None recognises it by the names.
+      state: {name: array}, of any floating-point type.
+      model: one of the names of `torch_names.known`.
+      layout: 'torchvision', 'timm' or 'huggingface'; None: recognised by the names.
 
     Returns:
-      ({'params', 'batch_stats'}, {'layout', 'num_classes', 'channels'}), arrays in float32.
+      ({'params', 'batch_stats'}, {'layout', 'num_classes', 'channels'}), with arrays in float32.
 
     Raises:
-      UserError: no such model or layout, or the tensors are not those of the model; lists them.
+      UserError: the model or layout is unknown, or the tensors are not those of the model; the
+        message lists them.
     """
     renamed = {torch_names.canonical(key): value for key, value in state.items()}
     if len(renamed) < len(state):
-        raise UserError('some tensors are there twice, under an old and a new name.')
+        raise UserError(
+            'some tensors are there twice, under an old and a new name: remove one of each.'
+        )
     layout = layout or _recognise(renamed, model)
     modules = list(torch_names.modules(model, layout).values())
     first, head = (renamed.get(f'{modules[i]}.weight') for i in (0, -1))
-    # Where it has none, 3: the comparison of the shapes says what is wrong.
+    # Without a usable first layer, assume 3 channels: the check below then reports what is wrong.
     channels = (first.shape[1] if first is not None and first.ndim == 4 else 0) or 3
     num_classes = head.shape[0] if head is not None and head.ndim == 2 else 0
     wanted = tensors(model, layout, num_classes, channels)
@@ -143,27 +153,34 @@ def from_torch(
 def to_torch(
     variables: dict[str, Any], model: str, layout: str = 'torchvision'
 ) -> dict[str, np.ndarray]:
-    """Returns the state dict that the library's own network loads strictly.
+    """Converts variables to a state dict that the library's own network loads strictly.
+
+    Args:
+      variables: {'params', 'batch_stats'}, nested dicts of arrays.
+      model: one of the names of `torch_names.known`.
+      layout: 'torchvision', 'timm' or 'huggingface'.
 
     Raises:
-      UserError: no such model or layout, or the network has options that make it another one.
+      UserError: the model or layout is unknown, or the network has options that the library's
+        network does not have.
     """
-    found = {
+    leaves = {
         path: np.asarray(leaf)
         for path, leaf in traverse_util.flatten_dict(variables, sep='/').items()
     }
     ours = list(torch_names.modules(model, layout))
-    kernels = [found.get(f'params/{ours[i]}/kernel') for i in (0, -1)]
+    kernels = [leaves.get(f'params/{ours[i]}/kernel') for i in (0, -1)]
     channels, num_classes = (0 if k is None else k.shape[i - 2] for i, k in enumerate(kernels))
     wanted = tensors(model, layout, num_classes, channels or 3)
-    if {t.path: t.shape for t in wanted} != {path: leaf.shape for path, leaf in found.items()}:
+    if {t.path: t.shape for t in wanted} != {path: leaf.shape for path, leaf in leaves.items()}:
         raise UserError(
             f'these weights are of a {model} with options (stem, normalization, width) that '
-            f"{layout}'s {model} has not; only a network with the defaults can be handed over."
+            f"{layout}'s {model} does not have: only a network with the default options can be "
+            'converted.'
         )
     state = {}
     for tensor in wanted:
-        value = tensor.to_torch(found[tensor.path])
+        value = tensor.to_torch(leaves[tensor.path])
         state[tensor.key] = np.array(value, np.float32, order='C')
         if tensor.path.endswith('/var'):
             state[tensor.key.replace('running_var', _COUNTER)] = np.zeros((), np.int64)
@@ -171,7 +188,7 @@ def to_torch(
 
 
 def _recognise(state: dict[str, np.ndarray], model: str) -> str:
-    """Returns the layout that has the most of the names; torchvision where several have."""
+    """Returns the layout that shares the most names; torchvision if several share as many."""
     modules = {key.rpartition('.')[0] for key in state}
 
     def shared(layout: str) -> int:
@@ -181,7 +198,7 @@ def _recognise(state: dict[str, np.ndarray], model: str) -> str:
 
 
 def _check(state: dict[str, np.ndarray], wanted: list[Tensor], model: str, layout: str) -> None:
-    """Raises UserError unless the state dict has just these tensors, in these shapes."""
+    """Raises UserError unless the state dict has exactly these tensors in these shapes."""
     by_key = {tensor.key: tensor for tensor in wanted}
     counters = {
         key.replace('running_var', _COUNTER) for key in by_key if key.endswith('.running_var')
@@ -190,36 +207,36 @@ def _check(state: dict[str, np.ndarray], wanted: list[Tensor], model: str, layou
     for key in by_key.keys() & state.keys():
         value, shape = state[key], by_key[key].torch_shape
         if value.shape != shape:
-            wrong.append(f'{key} {value.shape} for {shape}')
+            wrong.append(f'{key} {value.shape} instead of {shape}')
         elif not jnp.issubdtype(value.dtype, jnp.floating):
-            wrong.append(f'{key} of {value.dtype}')
+            wrong.append(f'{key} of type {value.dtype}')
     problems = {
         'missing': by_key.keys() - state.keys(),
         'unused': state.keys() - by_key.keys() - counters,
         'wrong': wrong,
     }
     if any(problems.values()):
-        listed = '; '.join(f'{w} {_listed(sorted(keys))}' for w, keys in problems.items() if keys)
+        listed = '; '.join(f'{w} {_shorten(sorted(keys))}' for w, keys in problems.items() if keys)
         raise UserError(
             f'these are not the weights of a {model} as {layout} names them: {listed}.'
-            + _whose(state)
+            + _suggest_models(state)
         )
 
 
-def _listed(keys: list[str]) -> str:
+def _shorten(keys: list[str]) -> str:
     more = f' and {len(keys) - _LISTED:,} more' if len(keys) > _LISTED else ''
     return f'({len(keys):,}) {", ".join(keys[:_LISTED])}{more}'
 
 
-def _whose(state: dict[str, np.ndarray]) -> str:
-    """Returns a sentence that says which models have layers of these names, '' for none."""
-    found = {key.rpartition('.')[0] for key in state}
-    fitting = [
+def _suggest_models(state: dict[str, np.ndarray]) -> str:
+    """Returns a sentence that names the models with these layers, or ''."""
+    modules = {key.rpartition('.')[0] for key in state}
+    matches = [
         model
         for model in torch_names.known()
         if any(
-            set(torch_names.modules(model, layout).values()) == found
+            set(torch_names.modules(model, layout).values()) == modules
             for layout in torch_names.layouts(model)
         )
     ]
-    return f' The names are those of {" or ".join(fitting)}.' if fitting else ''
+    return f' The names are those of {" or ".join(matches)}.' if matches else ''

@@ -14,7 +14,8 @@ from benchmarks import contest, growth, networks, run, step_trace, tables
 from benchmarks.contestants import our_networks
 from errors import UserError
 from tests.conftest import ROOT
-from training import loop, runner
+from training import evaluation as training_evaluation
+from training import runner
 
 # As published: LeNet-5, ResNet-18 for CIFAR and ResNet-50; deep_cnn and VGG-11 for small images by
 # hand: 416 + 32 + 12,832 + 64 + 15,690, and 9,225,984 (convolutions, batch norm) + 2 x 262,656
@@ -79,13 +80,13 @@ def test_the_networks_of_pytorch_have_the_same_parameters():
 
 def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
 
-    passes, evaluate = [], loop.Evaluator.__call__
+    passes, evaluate = [], training_evaluation.Evaluator.__call__
 
     def counted(self, variables):
         passes.append(evaluate(self, variables))
         return passes[-1]
 
-    monkeypatch.setattr(loop.Evaluator, '__call__', counted)
+    monkeypatch.setattr(training_evaluation.Evaluator, '__call__', counted)
     work = {**WORK, 'batch_size': 4, 'examples': 12}
     batches = our_networks.evaluation(our_networks.prepare(work, detailed=True))
     assert {len(next(batches)) for _ in range(3)} == {4}
@@ -93,8 +94,8 @@ def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
     for _ in range(3):
         next(batches)
     assert len(passes) == 2
-    assert passes[0]['count'] == 12
-    assert passes[0]['confusion'].sum() == 12  # as evaluate.py has it
+    assert passes[0].sums['count'] == 12
+    assert passes[0].sums['confusion'].sum() == 12  # as evaluate.py has it
 
 
 def test_evaluation_takes_the_cases_of_the_step():

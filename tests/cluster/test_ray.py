@@ -86,7 +86,7 @@ def test_a_lost_node_loses_no_trial(cluster, tmp_path):
     assert {row['state'] for row in rows} == {'complete'}, log.read_text()
     assert {row['steps'] for row in rows} == {'600'}
     # One trial was begun twice, in the same folder, and went on.
-    went_on = [path for path in folder.glob('trials/*.log') if 'going on from' in path.read_text()]
+    went_on = [path for path in folder.glob('trials/*.log') if 'resuming from' in path.read_text()]
     assert len(went_on) == 1
 
 

@@ -116,7 +116,7 @@ def test_a_job_of_two_processes_survives_signals_and_the_loss_of_one(config, tmp
         assert last_step(workdir) < 900
 
     wait_until(lambda: not queue(job), said)
-    assert said().count('going on from the checkpoint') == 3
+    assert said().count('resuming from the checkpoint') == 3
     found = result(workdir)
     assert found['processes'] == found['devices'] == 2
 

@@ -25,8 +25,8 @@ def read(tmp_path, body: str = 'pass\n', *arguments: str):
 
 def test_defaults_are_valid_and_documented(tmp_path):
     config = read(tmp_path)
-    assert schema.flatten(config) == {field.name: field.default for field in base.FIELDS}
-    assert all(field.doc.endswith('.') for field in base.FIELDS)
+    assert schema.flatten(config) == {field.name: field.default for field in base.fields()}
+    assert all(field.doc.endswith('.') for field in base.fields())
     checks.check(config)
 
 
@@ -170,21 +170,21 @@ def test_a_stored_config_is_read_back_the_same(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(schema.plain(config)))
     again = reading.from_arguments(str(tmp_path / 'config.json'), [])
     assert schema.flatten(again) == schema.flatten(config)
-    assert not schema.differences(config, again, base.FIELDS, base.EXPERIMENT)
+    assert not schema.differences(config, again, base.fields(), base.EXPERIMENT)
 
 
 def test_differences_name_fields_of_one_scope_only(tmp_path):
     old = read(tmp_path)
     new = read(tmp_path, 'pass\n', '--config.seed=5', '--config.devices=2')
-    assert schema.differences(old, new, base.FIELDS, base.EXPERIMENT) == {'seed': (0, 5)}
-    assert schema.differences(old, new, base.FIELDS, base.RUN) == {'devices': (0, 2)}
+    assert schema.differences(old, new, base.fields(), base.EXPERIMENT) == {'seed': (0, 5)}
+    assert schema.differences(old, new, base.fields(), base.RUN) == {'devices': (0, 2)}
 
 
 @given(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(())
     ),
-    st.sampled_from(base.FIELDS),
+    st.sampled_from(base.fields()),
 )
 def test_whatever_passes_has_the_fields_type_and_range(value, field):
     try:

@@ -41,7 +41,6 @@ def test_every_sweep_file_is_sound(file):
         (Sweep({'seed': Int(0, 9, step=0)}), 'a step of at least 1'),
         (Sweep({'augment.rotate': Int(0.5, 3)}), 'needs whole numbers'),
         (Sweep(RATE, objective='accuracy'), 'objective an Objective'),
-        (Sweep(RATE, Objective('accuracy')), 'objective.metric must be one of'),
         (Sweep(RATE, Objective(direction='max')), 'objective.direction must be one of'),
         (Sweep(RATE, trials=0), 'trials must be a whole number of at least 1'),
         (Sweep(RATE, reduction=1), 'reduction must be a whole number of at least 2'),
@@ -91,3 +90,12 @@ def test_a_trial_is_the_configuration_with_its_values():
 def test_the_figure_of_a_trial(of, expected):
     assert Objective(direction='maximize', of=of).value([1.0, 3.0, 2.0]) == expected
     assert Objective(direction='minimize', of='best').value([1.0, 3.0, 2.0]) == 1.0
+
+
+def test_an_objective_takes_what_it_leaves_out_from_the_task():
+    config = base.get_config()
+    assert Objective().resolved(config) == Objective('validation/accuracy', 'maximize')
+    assert Objective('validation/loss').resolved(config).direction == 'minimize'
+    assert Objective('validation/loss', 'maximize').resolved(config).direction == 'maximize'
+    with pytest.raises(UserError, match=r'objective.metric must be one of .* not .accuracy.'):
+        Objective('accuracy').resolved(config)

@@ -78,7 +78,7 @@ def config_of(**fields):
         *section, leaf = name.split('__')
         with config.ignore_type():
             (config[section[0]] if section else config)[leaf] = value
-    return schema.validate(config, base.FIELDS)
+    return schema.validate(config, base.fields())
 
 
 @settings(max_examples=25, deadline=None)
@@ -97,7 +97,7 @@ def test_twice_is_once(steps, accumulate, share, evaluated, milestones, unit, wa
     once = smoke.shrunk(config)
     assert schema.flatten(config) == before, 'pure'
     stored = json.loads(json.dumps(schema.plain(once)))
-    again = smoke.shrunk(schema.validate(once, base.FIELDS))
+    again = smoke.shrunk(schema.validate(once, base.fields()))
     assert schema.flatten(again) == schema.flatten(once)
     assert schema.plain(again) == stored
     checks.check(once)

@@ -53,7 +53,7 @@ def test_records_are_what_stock_tfds_reads(digit_set):
         stock = builder.as_data_source(split, decoders=decoders)
         assert source.size == len(stock)
         for ours, theirs in zip(everything(source), stock, strict=True):
-            assert (ours.image, ours.label) == (theirs['image'], theirs['label'])
+            assert ours == (theirs['image'], {'label': theirs['label']})
 
 
 def test_imagenets_validation_split_serves_as_test(imagenet_set):
@@ -70,7 +70,7 @@ def test_imagenets_validation_split_serves_as_test(imagenet_set):
     seen = [record.image for record in (*everything(train), *everything(validation))]
     assert sorted(seen) == sorted(example['image'] for example in stored)
     # The files are in the order of the classes; the part held out is not.
-    labels = [record.label for record in everything(validation)]
+    labels = [record.targets['label'] for record in everything(validation)]
     assert np.median(labels) < 900
     assert labels != sorted(labels)
 
@@ -80,13 +80,13 @@ def test_a_set_at_another_size_holds_out_the_same_pictures(imagenet_set):
     source = record_source.load('imagenet2012', 'validation', str(imagenet_set))
     smaller = dataclasses.replace(source, name='imagenet2012_256')
     for example in range(source.size):
-        assert smaller.place(example) == source.place(example)
+        assert smaller.stored_index(example) == source.stored_index(example)
 
 
 def test_a_part_is_the_same_part_for_any_seed_of_a_run(imagenet_set):
     source = record_source.load('imagenet2012', 'validation', str(imagenet_set))
     order = [record_source.shuffled(i, 200, zlib.crc32(b'held out')) for i in range(200)]
-    assert [source.place(i) for i in range(source.size)] == order[180:]
+    assert [source.stored_index(i) for i in range(source.size)] == order[180:]
 
 
 def copied(digit_set, tmp_path):
@@ -152,7 +152,7 @@ def test_an_unlabelled_test_split_is_not_used(imagenet_set, monkeypatch):
     """tfds stores ImageNet's with label -1."""
     stored = {'train': 200, 'validation': 50, 'test': 30}
     monkeypatch.setattr(tfds_sets, 'counts', lambda builder: dict(stored))
-    monkeypatch.setattr(record_source, '_unlabelled', lambda folder: True)
+    monkeypatch.setattr(record_source, '_is_withheld', lambda *_: True)
     assert record_source.load('imagenet2012', 'test', str(imagenet_set)).stored == 'validation'
     del stored['validation']
     with pytest.raises(UserError, match='has no "test" split, only train'):

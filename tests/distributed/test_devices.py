@@ -47,8 +47,12 @@ def test_an_address_is_parsed(setting, expected):
                 'host:x,2,0', 'host:1,2,0,0', 'a b:1,2,0'],
 )  # fmt: skip
 def test_a_malformed_address_is_refused(setting):
-    with pytest.raises(UserError, match='host:port,processes,index'):
+    with pytest.raises(UserError) as caught:
         devices.parse_address(setting)
+    assert str(caught.value) == (
+        f'config.distributed={setting!r} is invalid: it must be auto, off, or '
+        'host:port,processes,index with index below processes, such as 10.0.0.1:1234,2,0.'
+    )
 
 
 def fake(process_index, platform='cpu'):
@@ -56,9 +60,9 @@ def fake(process_index, platform='cpu'):
 
 
 def test_equally_many_devices_of_every_process_are_chosen():
-    found = [fake(process) for process in (0, 0, 0, 1, 1)]
-    assert devices.choose(found, 0) == found
-    assert devices.choose(found, 2) == [found[0], found[1], found[3], found[4]]
+    present = [fake(process) for process in (0, 0, 0, 1, 1)]
+    assert devices.choose(present, 0) == present
+    assert devices.choose(present, 2) == [present[0], present[1], present[3], present[4]]
 
 
 def test_more_devices_than_there_are():

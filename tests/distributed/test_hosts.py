@@ -34,8 +34,10 @@ STEPS = 40
 
 @pytest.fixture(scope='module', autouse=True)
 def threads():
-    """As many for a process of one device as for one of two: XLA's matrix products split their sums
-    by the number of threads, and are rounded accordingly."""
+    """The same number of threads for a process with one device as for one with two.
+
+    XLA's matrix products split their sums by the number of threads, and are rounded accordingly.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PJRT_NPROC', '4')
         yield
@@ -65,7 +67,7 @@ def reference(config, tmp_path_factory) -> Path:
 
 
 def difference(ours: Path, theirs: Path, step: int) -> float:
-    """Largest difference of two runs' parameters, as a share of the largest parameter."""
+    """The largest difference of two runs' parameters, as a fraction of the largest parameter."""
     ours, theirs = saved_arrays(ours, step), saved_arrays(theirs, step)
     names = [name for name in theirs if name.startswith('params/')]
     assert names
@@ -75,7 +77,7 @@ def difference(ours: Path, theirs: Path, step: int) -> float:
 
 
 def assert_close_curves(ours: Path, theirs: Path, tolerance: float, batch: int = 32):
-    """Of accuracy, which counts, one example of a batch may lie on the other side of the border."""
+    """Compares curves; the accuracy of a batch may differ by one example, as it is a count."""
     ours, theirs = curve(ours), curve(theirs)
     assert [set(record) for record in ours] == [set(record) for record in theirs]
     for one, other in zip(ours, theirs, strict=True):
@@ -103,7 +105,7 @@ def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
 
     with Several(None, workdir, tmp_path / 'second') as children:
         assert [child.wait() for child in children] == [0, 0], outputs(children)
-    assert f'going on from the checkpoint of step {step}' in children[0].output
+    assert f'resuming from the checkpoint of step {step}' in children[0].output
     assert 'test accuracy' not in children[1].output
     assert result(workdir)['processes'] == 2
     assert result(workdir)['devices'] == result(reference)['devices'] == 2
@@ -161,9 +163,9 @@ def test_a_probe_of_two_processes_starts_from_what_the_first_has_read(small, sma
     with Several(small, both, tmp_path / 'log', (None, BLIND), **fields) as children:
         assert [child.wait() for child in children] == [0, 0], outputs(children)
     assert train_here(small, alone, **fields) == 0
-    source, found = saved_arrays(small_run, 12), saved_arrays(both, 4)
+    source, probe = saved_arrays(small_run, 12), saved_arrays(both, 4)
     for name in ('params/dense1/kernel', 'params/dense1/bias'):
-        assert found[name].tobytes() == source[name].tobytes()
+        assert probe[name].tobytes() == source[name].tobytes()
     assert difference(both, alone, 4) < 1e-6
     assert_close_curves(both, alone, 1e-4, batch=SMALL['batch_size'])
     assert result(both)['init_from_sha256'] == result(small_run)['params_sha256']
@@ -181,7 +183,7 @@ config.devices = 1
 config.distributed = sys.argv[1].partition('=')[2]
 devices.start(config)
 here = int(config.distributed[-1])
-said = {}
+results = {}
 
 def failing(where):
     def function():
@@ -199,19 +201,19 @@ for name, call in {
     'different': lambda: hosts.check_same(str(here), 'configurations'),
 }.items():
     try:
-        said[name] = call()
+        results[name] = call()
     except UserError as error:
-        said[name] = f'{type(error).__name__}: {error}'
+        results[name] = f'{type(error).__name__}: {error}'
 tree = {
     'float': np.array([-0.0, 0.1, np.nan, 1e-45, np.inf], np.float32),
     'int': np.int32(-7), 'byte': np.array([[0, 255]], np.uint8), 'none': None, 'bool': np.True_,
     'empty': np.zeros((0, 3), np.float32),
 }
 blank = {k: v if v is None else np.zeros_like(v) for k, v in tree.items()}
-found = hosts.broadcast(tree if here == 0 else blank)
-said['broadcast'] = [k for k, v in tree.items() if v is not None and (
-    found[k].tobytes() != v.tobytes() or found[k].dtype != v.dtype or found[k].shape != v.shape)]
-print(json.dumps(said))
+copy = hosts.broadcast(tree if here == 0 else blank)
+results['broadcast'] = [k for k, v in tree.items() if v is not None and (
+    copy[k].tobytes() != v.tobytes() or copy[k].dtype != v.dtype or copy[k].shape != v.shape)]
+print(json.dumps(results))
 """
 
 
@@ -231,7 +233,9 @@ def test_what_processes_tell_each_other(tmp_path):
     assert second.pop('first fails') == stopped.format(0)
     assert first.pop('second fails') == stopped.format(1)
     assert second.pop('second fails') == 'UserError: broken'
-    different = 'UserError: The processes have different configurations: start all of them alike.'
+    different = (
+        'UserError: The processes have different configurations: start all of them in the same way.'
+    )
     assert first == second == {'same': None, 'different': different, 'broadcast': []}
 
 
@@ -257,7 +261,7 @@ def test_a_run_of_two_processes_goes_on_on_other_numbers(processes, whole, tmp_p
         shutil.rmtree(workdir / 'checkpoints' / step)
     with Several(None, workdir, tmp_path / 'log', (None,) * processes) as children:
         assert [child.wait() for child in children] == [0] * processes, outputs(children)
-    assert 'going on from the checkpoint of step 10' in children[0].output
+    assert 'resuming from the checkpoint of step 10' in children[0].output
     assert result(workdir)['processes'] == result(workdir)['devices'] == processes
     # One record for each batch: other examples would give a loss that differs by per cents. Sums
     # over other numbers of devices are rounded differently, which training amplifies.

@@ -1,4 +1,4 @@
-"""Told to stop, a run stops after the step it is at, and its next start makes it whole.
+"""A run that is told to stop ends after the current step, and resumes as if it had not stopped.
 
 The signal comes from the process itself, at a chosen step; test_resume.py sends it from outside.
 """
@@ -10,10 +10,13 @@ import threading
 import pytest
 
 from distributed.preemption import Preemption
+from tasks.classification import Classification
 from tests.support import curve, result, saved_steps, train_here
-from training import run, trained
+from training import run, start, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+ACCURACY = Classification.metrics[0]
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def signal_at(monkeypatch):
     """signal_at(step, number): the next run gets the signal while that step is under way."""
 
     def arrange(step: int, number: signal.Signals):
-        class Runner(run.Runner):
+        class Runner(start.Runner):
             def __init__(self, *args, **options):
                 super().__init__(*args, **options)
                 original, calls = self.train, iter(range(1, 10**6))
@@ -33,7 +36,7 @@ def signal_at(monkeypatch):
 
                 self.train = train
 
-        monkeypatch.setattr(run, 'Runner', Runner)
+        monkeypatch.setattr(start, 'Runner', Runner)
 
     return arrange
 
@@ -52,7 +55,7 @@ def test_stops_after_the_step_and_goes_on_as_if_it_had_not(
     signal_at(step, number)
     assert train_here(small, tmp_path) == 75
     output = capfd.readouterr().out
-    assert f'{number.name}: stopped after step {step} of 12 and saved. To go on:' in output
+    assert f'{number.name}: stopped after step {step} of 12 and saved. To resume:' in output
     assert saved_steps(tmp_path)[-1] == step
     assert not (tmp_path / 'result.json').exists()
 
@@ -61,9 +64,8 @@ def test_stops_after_the_step_and_goes_on_as_if_it_had_not(
     assert result(tmp_path)['params_sha256'] == result(small_run)['params_sha256']
     # The same records: none for the stop, and none that lacks what came before it.
     assert curve(tmp_path) == curve(small_run)
-    metric = 'validation/accuracy'
-    best = trained.find(tmp_path, 'best', metric).name
-    assert best == trained.find(small_run, 'best', metric).name
+    best = trained.find(tmp_path, 'best', ACCURACY).name
+    assert best == trained.find(small_run, 'best', ACCURACY).name
 
 
 def test_at_the_last_step_the_run_ends(small, small_run, signal_at, tmp_path):
@@ -74,13 +76,13 @@ def test_at_the_last_step_the_run_ends(small, small_run, signal_at, tmp_path):
 
 
 def test_during_the_test_at_the_end_the_run_ends(small, monkeypatch, tmp_path):
-    finish = run._Run._finish
+    finish = run._test
 
     def stopped(self, state):
         os.kill(os.getpid(), signal.SIGTERM)
         finish(self, state)
 
-    monkeypatch.setattr(run._Run, '_finish', stopped)
+    monkeypatch.setattr(run, '_test', stopped)
     assert train_here(small, tmp_path, steps=1) == 0
     assert result(tmp_path)['steps'] == 1
 
@@ -96,7 +98,7 @@ def test_an_evaluation_left_undone_makes_its_checkpoint_the_best_all_the_same(
     assert accuracies[4] < accuracies[8], 'this test needs a run that learns'
     signal_at(8, signal.SIGTERM)
     assert train_here(small, tmp_path) == 75
-    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '4'
+    assert trained.find(tmp_path, 'best', ACCURACY).name == '4'
     monkeypatch.undo()
 
     def killed(*arguments):
@@ -105,7 +107,7 @@ def test_an_evaluation_left_undone_makes_its_checkpoint_the_best_all_the_same(
     monkeypatch.setattr(run.Loop, 'run', killed)  # soon after the next start
     with pytest.raises(KeyboardInterrupt):
         train_here(None, tmp_path)
-    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '8'
+    assert trained.find(tmp_path, 'best', ACCURACY).name == '8'
 
 
 def test_sums_that_are_not_on_record_go_with_their_checkpoint(
@@ -139,15 +141,15 @@ def test_a_second_ctrl_c_means_now():
 
 
 def test_outside_the_main_thread_the_handlers_stay():
-    found = []
+    reasons = []
 
     def body():
         with Preemption() as preemption:
-            found.append(preemption.reason())
+            reasons.append(preemption.reason())
 
     before = [signal.getsignal(number) for number in SIGNALS]
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    assert found == [None]
+    assert reasons == [None]
     assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -1,4 +1,4 @@
-"""The roll call: who is missing, or cannot be right, is said to all that are there."""
+"""The roll call: every process that is there learns which one is missing or wrongly started."""
 
 import socket
 import threading
@@ -15,23 +15,23 @@ class Calls:
     """Roll calls in threads of this process."""
 
     def __init__(self, ranks, count: int, timeout: float = 20.0):
-        self.port, self.said = free_port(), {}
+        self.port, self.outcomes = free_port(), {}
         self.threads = [
-            threading.Thread(target=self._hold, args=(place, rank, count, timeout))
-            for place, rank in enumerate(ranks)
+            threading.Thread(target=self._hold, args=(number, rank, count, timeout))
+            for number, rank in enumerate(ranks)
         ]
 
-    def _hold(self, place: int, rank: int, count: int, timeout: float) -> None:
+    def _hold(self, number: int, rank: int, count: int, timeout: float) -> None:
         try:
             rollcall.hold(f'127.0.0.1:{self.port}', count, rank, timeout)
-            self.said[place] = 'go'
+            self.outcomes[number] = 'go'
         except UserError as error:
-            self.said[place] = f'{type(error).__name__}: {error}'
+            self.outcomes[number] = f'{type(error).__name__}: {error}'
 
     def ended(self) -> list[str]:
         for thread in self.threads:
             thread.join(60)
-        return [self.said[place] for place in range(len(self.threads))]
+        return [self.outcomes[number] for number in range(len(self.threads))]
 
     def start(self) -> 'Calls':
         for thread in self.threads:
@@ -60,11 +60,14 @@ def test_who_is_missing_is_said_to_all():
 @pytest.mark.parametrize(
     ('greeting', 'sentence'),
     [
-        ('2 3', 'Two processes say that they are number 2 of 3.'),
+        (
+            '2 3',
+            'Two processes have the number 2 of 3: start each with a number of its own.',
+        ),
         (
             '1 4',
             'Process 1 was started as one of 4 processes, and process 0 as one of 3: start all of '
-            'them alike.',
+            'them with the same number.',
         ),
     ],
 )
@@ -72,7 +75,7 @@ def test_who_cannot_be_right_is_told_so_and_the_others_who_is_missing(greeting, 
     calls = Calls((0,), 3, timeout=3.0).start()
     with connected(calls.port) as right:
         right.sendall(b'functional-cnn 2 3\n')
-        answer = said_by_process_0(calls.port, f'functional-cnn {greeting}\n'.encode())
+        answer = answer_of_process_0(calls.port, f'functional-cnn {greeting}\n'.encode())
         assert answer == f'{sentence}\n'
         last = right.makefile().readline().strip()
     assert last.startswith('Process 1 of 3 did not start within 3 s: look at its output, or raise')
@@ -99,9 +102,9 @@ def connected(port: int) -> socket.socket:
             assert time.monotonic() < end
 
 
-def said_by_process_0(port: int, words: bytes) -> str:
+def answer_of_process_0(port: int, greeting: bytes) -> str:
     with connected(port) as connection:
-        connection.sendall(words)
+        connection.sendall(greeting)
         connection.shutdown(socket.SHUT_WR)
         return connection.makefile().read()
 
@@ -132,7 +135,8 @@ def test_a_port_that_an_earlier_job_still_holds_is_waited_for():
 def test_strangers_on_the_port_count_for_nothing():
     calls = Calls((0,), 2)
     calls.start()
-    for words in (b'GET / HTTP/1.1\r\n\r\n', b'functional-cnn 2 2\n', b'functional-cnn x 2\n', b''):
-        assert said_by_process_0(calls.port, words) == ''
+    requests = b'GET / HTTP/1.1\r\n\r\n', b'functional-cnn 2 2\n', b'functional-cnn x 2\n', b''
+    for request in requests:
+        assert answer_of_process_0(calls.port, request) == ''
     rollcall.hold(f'127.0.0.1:{calls.port}', 2, 1, 20.0)
     assert calls.ended() == ['go']

@@ -1,4 +1,4 @@
-"""A process that hangs, dies or never comes ends the others, which say which one it is."""
+"""When a process hangs, dies or never starts, the others end and name it."""
 
 import signal
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distributed import watchdog
-from distributed.watchdog import Sign
+from distributed.watchdog import Heartbeat
 from tests.conftest import ROOT
 from tests.support import Several, last_step, outputs
 
@@ -18,39 +18,39 @@ LIMITS = (30.0, 600.0)
 HOST = socket.gethostname()
 
 
-def sign(reached: int, host: str = 'a', beats: int = 1) -> Sign:
-    return Sign(beats, reached, f'step {reached}', host)
+def heartbeat(reached: int, host: str = 'a', count: int = 1) -> Heartbeat:
+    return Heartbeat(count, reached, f'step {reached}', host)
 
 
 @pytest.mark.parametrize(
-    ('signs', 'silent', 'waited', 'sentence'),
+    ('heartbeats', 'silent', 'waited', 'sentence'),
     [
-        ([sign(3), sign(3), sign(3)], {1: 2.0, 2: 2.0}, 599.0, None),
-        ([sign(3), sign(2, 'b')], {1: 1.0}, 599.0, None),
+        ([heartbeat(3), heartbeat(3), heartbeat(3)], {1: 2.0, 2: 2.0}, 599.0, None),
+        ([heartbeat(3), heartbeat(2, 'b')], {1: 1.0}, 599.0, None),
         (
-            [sign(3), sign(2, 'b')],
+            [heartbeat(3), heartbeat(2, 'b')],
             {1: 1.0},
             600.0,
             'Process 1 (b) did not arrive at step 3 within 600 s (config.distributed_timeout); '
             'last seen at step 2.',
         ),
         (
-            [sign(4), sign(4), sign(1, 'c'), sign(2, 'd')],
+            [heartbeat(4), heartbeat(4), heartbeat(1, 'c'), heartbeat(2, 'd')],
             {1: 1.0, 2: 1.0, 3: 1.0},
             700.0,
             'Processes 2 (c), 3 (d) did not arrive at step 2 within 600 s '
             '(config.distributed_timeout); last seen at step 1, step 2.',
         ),
         (
-            [sign(3), sign(3)],
+            [heartbeat(3), heartbeat(3)],
             {1: 1.0},
             601.0,
             'All processes arrived at step 3, but it did not end within 600 s '
             '(config.distributed_timeout): a device or the network hangs.',
         ),
-        # Dead ones need not be waited for, wherever they were.
+        # A dead process is not waited for, wherever it was.
         (
-            [sign(3), sign(3), sign(3, 'c')],
+            [heartbeat(3), heartbeat(3), heartbeat(3, 'c')],
             {1: 29.0, 2: 30.0},
             40.0,
             'Process 2 (c) no longer answers (killed, stopped, or its machine or network is gone); '
@@ -58,13 +58,13 @@ def sign(reached: int, host: str = 'a', beats: int = 1) -> Sign:
         ),
     ],
 )
-def test_who_is_to_blame(signs, silent, waited, sentence):
-    points = {number: f'step {number}' for number in range(1, signs[0].reached + 1)}
-    found = watchdog.verdict(dict(enumerate(signs)), silent, points, waited, LIMITS)
-    assert found == sentence
+def test_who_is_to_blame(heartbeats, silent, waited, sentence):
+    points = {number: f'step {number}' for number in range(1, heartbeats[0].reached + 1)}
+    ranked = dict(enumerate(heartbeats))
+    assert watchdog.verdict(ranked, silent, points, waited, LIMITS) == sentence
 
 
-# A process that waits for another, which lives but does not come; the store is made up.
+# A process that waits for another, which is alive but does not arrive; the store is a fake.
 WAITING = """
 import itertools
 import json
@@ -73,7 +73,7 @@ import time
 from distributed import watchdog
 
 class Store:
-    beats = itertools.count()
+    counter = itertools.count()
 
     def key_value_set(self, *arguments, **options):
         pass
@@ -81,14 +81,14 @@ class Store:
     def key_value_dir_get(self, folder):
         if 'verdict' in folder:
             return []
-        beat = next(self.beats)
-        signs = [beat, 1, 'step 1', 'a'], [beat, 0, 'the start', 'b']
-        return [(f'{{folder}}{{rank}}', json.dumps(sign)) for rank, sign in enumerate(signs)]
+        count = next(self.counter)
+        heartbeats = [count, 1, 'step 1', 'a'], [count, 0, 'the start', 'b']
+        return [(f'{{folder}}{{rank}}', json.dumps(h)) for rank, h in enumerate(heartbeats)]
 
 {first}
-found = watchdog.Watchdog(Store(), 0, 2, {timeout})
+dog = watchdog.Watchdog(Store(), 0, 2, {timeout})
 print('waits', flush=True)
-with found.waiting('step 1'):
+with dog.waiting('step 1'):
     time.sleep(600)
 """
 
@@ -103,7 +103,7 @@ def waiting(timeout: float, first: str = '', **options) -> subprocess.Popen:
 
 
 def test_what_was_waited_between_pauses_adds_up():
-    first = 'watchdog.BEAT, watchdog.PAUSED = 0.2, 1.0'
+    first = 'watchdog.INTERVAL, watchdog.SUSPENDED_AFTER = 0.2, 1.0'
     with waiting(4.0, first, stderr=subprocess.PIPE) as child:
         for _ in range(20):
             child.send_signal(signal.SIGSTOP)
@@ -113,9 +113,9 @@ def test_what_was_waited_between_pauses_adds_up():
             if child.poll() is not None:
                 break
         child.kill()
-        said = child.stderr.read()
+        errors = child.stderr.read()
     assert child.returncode == 69
-    assert 'error: Process 1 (b) did not arrive at step 1 within 4 s' in said
+    assert 'error: Process 1 (b) did not arrive at step 1 within 4 s' in errors
 
 
 def test_a_process_ends_even_where_nothing_can_be_printed():
@@ -138,7 +138,7 @@ def test_a_process_ends_even_where_nothing_can_be_printed():
     ],
 )
 def test_which_errors_may_come_from_another_process(text, of_connection):
-    assert watchdog._is_of_connection(RuntimeError(text)) == of_connection
+    assert watchdog.is_of_connection(RuntimeError(text)) == of_connection
 
 
 HANGING = """
@@ -177,7 +177,7 @@ def test_one_that_hangs_is_named_and_shows_where_it_is(small, tmp_path):
     assert 'in a_disk_that_does_not_answer' not in children[0].output
 
 
-# A process 0 that still writes a checkpoint when it has to end.
+# A process 0 that is still writing a checkpoint when it has to end.
 WRITING = """
 import threading
 import time
@@ -202,7 +202,7 @@ command.run(train.main)
     ('number', 'rank', 'sentence'),
     [
         (signal.SIGKILL, 2, f'Process 2 ({HOST}) no longer answers (killed, '),
-        # The one through which the others are connected.
+        # The process through which the others are connected.
         (signal.SIGSTOP, 0, f'Process 0 ({HOST}), through which the others are connected, no '),
         pytest.param(
             signal.SIGSTOP, 2, f'Process 2 ({HOST}) no longer answers', marks=pytest.mark.full
@@ -218,7 +218,7 @@ def test_one_that_is_killed_or_stopped_is_named_by_all_others(
     with Several(small, workdir, tmp_path / 'log', scripts, **fields) as children:
         assert children[0].wait_until(lambda: last_step(workdir) >= 10), outputs(children)
         children[rank].process.send_signal(number)
-        others = [child for place, child in enumerate(children) if place != rank]
+        others = [child for number, child in enumerate(children) if number != rank]
         assert [child.wait() for child in others] == [69, 69], outputs(children)
     assert all(f'error: {sentence}' in child.output for child in others), outputs(children)
     assert not any('Traceback' in child.output for child in others)
@@ -237,7 +237,7 @@ def test_a_pause_of_all_is_no_loss(small, tmp_path):
         for child in children:
             child.process.send_signal(signal.SIGCONT)
             time.sleep(1)
-        # Long enough for a verdict on what was before.
+        # Long enough for a verdict on the heartbeats from before the pause.
         end = time.monotonic() + 4
         goes_on = lambda: last_step(workdir) > reached + 10 and time.monotonic() > end  # noqa: E731
         assert children[0].wait_until(goes_on), outputs(children)
@@ -278,19 +278,19 @@ FAILING = """
 import jax
 import train
 import command
-from training import run, runner
+from training import runner, start
 
 def fail(*arguments):
     raise RuntimeError('RESOURCE_EXHAUSTED: a defect')
 
-{place} = fail
+{function} = fail
 command.run(train.main)
 """
 
 
-@pytest.mark.parametrize('place', ['jax.devices', 'run._Run._open_splits', 'runner.Runner.fetch'])
-def test_a_defect_of_one_is_told_to_the_other_at_once(place, small, tmp_path):
-    scripts = None, FAILING.format(place=place)
+@pytest.mark.parametrize('function', ['jax.devices', 'start.opened', 'runner.Runner.fetch'])
+def test_a_defect_of_one_is_told_to_the_other_at_once(function, small, tmp_path):
+    scripts = None, FAILING.format(function=function)
     with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:
         assert [child.wait() for child in children] == [1, 1], outputs(children)
     sentence = 'error: Process 1 has failed: RuntimeError: RESOURCE_EXHAUSTED: a defect'

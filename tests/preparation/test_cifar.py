@@ -118,15 +118,15 @@ def unpack(edition, folder, **changes):
 
 
 def check(edition, name, data_dir):
-    """Compares a prepared set with what the pickles were made of, row by row."""
+    """Compares a prepared set with the arrays that were pickled, row by row."""
     seed = 0
     for split, files in edition.files.items():
-        parts = [batch(edition, seed + place, 40) for place in range(len(files))]
+        batches = [batch(edition, seed + number, 40) for number in range(len(files))]
         seed += len(files)
         stored = arrays.load(name, split, str(data_dir))
-        rows = np.concatenate([part[b'data'] for part in parts])
-        labels = [label for part in parts for label in part[edition.labels.encode()]]
-        count = len(stored.labels)  # the end of train serves for validation
+        rows = np.concatenate([pickled[b'data'] for pickled in batches])
+        labels = [label for pickled in batches for label in pickled[edition.labels.encode()]]
+        count = len(stored.labels)  # the end of train is used for validation
         assert count == (len(labels) if split == 'test' else len(labels) - len(labels) // 10)
         assert stored.labels.tolist() == labels[:count]
         assert stored.class_names[:3] == ('class 0', 'class 1', 'class 2')
@@ -170,7 +170,7 @@ class Evil:
 
 
 def build(path):
-    """Sets attributes of a stand-in's class, then makes one: has no effect either."""
+    """Sets attributes of a replacement's class, then creates one, which has no effect either."""
     return b'\x80\x02cnumpy\nndarray\n}U\x01x' + _opcodes(os.fsencode(path)) + b'sb.'
 
 
@@ -203,29 +203,42 @@ def changed(edition, **changes):
 
 
 WRONG = {
-    'missing file': (lambda e: None, 'has no "{file}": {archive} (the version for Python) or the'),
-    'no pickle': (lambda e: b'hello', '"{file}" is not a pickle that can be read'),
-    'cut': (lambda e: dump(batch(e, 0, 40))[:-500], '"{file}" is not a pickle that can be read'),
-    'a list': (lambda e: dump([1]), '"{file}" holds a list, not a dict'),
-    'no labels': (lambda e: changed(e, **{e.labels: 3}), '"{file}" does not hold one of {labels}'),
+    'missing file': (
+        lambda e: None,
+        'has no "{file}": --source must be {archive} (the version for Python) or the folder of its '
+        'files.',
+    ),
+    'no pickle': (lambda e: b'hello', '"{file}" is not a readable pickle ('),
+    'cut': (lambda e: dump(batch(e, 0, 40))[:-500], '"{file}" is not a readable pickle ('),
+    'a list': (lambda e: dump([1]), '"{file}" contains a list instead of a dict'),
+    'no labels': (
+        lambda e: changed(e, **{e.labels: 3}),
+        '"{file}" does not contain one of {labels} for each image',
+    ),
     'few labels': (
         lambda e: changed(e, **{e.labels: [1]}),
-        '"{file}" does not hold one of {labels}',
+        '"{file}" does not contain one of {labels} for each image',
     ),
-    'wrong label': (lambda e: changed(e, **{e.labels: [100] * 40}), 'holds {labels} outside 0 .. '),
+    'wrong label': (
+        lambda e: changed(e, **{e.labels: [100] * 40}),
+        '"{file}" contains {labels} outside 0 .. ',
+    ),
     'no images': (
         lambda e: changed(e, data=[1]),
-        '"{file}" does not hold images as uint8 [n, 3072]',
+        '"{file}" does not contain images as uint8 [n, 3072]',
     ),
     'other type': (
         lambda e: changed(e, data=np.zeros((40, 3072), np.int16)),
-        '"{file}" does not hold images as uint8 [n, 3072]',
+        '"{file}" does not contain images as uint8 [n, 3072]',
     ),
     'other shape': (
         lambda e: changed(e, data=np.zeros((40, 3071), np.uint8)),
-        '"{file}" does not hold images as uint8 [n, 3072]',
+        '"{file}" does not contain images as uint8 [n, 3072]',
     ),
-    'fewer images': (lambda e: dump(batch(e, 0, 39)), 'test images, and 40 were published'),
+    'fewer images': (
+        lambda e: dump(batch(e, 0, 39)),
+        ' has 39 test images instead of the 40 that were published',
+    ),
 }
 
 
@@ -243,7 +256,7 @@ def test_wrong_contents_are_refused(name, small, tmp_path, capsys, case):
 def test_wrong_class_names_are_refused(small):
     edition, path = small
     folder = unpack(edition, path.parent / 'bad', **{edition.meta: dump({b'names': [b'a']})})
-    with pytest.raises(UserError, match=f'does not hold {edition.classes} {edition.names}'):
+    with pytest.raises(UserError, match=f'does not contain {edition.classes} {edition.names}'):
         cifar.read(edition, folder)
 
 

@@ -146,7 +146,7 @@ def test_links(tmp_path):
     bad = {p.file: p.fault for p in pictures if p.fault}
     assert bad['dog/broken.jpg'] == 'cannot be read: No such file or directory'
     assert bad['dog/itself.jpg'].startswith('cannot be read: Too many levels of symbolic links')
-    assert bad['dog/pipe.jpg'].startswith('no regular file')
+    assert bad['dog/pipe.jpg'] == 'not a regular file of at most 256 MiB'
     assert all(p.defective for p in pictures if p.fault)
 
 
@@ -181,8 +181,8 @@ def with_splits(root):
 
 
 REFUSED = {
-    'no folder': (shutil.rmtree, 'is not a folder: --source must name one with pictures'),
-    'empty': (lambda root: None, 'has no class folders: pictures are expected in folders'),
+    'no folder': (shutil.rmtree, 'is not a folder: --source must be a folder with pictures'),
+    'empty': (lambda root: None, 'has no class folders: put the pictures into folders named after'),
     'only pictures': (lambda root: make(root, '1.jpg'), 'has no class folders'),
     'too few': (
         lambda root: (plain(root), make(root, *numbered('eel', 2))),
@@ -206,7 +206,7 @@ REFUSED = {
     ),
     'no train': (
         lambda root: make(root, 'val/a/1.jpg', 'test/a/1.jpg'),
-        'has test, val but no train',
+        'has the folders test, val but no train: add a folder train',
     ),
     'two for one split': (
         lambda root: (with_splits(root), make(root, 'valid/a/1.jpg')),
@@ -214,7 +214,7 @@ REFUSED = {
     ),
     'others beside': (
         lambda root: (with_splits(root), make(root, 'labels/a.txt')),
-        r'and others beside them \(labels\): move those away',
+        r'and other folders \(labels\): move the others elsewhere, or move all classes into train',
     ),
     'unusual name': (
         lambda root: (plain(root), make(root, *numbered(' cat', 4))),
@@ -243,16 +243,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, 'scandir', refusing)
-    with pytest.raises(UserError, match=r'/dog cannot be read: Permission denied'):
+    with pytest.raises(UserError, match=r'/dog cannot be read \(Permission denied\): check its'):
         ImageFolder(tmp_path, 'pets')
 
 
 def test_fractions_that_cannot_be(tmp_path):
     with_splits(tmp_path / 'split')
-    with pytest.raises(UserError, match='is the validation split: leave out --val_fraction'):
+    with pytest.raises(UserError, match='is taken out of train: leave out --val_fraction and --te'):
         ImageFolder(tmp_path / 'split', 'pets', Fractions())
     plain(tmp_path / 'plain')
-    with pytest.raises(UserError, match='leave nothing to train on'):
+    with pytest.raises(UserError, match='leave no pictures for training: their sum must be below'):
         ImageFolder(tmp_path / 'plain', 'pets', Fractions(0.5, 0.5))
     source = ImageFolder(tmp_path / 'plain', 'pets', Fractions(0.9, 0.09))
     assert source.counts == {'train': 2, 'validation': 6, 'test': 2}

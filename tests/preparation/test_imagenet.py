@@ -1,4 +1,4 @@
-"""ImageNet's tar files, made of real pictures: labels, order, going on in the middle, damage."""
+"""ImageNet's tar files, made of real pictures: labels, order, resuming in the middle, damage."""
 
 import tarfile
 import tracemalloc
@@ -97,7 +97,7 @@ def zip_it(path):
 def test_a_damaged_tar_file_is_found_before_anything_is_written(tmp_path, name, damage):
     imagenet_tars(tmp_path, imagenet_files()[:5], validation=3)
     damage(tmp_path / name)
-    with pytest.raises(UserError, match=rf'{name} (cannot be read as|does not end as) a tar file'):
+    with pytest.raises(UserError, match=rf'{name} (cannot be read as|does not end like) a tar fil'):
         imagenet.ImageNetTars(tmp_path)
 
 
@@ -124,13 +124,18 @@ def test_a_cut_inner_tar_file_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'members', 'message'),
     [
-        ('train', [('n00000001.tar', b'')], 'has a member "n00000001.tar": it should have the tar'),
+        (
+            'train',
+            [('n00000001.tar', b'')],
+            'has a member "n00000001.tar", which is not the tar file of an ImageNet class, such as '
+            'n01440764.tar. Download the official file again.',
+        ),
         ('train', [('readme.txt', b'')], 'has a member "readme.txt"'),
         ('train', [('n01440764.tar', tar_bytes([]))] * 2, 'has a class twice'),
-        ('train', [], 'is empty: files such as n01440764.tar'),
+        ('train', [], 'is empty, but should contain files such as n01440764.tar: download the'),
         ('val', [('ILSVRC2012_val_00050001.JPEG', b'x')], 'has a member "ILSVRC2012_val_0005000'),
         ('val', [('ILSVRC2012_val_00000000.JPEG', b'x')], 'has a member "ILSVRC2012_val_0000000'),
-        ('val', [('n01440764_1.JPEG', b'x')], 'has a member "n01440764_1.JPEG": names such as'),
+        ('val', [('n01440764_1.JPEG', b'x')], 'has a member "n01440764_1.JPEG" instead of names'),
     ],
 )
 def test_other_contents_are_refused(tmp_path, name, members, message):

@@ -1,4 +1,4 @@
-"""What passes the check of a picture, what does not, and making it smaller; on real JPEGs."""
+"""The check of pictures and their resizing, on real JPEGs."""
 
 import io
 import random
@@ -42,7 +42,7 @@ def test_every_real_picture_passes_unchanged(jpegs):
 
 
 def test_a_cut_anywhere_is_found_as_by_a_full_decode(jpegs):
-    """Decoding at an eighth of the size misses no cut that decoding at full size finds."""
+    """Decoding at an eighth of the size finds every truncation that full decoding finds."""
     rng = random.Random(0)
     found = 0
     for data in jpegs[::4]:

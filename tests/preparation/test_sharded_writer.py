@@ -1,4 +1,4 @@
-"""Shards of any source: where they end, going on after a stop, and what is refused."""
+"""Shards of any source: where they end, how a stopped run resumes, and what is refused."""
 
 import fcntl
 import hashlib
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+import files
 from errors import UserError
 from preparation import sharded_writer
 from preparation.sharded_writer import Item
 
 
 class StoppedError(Exception):
-    """What a test does to a run in the middle of it."""
+    """Raised by a test to stop a run in the middle."""
 
 
 class Numbers:
@@ -71,7 +72,7 @@ def tree(folder):
 
 @pytest.fixture
 def whole(tmp_path):
-    """What a run that nothing interrupted writes."""
+    """The files that an uninterrupted run writes."""
     assert sharded_writer.prepare(Numbers(), tmp_path / 'whole')
     return tree(tmp_path / 'whole')
 
@@ -124,13 +125,20 @@ def test_finished_shards_are_not_written_again(tmp_path):
     assert {path.stat().st_ino for path in after} >= inodes > set()
 
 
-@pytest.mark.parametrize('point', ['_remove_all_but', 'check_finished', 'flush_to_disk'])
-def test_a_stop_while_finishing(tmp_path, whole, monkeypatch, point):
+@pytest.mark.parametrize(
+    ('module', 'point'),
+    [
+        (sharded_writer, '_remove_all_but'),
+        (sharded_writer, 'check_finished'),
+        (files, 'flush_folder'),
+    ],
+)
+def test_a_stop_while_finishing(tmp_path, whole, monkeypatch, module, point):
     def stop(*_):
         raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(sharded_writer, point, stop)
+        patch.setattr(module, point, stop)
         with pytest.raises(StoppedError):
             sharded_writer.prepare(Numbers(), tmp_path / 'data')
     unfinished = tmp_path / 'data' / 'numbers' / '1.0.0.incomplete' / 'data'
@@ -168,7 +176,7 @@ def test_a_finished_shard_that_was_damaged_since_is_written_again(tmp_path, whol
     assert tree(tmp_path / 'data') == whole
 
 
-def test_a_garbled_note_on_a_shard_is_no_note(tmp_path, whole):
+def test_a_garbled_note_counts_as_a_missing_one(tmp_path, whole):
     with pytest.raises(StoppedError):
         sharded_writer.prepare(Numbers(stop=('test', 3)), tmp_path / 'data')
     (tmp_path / 'data' / 'numbers' / '1.0.0.incomplete' / 'train-00002.json').write_text('{"re')
@@ -176,14 +184,18 @@ def test_a_garbled_note_on_a_shard_is_no_note(tmp_path, whole):
     assert tree(tmp_path / 'data') == whole
 
 
-def test_a_source_that_changed_is_not_gone_on_with(tmp_path):
+def test_a_run_does_not_resume_with_a_source_that_has_changed(tmp_path):
     with pytest.raises(StoppedError):
         sharded_writer.prepare(Numbers(stop=('train', 30)), tmp_path)
     unfinished = tmp_path / 'numbers' / '1.0.0.incomplete'
     before = tree(unfinished)
     for other in (Numbers(stamp='later'), Numbers(counts={'train': 51})):
-        with pytest.raises(UserError, match=r'1\.0\.0\.incomplete was begun from other files'):
+        with pytest.raises(UserError) as caught:
             sharded_writer.prepare(other, tmp_path)
+        assert str(caught.value) == (
+            f'{unfinished} was started with other options, or the source has changed since. Remove '
+            'that folder to start again.'
+        )
     assert tree(unfinished) == before
 
 
@@ -192,7 +204,7 @@ def test_a_finished_set_is_checked_and_never_overwritten(tmp_path):
     folder = tmp_path / 'numbers' / '1.0.0'
     before = {path: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())}
     assert not sharded_writer.prepare(Numbers(stamp='later'), tmp_path)
-    with pytest.raises(UserError, match='holds other examples than the source'):
+    with pytest.raises(UserError, match='was prepared from other examples or with other options'):
         sharded_writer.prepare(Numbers(counts={'train': 51}), tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())} == before
     assert os.listdir(tmp_path / 'numbers') == ['1.0.0']
@@ -205,7 +217,7 @@ def test_what_another_program_made_is_left_alone(tmp_path):
     folder = tmp_path / 'numbers' / '1.0.0'
     folder.mkdir(parents=True)
     (folder / 'dataset_info.json').write_text('{}')
-    with pytest.raises(UserError, match='that this command did not make: it is left as it is'):
+    with pytest.raises(UserError, match='that this command did not write, which is left unchanged'):
         sharded_writer.prepare(Numbers(), tmp_path)
     assert tree(tmp_path) == {'numbers/1.0.0/dataset_info.json': b'{}'}
 
@@ -217,7 +229,7 @@ def test_too_many_defects_fail_at_the_end_and_the_list_survives(tmp_path):
     listed = tmp_path / 'numbers' / '1.0.0.incomplete' / 'rejected.jsonl'
     assert str(caught.value).startswith(
         '6 files are defective, more than --max_rejected=4: 3 (is bad); 4 (is bad); 20 (is bad); '
-        f'.... The list is in {listed}: run again with --max_rejected=6 to leave them out'
+        f'.... The list is in {listed}. Run again with --max_rejected=6 to leave them out'
     )
     expected = [('train', n) for n in (3, 4, 20, 49)] + [('test', n) for n in (3, 4)]
     entries = [json.loads(line) for line in listed.read_text().splitlines()]
@@ -233,7 +245,7 @@ def test_too_many_defects_fail_at_the_end_and_the_list_survives(tmp_path):
 def test_a_hopeless_source_is_given_up_early(tmp_path, monkeypatch):
     monkeypatch.setattr(sharded_writer, '_STOP_AFTER', 5)
     source = Numbers(faults=range(20, 40), stop=('train', 27))
-    with pytest.raises(UserError, match=r'^7 files are defective.*Not all files were looked at'):
+    with pytest.raises(UserError, match=r'^7 files are defective.*Not all files were checked\.'):
         sharded_writer.prepare(source, tmp_path / 'data', max_rejected=2)
     source = Numbers(faults=range(20, 40))
     for folder in ('data', 'whole'):
@@ -271,11 +283,13 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, whole):
         message = str(caught.value)
         assert message.startswith(f'Cannot write {disk}/numbers/1.0.0: ')
         assert 'No space left on device' in message
-        assert message.endswith('What is finished is kept: run the same command again to go on.')
+        assert message.endswith(
+            'The finished shards are kept: run the same command again to resume.'
+        )
         shutil.copytree(disk / 'numbers', tmp_path / 'data' / 'numbers')
     finally:
         subprocess.run(['umount', disk], check=True)
-    assert sharded_writer._finished_parts(
+    assert sharded_writer.read_notes(
         tmp_path / 'data' / 'numbers' / '1.0.0.incomplete' / 'data', 'train'
     )
     sharded_writer.prepare(Numbers(), tmp_path / 'data')

@@ -1,4 +1,4 @@
-"""TFRecord sets taken over. The files are written by a slow, independent implementation."""
+"""Conversion of TFRecord sets; the files are written by a slow, independent implementation."""
 
 import json
 
@@ -48,8 +48,7 @@ LENGTHS = {'train': [7, 12, 1], 'test': [5]}
 
 @pytest.fixture
 def source(tmp_path):
-    """The version folder of a set in TFRecord files: what tfds says of an ArrayRecord set, and the
-    same examples."""
+    """The version folder of a set in TFRecord files, made from an ArrayRecord set of tfds."""
     image_set = make_set(train=20, test=5)
     tfds_writer.prepare(image_set, tmp_path / 'made')
     made = tmp_path / 'made' / 'tiny' / '1.0.0'
@@ -166,7 +165,7 @@ def test_a_shard_with_another_number_of_records_is_refused(tmp_path, source, num
     records = list(tfrecord.read_records(shard(source, 1)))
     write_tfrecord(shard(source, number), records[:5] if number == 0 else records)
     message = r'does not have the \d+ records that dataset_info.json says'
-    for _ in range(2):  # going on does not skip the check
+    for _ in range(2):  # a resumed run does not skip the check
         with pytest.raises(UserError, match=message):
             sharded_writer.prepare(TfrecordSet(source), tmp_path / 'data')
 
@@ -213,10 +212,13 @@ REFUSED = {
     'a list': (lambda s: (s / 'dataset_info.json').write_text('[]'), 'is not the description'),
     'bad name': (change_info(name='../up'), 'is not the description'),
     'bad version': (change_info(version='1.0/../..'), 'is not the description'),
-    'format': (change_info(fileFormat='riegeli'), 'is stored as riegeli, not as tfrecord'),
-    'configuration': (change_info(configName='big'), 'is configuration "big" of tiny'),
-    'no splits': (change_info(splits=[]), 'names no splits'),
-    'no lengths': (drop_lengths, 'gives no length for some shard of t'),
+    'format': (
+        change_info(fileFormat='riegeli'),
+        'is stored as riegeli: only tfrecord can be converted',
+    ),
+    'configuration': (change_info(configName='big'), 'is the configuration "big" of tiny'),
+    'no splits': (change_info(splits=[]), 'lists no splits: --source must be the version folder'),
+    'no lengths': (drop_lengths, 'does not have the length of every shard of train'),
     'missing shard': (lambda s: shard(s).unlink(), 'tiny-train.tfrecord-00001-of-00003 is missing'),
 }
 

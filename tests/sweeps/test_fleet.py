@@ -1,4 +1,4 @@
-"""Workers that share a sweep's trials: none is drawn twice, none is lost, none is one too many.
+"""Workers that share a sweep's trials: no trial is drawn twice or lost, and none is in excess.
 
 Workers are threads here, and a trial trains nothing; tests/cluster/ has real ones.
 """
@@ -21,20 +21,24 @@ from sweeps import child, fleet, local_engine, owner, ray_engine, study
 from sweeps.engine import Work
 from tests.conftest import ROOT
 
-SWEEP = Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)}, Objective(), seed=3)
+SWEEP = Sweep(
+    {'optimizer.learning_rate': Float(1e-4, 1e-1, log=True)},
+    Objective('validation/accuracy', 'maximize'),
+    seed=3,
+)
 OPTIONS = {'sampler': 'random', 'pruner': 'none', 'storage': None}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Seconds of waiting become tenths."""
+    """Shortens all waiting times."""
     monkeypatch.setattr(fleet, 'PAUSE', 0.05)
-    monkeypatch.setattr(owner, 'BEAT', 0.1)
-    monkeypatch.setattr(owner, 'SILENCE', 1.0)
+    monkeypatch.setattr(owner, 'INTERVAL', 0.1)
+    monkeypatch.setattr(owner, 'SILENCE_LIMIT', 1.0)
 
 
 class Threads:
-    """A scheduler of threads, which begin after so many seconds."""
+    """A scheduler of threads, which start after a delay in seconds."""
 
     output = 'their output is here'
 
@@ -89,7 +93,7 @@ def test_workers_draw_each_trial_once_and_as_one_process_would(tmp_path, monkeyp
     ask = optuna.study.Study.ask
 
     def slowly(self, *arguments):
-        time.sleep(0.05)  # what another worker has counted meanwhile is wrong
+        time.sleep(0.05)  # without the lock, another worker would count the same trials meanwhile
         return ask(self, *arguments)
 
     monkeypatch.setattr(optuna.study.Study, 'ask', slowly)
@@ -110,7 +114,7 @@ def test_workers_draw_each_trial_once_and_as_one_process_would(tmp_path, monkeyp
 def test_the_trial_of_a_dead_worker_is_taken_over_with_its_values(tmp_path, monkeypatch):
     dead = open_study(tmp_path, 2)
     lost = dead.ask()
-    dead._owner._ended.set()  # it does not say so, as after SIGKILL
+    dead._owner._ended.set()  # without removing its file, as after SIGKILL
     began = {lost.number: lost.parameters}
     taken = {}
 
@@ -131,8 +135,8 @@ def test_a_trial_without_an_owner_is_taken_whatever_the_clocks_say(tmp_path):
     dead, driver, other = (open_study(tmp_path, 1) for _ in range(3))
     nameless = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     nameless.datetime_start += datetime.timedelta(hours=14)  # by a clock that is ahead
-    dead.optuna.add_trial(nameless)  # and dies before it has put its name on it
-    assert driver.load() == (1, 0)  # the name may come in a moment
+    dead.optuna.add_trial(nameless)  # and it dies before it has claimed the trial
+    assert driver.load() == (1, 0)  # the owner may claim it in a moment
     time.sleep(1.1)
     assert driver.load() == (0, 1)
     assert other.ask().number == 0
@@ -177,8 +181,8 @@ def test_a_trial_that_was_taken_over_is_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(child, 'ROOT', tmp_path)
     monkeypatch.chdir(tmp_path)
     work, other = work_of(tmp_path, 1), open_study(tmp_path, 1)
-    said = []
-    work.say = said.append
+    messages = []
+    work.say = messages.append
 
     def take():
         while not (tmp_path / 'began').exists():
@@ -191,13 +195,15 @@ def test_a_trial_that_was_taken_over_is_not_trained_on(tmp_path, monkeypatch):
     local_engine.run(work)
     thread.join()
     assert time.monotonic() - began < 30  # the process was ended
-    assert len(said) == 1
-    assert said[0].startswith('trial 0 is left to another process')
+    assert messages == [
+        'trial 0 is left to another process, which took it over because this one did not respond '
+        'for 1 s'
+    ]
     assert values(other)[0][2] == 'RUNNING'
 
 
 def test_the_lock_of_a_process_killed_while_drawing_is_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(owner, 'GRACE', 3)
+    monkeypatch.setattr(owner, 'LOCK_TIMEOUT', 3)
     script = f"""
 import pathlib, time
 from sweeps.owner import Owner
@@ -217,7 +223,7 @@ with Owner(pathlib.Path({str(tmp_path)!r}), alone=False).drawing():
 
 
 def test_a_lock_that_changes_hands_is_nobodys_for_the_taking(tmp_path, monkeypatch):
-    monkeypatch.setattr(owner, 'GRACE', 3)
+    monkeypatch.setattr(owner, 'LOCK_TIMEOUT', 3)
     inside, overlaps = [], []
     end = time.monotonic() + 5
 
@@ -245,12 +251,15 @@ def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch
 
     monkeypatch.setattr(study.Study, 'ask', ask)
     monkeypatch.setattr(threading, 'excepthook', lambda *about: None)
-    with pytest.raises(UserError, match='12 times and no trial got further: their output is here'):
+    message = (
+        r'^Workers were started 12 times without progress of any trial: their output is here\.$'
+    )
+    with pytest.raises(UserError, match=message):
         fleet.run(work_of(tmp_path, 2), Threads())
 
 
 def test_trials_that_are_longer_than_their_workers_live_come_to_their_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(owner, 'SILENCE', 0.5)
+    monkeypatch.setattr(owner, 'SILENCE_LIMIT', 0.5)
     record = tmp_path / 'trials' / '0000' / 'metrics.jsonl'
     record.parent.mkdir(parents=True)
     enough = fleet.FRUITLESS + 4
@@ -275,10 +284,10 @@ def test_a_worker_goes_where_the_sweep_was_started(there, tmp_path, monkeypatch,
     home, elsewhere = tmp_path / 'home', tmp_path / 'elsewhere'
     home.mkdir()
     elsewhere.mkdir()
-    found = []
+    folders = []
 
     def run(work, trial, *where):
-        found.append(Path.cwd())
+        folders.append(Path.cwd())
         trial.report(0.5, 1)
         return f'{trial.complete():.1f}'
 
@@ -289,9 +298,12 @@ def test_a_worker_goes_where_the_sweep_was_started(there, tmp_path, monkeypatch,
     if not there:
         home.rmdir()
     worker.again()()
-    assert found == [home if there else elsewhere]
-    said = f'{home}, where the sweep was started, cannot be entered on this machine (No such file'
-    assert (said in capsys.readouterr().out) is not there
+    assert folders == [home if there else elsewhere]
+    message = (
+        f'The folder {home}, where the sweep was started, is not available on this machine (No '
+        f'such file or directory): relative paths start in {elsewhere}\n'
+    )
+    assert (message in capsys.readouterr().out) is not there
 
 
 def test_ray_says_that_no_node_is_large_enough(tmp_path):
@@ -301,22 +313,25 @@ def test_ray_says_that_no_node_is_large_enough(tmp_path):
     ]
     task = SimpleNamespace(remote=lambda worker: worker)
     ray = SimpleNamespace(remote=lambda **resources: lambda run: task, nodes=lambda: nodes)
-    said = []
+    messages = []
     options = {'cpus': 2, 'gpus': 1}
-    work = SimpleNamespace(folder=tmp_path, options=options, say=said.append)
+    work = SimpleNamespace(folder=tmp_path, options=options, say=messages.append)
     scheduler = ray_engine.Ray(ray, work)
     assert scheduler.start('worker', 2) == scheduler.start('worker', 2) == 2
-    assert len(said) == 1
-    assert 'No node has the 2 CPU and 1 GPU of a trial (there are nodes of 4 and 0)' in said[0]
+    message = (
+        'No node has the 2 CPU and 1 GPU of a trial (there are nodes of 4 and 0): the workers wait '
+        'for such a node; otherwise, start again with other --cpus and --gpus'
+    )
+    assert messages == [message]
     options['gpus'] = None
     assert ray_engine.Ray(ray, work).start('worker', 1) == 1
-    assert len(said) == 1
+    assert messages == [message]
 
 
 def test_a_sweep_alone_does_not_take_the_trials_of_living_workers(tmp_path):
     other = open_study(tmp_path, 2)
     other.ask()
-    with pytest.raises(UserError, match='Workers are still at trials of'):
+    with pytest.raises(UserError, match='Workers are still running trials of'):
         open_study(tmp_path, 2, alone=True)
     other.close()
     alone = open_study(tmp_path, 2, alone=True)

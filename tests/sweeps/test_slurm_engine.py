@@ -1,4 +1,4 @@
-"""What engine `slurm` asks of SLURM: here its commands are scripts, in tests/cluster/ real ones."""
+"""The calls of engine `slurm` to SLURM, replaced by scripts; tests/cluster/ has the real ones."""
 
 import signal
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ BUSY = 'echo "error: Socket timed out" >&2; exit 1'
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """Makes a command: what a shell shall do in place of SLURM's, which is noted in `calls`."""
+    """Replaces commands of SLURM by shell scripts, whose calls are recorded in `calls`."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     monkeypatch.setenv('PATH', str(folder), prepend=':')
@@ -34,14 +34,14 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.fixture
 def slurm(tmp_path, commands):
-    """Makes the scheduler, with --slurm options; what it says is in its `said`."""
+    """Creates the scheduler with --slurm options; its messages are in its `messages`."""
 
     def make(*options: str) -> Slurm:
-        said = []
+        messages = []
         given = {'cpus': None, 'gpus': None, 'slurm': list(options)}
-        made = Slurm(SimpleNamespace(folder=tmp_path, options=given, say=said.append))
-        made.said = said
-        return made
+        scheduler = Slurm(SimpleNamespace(folder=tmp_path, options=given, say=messages.append))
+        scheduler.messages = messages
+        return scheduler
 
     return make
 
@@ -58,12 +58,13 @@ def test_squeue_is_asked_seldom(slurm, commands, tmp_path):
     scheduler._next = 0.0  # now it is time for one
     commands(squeue=BUSY)
     assert scheduler.under_way() == 4  # they are not lost
-    assert scheduler.said == []
+    assert scheduler.messages == []
 
 
 def test_only_the_first_job_that_is_not_taken_ends_the_sweep(slurm, commands, tmp_path):
     commands(sbatch=BUSY)
-    with pytest.raises(UserError, match=r'(?s)SLURM did not take the job: .*Socket timed out'):
+    message = r'(?s)^SLURM refused the job; check the --slurm options: .*Socket timed out'
+    with pytest.raises(UserError, match=message):
         slurm().start('worker', 2)
     commands(sbatch=SBATCH.format(tmp_path))
     scheduler = slurm()
@@ -71,7 +72,8 @@ def test_only_the_first_job_that_is_not_taken_ends_the_sweep(slurm, commands, tm
     commands(sbatch=BUSY, squeue='echo 7')
     assert scheduler.under_way() == 1
     assert scheduler.start('worker', 1) == 0
-    assert 'SLURM did not take the job, which is tried again' in scheduler.said[0]
+    message = 'SLURM refused the job, which will be submitted again: '
+    assert scheduler.messages[0].startswith(message)
     assert scheduler.under_way() is None  # until the next look
     first = scheduler._next
     scheduler._next = 0.0
@@ -89,7 +91,7 @@ def test_no_worker_is_started_before_it_is_known_how_many_there_are(slurm, comma
     for _ in range(2):
         assert again.under_way() is None
         again._next = 0.0
-    assert again.said == ['squeue does not answer: no workers are started until it does']
+    assert again.messages == ['squeue does not answer: no workers are started until it does']
     commands(squeue='echo "7 7"')
     assert again.under_way() == 2
 
@@ -147,7 +149,7 @@ def test_an_option_that_submitit_does_not_know_is_refused(slurm):
 def test_at_sigterm_a_job_that_slurm_says_runs_is_queued_again(
     signalled, state, again, commands, monkeypatch
 ):
-    others = 'echo RUNNING; echo COMPLETING'  # what is said of a whole array
+    others = 'echo RUNNING; echo COMPLETING'  # the answer for a whole array
     commands(squeue=f'case "$*" in *--jobs=7_1*) {state};; *) {others};; esac')
     for name, value in (
         ('SUBMITIT_EXECUTOR', 'slurm'),

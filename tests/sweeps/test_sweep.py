@@ -60,7 +60,7 @@ def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_pat
         assert (folder / 'pictures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     assert list((folder / 'tensorboard').rglob('events.*'))
     output = capsys.readouterr().out
-    assert 'best of 6 trials' in output
+    assert 'best of 6 completed trials' in output
     assert '6 trials: 6 complete' in output
     assert '6 under way; trial' in output
 

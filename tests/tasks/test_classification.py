@@ -15,6 +15,13 @@ CLASSES = 6
 TASK = Classification(CLASSES)
 
 
+def loss_of(task, logits, batch, smoothing=0.0):
+    """The sum of the loss's only term, and its weight."""
+    (loss,) = task.loss(logits, batch, {'label_smoothing': smoothing}).values()
+    (weight,) = task.weights(batch).values()
+    return loss, weight
+
+
 def example(count=50, seed=0):
     draw = np.random.default_rng(seed)
     logits = draw.normal(scale=4, size=(count, CLASSES)).astype(np.float32)
@@ -30,7 +37,7 @@ def test_losses_equal_cross_entropy_with_smoothed_targets(smoothing):
     batch = {'label': labels, 'mask': mask}
     found = TASK.losses(logits, batch, smoothing)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    loss, weight = TASK.loss(logits, batch, smoothing)
+    loss, weight = loss_of(TASK, logits, batch, smoothing)
     assert float(loss) == pytest.approx((mask * expected).sum(), rel=1e-5)
     assert float(weight) == mask.sum()
 
@@ -45,7 +52,7 @@ def test_a_traced_smoothing_is_the_same():
 def test_metrics_equal_scikit_learn():
     logits, labels, mask = example()
     batch = {'label': labels, 'mask': mask}
-    sums = jax.jit(functools.partial(TASK.metrics, detailed=True))(logits, batch)
+    sums = jax.jit(functools.partial(TASK.sums, detailed=True))(logits, batch)
     real = mask > 0
     expected = confusion_matrix(labels[real], logits.argmax(-1)[real], labels=range(CLASSES))
     np.testing.assert_array_equal(sums['confusion'], expected)
@@ -54,7 +61,7 @@ def test_metrics_equal_scikit_learn():
     losses = -log_softmax(logits.astype(np.float64), -1)[np.arange(50), labels]
     assert float(sums['loss']) == pytest.approx(losses[real].sum(), rel=1e-5)
     assert all(sums[name].dtype == jnp.int32 for name in ('correct', 'count', 'confusion'))
-    assert 'confusion' not in TASK.metrics(logits, {'label': labels, 'mask': mask})
+    assert 'confusion' not in TASK.sums(logits, {'label': labels, 'mask': mask})
 
 
 def test_masked_examples_add_nothing_and_have_no_gradient():
@@ -62,21 +69,21 @@ def test_masked_examples_add_nothing_and_have_no_gradient():
     real, batch = mask > 0, {'label': labels, 'mask': mask}
     wild = np.where(real[:, None], logits, 1000 * logits[:, ::-1])
     some = {'label': labels[real], 'mask': mask[real]}
-    metrics = jax.jit(functools.partial(TASK.metrics, detailed=True))
+    metrics = jax.jit(functools.partial(TASK.sums, detailed=True))
     alone = metrics(logits[real], some)
     for name, value in metrics(wild, batch).items():
         np.testing.assert_allclose(value, alone[name], rtol=1e-6, err_msg=name)
-    gradient = jax.jit(jax.grad(lambda x: TASK.loss(x, batch, 0.1)[0]))(wild)
+    gradient = jax.jit(jax.grad(lambda x: loss_of(TASK, x, batch, 0.1)[0]))(wild)
     assert not np.asarray(gradient)[~real].any()
-    expected = jax.jit(jax.grad(lambda x: TASK.loss(x, some, 0.1)[0]))(logits[real])
+    expected = jax.jit(jax.grad(lambda x: loss_of(TASK, x, some, 0.1)[0]))(logits[real])
     np.testing.assert_allclose(np.asarray(gradient)[real], expected, atol=1e-6)
 
 
 def test_a_batch_of_padding_counts_as_nothing():
     logits, labels, mask = example()
-    sums = TASK.metrics(logits, {'label': labels, 'mask': 0 * mask}, detailed=True)
+    sums = TASK.sums(logits, {'label': labels, 'mask': 0 * mask}, detailed=True)
     assert not any(np.asarray(value).any() for value in sums.values())
-    assert TASK.summarise(sums) == {'loss': 0.0, 'accuracy': 0.0}
+    assert TASK.summarize(sums) == {'loss': 0.0, 'accuracy': 0.0}
 
 
 def test_the_loss_is_float32_and_finite_for_large_bfloat16_logits():
@@ -89,7 +96,7 @@ def test_the_loss_is_float32_and_finite_for_large_bfloat16_logits():
 
 def test_summary_divides_by_the_count():
     sums = {'loss': np.float64(6.0), 'correct': np.int64(3), 'count': np.int64(4)}
-    assert TASK.summarise(sums) == {'loss': 1.5, 'accuracy': 0.75}
+    assert TASK.summarize(sums) == {'loss': 1.5, 'accuracy': 0.75}
 
 
 def mixture(count=50, seed=0):
@@ -112,7 +119,7 @@ def test_mixed_losses_equal_cross_entropy_with_mixed_targets(smoothing):
     expected = -(targets * log_softmax(logits.astype(np.float64), -1)).sum(-1)
     found = TASK.losses(logits, batch, smoothing)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    loss, weight = TASK.loss(logits, batch, smoothing)
+    loss, weight = loss_of(TASK, logits, batch, smoothing)
     assert float(loss) == pytest.approx((batch['mask'] * expected).sum(), rel=1e-5)
     assert float(weight) == batch['mask'].sum()
 
@@ -160,15 +167,15 @@ def test_a_mixed_example_counts_as_its_larger_part():
         'mask': np.ones(5, np.float32),
     }
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 0, 0]]
-    assert int(Classification(3).metrics(logits, batch)['correct']) == 4
+    assert int(Classification(3).sums(logits, batch)['correct']) == 4
 
 
 @pytest.mark.parametrize('kind', ['softmax', 'bce'])
 def test_the_reported_loss_is_of_the_same_kind_without_smoothing(kind):
     logits, batch, _ = mixture()
     task = Classification(CLASSES, kind)
-    loss, _ = task.loss(logits, batch)
-    assert float(task.metrics(logits, batch)['loss']) == pytest.approx(float(loss), rel=1e-6)
+    loss, _ = loss_of(task, logits, batch)
+    assert float(task.sums(logits, batch)['loss']) == pytest.approx(float(loss), rel=1e-6)
     evaluated = {'label': batch['label'], 'mask': batch['mask']}
-    loss, _ = task.loss(logits, evaluated)
-    assert float(task.metrics(logits, evaluated)['loss']) == pytest.approx(float(loss), rel=1e-6)
+    loss, _ = loss_of(task, logits, evaluated)
+    assert float(task.sums(logits, evaluated)['loss']) == pytest.approx(float(loss), rel=1e-6)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hypothesis_numpy
 from matplotlib.image import imread
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from tasks.confusion import Report
+from tasks.confusion import ConfusionReport
 
 DIGITS = [str(i) for i in range(10)]
 
@@ -36,7 +36,7 @@ def predictions(draw):
 def test_every_number_agrees_with_scikit_learn(case):
     classes, true, predicted = case
     labels = list(range(classes))
-    report = Report(confusion_matrix(true, predicted, labels=labels), labels)
+    report = ConfusionReport(confusion_matrix(true, predicted, labels=labels), labels)
     precision, recall, f1, support = precision_recall_fscore_support(
         true, predicted, labels=labels, zero_division=np.nan
     )
@@ -51,7 +51,7 @@ def test_every_number_agrees_with_scikit_learn(case):
 
 
 def test_text_of_ten_classes():
-    text = Report(example(), DIGITS, loss=0.04567).text()
+    text = ConfusionReport(example(), DIGITS, loss=0.04567).text()
     assert 'accuracy  99.40 % (500 of 503)' in text
     assert 'loss      0.0457' in text
     rows = [line.split() for line in text.splitlines()]
@@ -64,25 +64,25 @@ def test_text_of_ten_classes():
 
 def test_long_names_do_not_widen_the_matrix():
     names = [f'a rather long name {i}' for i in range(10)]
-    text = Report(example(), names).text()
+    text = ConfusionReport(example(), names).text()
     assert '3 a rather long name 3   .   .   .  50   .   2   .   .   .   .' in text
 
 
 def test_many_classes_show_the_most_frequent_confusions_only():
     errors = [(i, i + 1, i) for i in range(1, 40)]
-    report = Report(example(100, errors), [f'class {i}' for i in range(100)])
+    report = ConfusionReport(example(100, errors), [f'class {i}' for i in range(100)])
     table = report.text().split('\n\n')[-1].splitlines()
     assert table[0] == 'the 20 most frequent confusions:'
     assert table[2].split() == ['class', '39', 'class', '40', '39', '89']
     assert len(table) == 22
-    perfect = Report(example(100, ()), [f'class {i}' for i in range(100)])
+    perfect = ConfusionReport(example(100, ()), [f'class {i}' for i in range(100)])
     assert perfect.text().endswith('no errors')
 
 
 def test_nothing_by_nothing_is_a_dash_and_null():
     confusion = example(3, ())
     confusion[1, 1] = 0
-    report = Report(confusion, ['a', 'b', 'c'])
+    report = ConfusionReport(confusion, ['a', 'b', 'c'])
     assert 'b              -         -         -        0' in report.text()
     content = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert content['classes'][1] == {
@@ -94,25 +94,27 @@ def test_nothing_by_nothing_is_a_dash_and_null():
     }
     assert content['loss'] is None
     assert content['confusion'] == confusion.tolist()
-    empty = Report(np.zeros((2, 2), int), ['a', 'b'], math.nan)
+    empty = ConfusionReport(np.zeros((2, 2), int), ['a', 'b'], math.nan)
     assert empty.text().startswith('accuracy  - (0 of 0)')
     assert empty.to_json()['accuracy'] is None
 
 
 def test_matrices_that_are_none_are_refused():
     with pytest.raises(ValueError, match='2 classes, but a matrix of shape'):
-        Report(np.zeros((3, 3), int), ['a', 'b'])
+        ConfusionReport(np.zeros((3, 3), int), ['a', 'b'])
     for wrong in (np.full((2, 2), 0.5), np.full((2, 2), -1)):
         with pytest.raises(ValueError, match='counts'):
-            Report(wrong, ['a', 'b'])
+            ConfusionReport(wrong, ['a', 'b'])
 
 
 @pytest.mark.parametrize('classes', [2, 10, 40])
 def test_heat_map_shows_single_errors(tmp_path, classes):
-    perfect = Report(1000 * np.eye(classes, dtype=int), range(classes))
+    perfect = ConfusionReport(1000 * np.eye(classes, dtype=int), range(classes))
     confusion = perfect.confusion.copy()
     confusion[0, 1] = 1  # one error among thousands
-    picture = imread(Report(confusion, range(classes)).confusion_png(tmp_path / 'a.png', 'test'))
+    picture = imread(
+        ConfusionReport(confusion, range(classes)).confusion_png(tmp_path / 'a.png', 'test')
+    )
     clean = imread(perfect.confusion_png(tmp_path / 'b.png', 'test'))
     square = picture[np.abs(picture - clean).max(axis=-1) > 0.1]
     assert len(square) > 200
@@ -122,5 +124,5 @@ def test_heat_map_shows_single_errors(tmp_path, classes):
 
 def test_heat_map_without_errors_or_examples(tmp_path):
     for confusion in (np.eye(2, dtype=int), np.zeros((2, 2), int)):
-        path = Report(confusion, ['no', 'yes']).confusion_png(tmp_path / 'confusion.png')
+        path = ConfusionReport(confusion, ['no', 'yes']).confusion_png(tmp_path / 'confusion.png')
         assert imread(path).shape[0] > 300

@@ -1,4 +1,4 @@
-"""Sources of pictures, and a set prepared of them, that several files of tests start from."""
+"""Sources of pictures and a prepared set, shared by several test files."""
 
 import pytest
 

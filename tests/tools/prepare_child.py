@@ -1,4 +1,4 @@
-"""prepare_data in a process of its own, the sources it gets, and what it leaves behind."""
+"""Runs prepare_data in a separate process; its sources, and reading what it has written."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.support_pictures import blood_files, imagenet_files, imagenet_tars
 
-# The command, but with small shards, and it sends itself a signal instead of writing record n.
+# The command with small shards; instead of writing record n, it sends itself a signal.
 CHILD = """
 import os, signal, sys
 from preparation import sharded_writer
@@ -43,7 +43,7 @@ def child(command, shard_bytes=1 << 20, kill_at=0, number=signal.SIGKILL, **opti
 
 
 def run(command, **options):
-    """Runs the command in a process of its own; returns its exit code."""
+    """Runs the command in a separate process; returns its exit code."""
     return child(command, stdout=subprocess.DEVNULL, **options).wait(240)
 
 
@@ -73,7 +73,7 @@ def encode(picture, form):
 
 
 def defective_tars(folder):
-    """Tars with one of each defect, and with what is odd but allowed."""
+    """Tar files with one defect of each kind, and with unusual but valid pictures."""
     first, second = (path.read_bytes() for path in imagenet_files()[:2])
     picture = Image.open(io.BytesIO(first))
     bomb = encode(Image.new('1', (20_000, 6_000)), 'PNG')

@@ -1,4 +1,4 @@
-"""python -m tools.convert_weights: there and back, and what it refuses."""
+"""python -m tools.convert_weights: conversion in both directions, and its error messages."""
 
 import hashlib
 import json
@@ -21,6 +21,7 @@ import models
 from configs import base, schema
 from models import pretrained
 from models.pretrained import torch_files, torch_names, torch_weights
+from tasks.classification import Classification
 from tests.conftest import ROOT
 from tests.golden import parity
 from tools import convert_weights
@@ -64,12 +65,12 @@ def refused(capsys, code):
 def test_a_conversion_says_what_was_done_and_what_is_next(resnet, tmp_path, capsys):
     out = tmp_path / 'converted'
     assert convert(resnet, out) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     digest = hashlib.sha256(resnet.read_bytes()).hexdigest()
-    assert 'layout torchvision: 102 tensors, 11,178,051 parameters, 3 classes' in said
-    assert digest in said
-    assert str(out / 'weights.safetensors') in said
-    assert f'--config.model.name=resnet18 --config.init_from={out}' in said
+    assert 'layout torchvision: 102 tensors, 11,178,051 parameters, 3 classes' in printed
+    assert digest in printed
+    assert str(out / 'weights.safetensors') in printed
+    assert f'--config.model.name=resnet18 --config.init_from={out}' in printed
     assert json.loads((out / 'weights.json').read_text()) == {
         'model': 'resnet18',
         'options': {},
@@ -80,7 +81,8 @@ def test_a_conversion_says_what_was_done_and_what_is_next(resnet, tmp_path, caps
         'source_sha256': digest,
     }
     before = (out / 'weights.safetensors').read_bytes()
-    assert 'already holds something' in refused(capsys, convert(resnet, out))
+    message = f'{out} already exists and is not empty: choose a new folder.'
+    assert message in refused(capsys, convert(resnet, out))
     assert (out / 'weights.safetensors').read_bytes() == before
 
 
@@ -115,7 +117,7 @@ def test_there_and_back_gives_the_same_file(model, layout, tmp_path, capsys):
         else:
             np.testing.assert_array_equal(found[key], value)
     before = back.read_bytes()
-    assert 'is there already' in refused(capsys, call(arguments))
+    assert f'--out={back} already exists: choose another file.' in refused(capsys, call(arguments))
     assert back.read_bytes() == before
 
 
@@ -123,13 +125,14 @@ def test_a_file_that_cannot_be_written_is_named(resnet, tmp_path, capsys):
     assert convert(resnet, tmp_path / 'converted') == 0
     capsys.readouterr()
     arguments = ['--to=torch', f'--source={tmp_path / "converted"}', '--out=/proc/x.safetensors']
-    assert '--out=/proc/x.safetensors cannot be written' in refused(capsys, call(arguments))
+    assert '--out=/proc/x.safetensors cannot be written (' in refused(capsys, call(arguments))
 
 
 @pytest.mark.parametrize(
     ('model', 'more', 'words'),
-    [('lenet', (), 'lenet is a model of this code alone'),
-     ('vgg16', ('--layout=huggingface',), 'huggingface has no vgg16')],
+    [('lenet', (), 'lenet exists in this project only; models that PyTorch libraries have as well'),
+     ('vgg16', ('--layout=huggingface',),
+      'huggingface has no vgg16: use one of the layouts torchvision, timm.')],
 )  # fmt: skip
 def test_a_mistake_is_named_before_anything_is_downloaded(
     model, more, words, tmp_path, capsys, monkeypatch
@@ -143,7 +146,7 @@ def test_weights_without_channels_and_of_another_model_are_refused(resnet, tmp_p
     state = load_file(resnet) | {'conv1.weight': np.zeros((64, 0, 7, 7), np.float32)}
     save_file(state, tmp_path / 'none.safetensors')
     text = refused(capsys, convert(tmp_path / 'none.safetensors', tmp_path / 'none'))
-    assert 'wrong (1) conv1.weight (64, 0, 7, 7) for (64, 3, 7, 7)' in text
+    assert 'wrong (1) conv1.weight (64, 0, 7, 7) instead of (64, 3, 7, 7)' in text
     assert convert(resnet, tmp_path / 'converted') == 0
     about = tmp_path / 'converted' / 'weights.json'
     about.write_text(about.read_text().replace('"resnet18"', '"vgg11"'))
@@ -243,8 +246,8 @@ def change(state, how):
         ('missing', 'missing (1) layer1.0.bn1.bias.'),
         ('unused', 'unused (1,200) extra.0, extra.1, extra.10 and 1,197 more.'),
         ('counter', 'unused (1) conv1.num_batches_tracked.'),
-        ('shape', 'wrong (1) layer1.0.conv1.weight (64, 64, 1, 1) for (64, 64, 3, 3).'),
-        ('type', 'wrong (1) fc.bias of int64.'),
+        ('shape', 'wrong (1) layer1.0.conv1.weight (64, 64, 1, 1) instead of (64, 64, 3, 3).'),
+        ('type', 'wrong (1) fc.bias of type int64.'),
     ],
 )
 def test_every_tensor_is_used_and_every_parameter_filled(how, message, tmp_path, capsys):
@@ -261,13 +264,14 @@ def test_every_tensor_is_used_and_every_parameter_filled(how, message, tmp_path,
         (['--model=resnet34', '--source=FILE'], 'missing (80).*The names are those of resnet18.'),
         (['--model=resnet18', '--source=FILE', '--layout=huggingface'], 'as huggingface names'),
         (['--model=vgg11', '--source=FILE', '--layout=huggingface'], 'huggingface has no vgg11'),
-        (['--model=lenet', '--source=FILE'], 'lenet is a model of this code alone'),
-        (['--model=resnet', '--source=FILE'], '--model=resnet is not one of alexnet'),
-        (['--source=FILE'], '--model is missing'),
-        (['--model=resnet18', '--source=nowhere.pth'], 'nowhere.pth cannot be read: No such file'),
-        (['--model=resnet18', '--pretrained=resnet18'], 'should be hub:OWNER/NAME'),
+        (['--model=lenet', '--source=FILE'], 'lenet exists in this project only'),
+        (['--model=resnet', '--source=FILE'], '--model=resnet is unknown: use one of alexnet'),
+        (['--source=FILE'], '--model is missing: name the network, such as --model=resnet50.'),
+        (['--model=resnet18', '--source=nowhere.pth'], 'nowhere.pth cannot be read (No such file'),
+        (['--model=resnet18', '--pretrained=resnet18'],
+         '--pretrained=resnet18 is invalid: it must be hub:OWNER/NAME, a repository of the Hub.'),
         (['--to=torch', '--source=nowhere'], 'neither a folder of converted weights'),
-        (['--to=torch', '--source=FILE', '--model=resnet18'], 'give a folder as --source'),
+        (['--to=torch', '--source=FILE', '--model=resnet18'], 'give it as --source, without '),
     ],
 )  # fmt: skip
 def test_mistakes(arguments, message, resnet, tmp_path, capsys):
@@ -290,11 +294,11 @@ def test_a_tensor_under_both_names_is_refused(tmp_path, capsys):
 def test_other_suffixes_are_refused(tmp_path, capsys):
     arguments = ['--to=torch', f'--source={tmp_path}', f'--out={tmp_path}/x.npz']
     text = refused(capsys, call(arguments))
-    assert 'should end in .safetensors or .pth' in text
+    assert f'--out={tmp_path}/x.npz must end in .safetensors or .pth.' in text
 
 
 class Hub:
-    """Stands for the Hub: repositories as {file: path}; raises what huggingface_hub raises."""
+    """Replaces the Hub: repositories as {file: path}, with the errors of huggingface_hub."""
 
     def __init__(self, repositories, online=True):
         self.repositories, self.online = repositories, online
@@ -338,9 +342,13 @@ def test_weights_of_the_hub(hub, name, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('hub:timm/none', 'the repository "timm/none" has no model.safetensors'),
-        ('hub:timm/other', 'no repository "timm/other" that you may read'),
-        ('hub:timm', 'no repository "timm"'),
+        (
+            'hub:timm/none',
+            'The repository "timm/none" has neither model.safetensors nor pytorch_model.bin: '
+            'choose another one.',
+        ),
+        ('hub:timm/other', 'The Hub has no repository "timm/other" that you may read: check the'),
+        ('hub:timm', 'The Hub has no repository "timm" that you may read: check the name'),
     ],
 )
 def test_what_the_hub_does_not_have(hub, name, message, tmp_path, capsys):
@@ -348,7 +356,7 @@ def test_what_the_hub_does_not_have(hub, name, message, tmp_path, capsys):
 
 
 def test_the_hub_s_own_library_without_network(tmp_path):
-    """As a child, because the library reads at import that it is offline."""
+    """In a separate process, because the library reads the variables when it is imported."""
     command = [sys.executable, '-m', 'tools.convert_weights', '--model=resnet18']
     command += ['--pretrained=hub:timm/resnet18.a1_in1k', f'--out={tmp_path / "out"}']
     offline = {'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path / 'cache')}
@@ -362,23 +370,23 @@ def test_the_hub_s_own_library_without_network(tmp_path):
 def test_no_network_and_no_library(hub, tmp_path, capsys, monkeypatch):
     hub.online = False
     text = refused(capsys, pretrained_from('hub:timm/one', tmp_path / 'out'))
-    assert 'not in the cache and the Hub cannot be reached' in text
+    assert 'is not in the cache, and the Hub cannot be reached: check the network' in text
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     text = refused(capsys, pretrained_from('hub:timm/one', tmp_path / 'out'))
-    assert 'needs huggingface_hub: pip install' in text
+    assert 'needs huggingface_hub: run `pip install huggingface_hub`, or download' in text
 
 
 def test_the_weights_of_a_run_are_handed_over(tmp_path):
-    # A run's folder, written by what writes it, but without the minute of compiling a step.
+    # The folder of a run, written by the code of a run but without compiling a step for a minute.
     config = base.get_config()
-    schema.override(config, ['--config.model.name=resnet18'], base.FIELDS)
+    schema.override(config, ['--config.model.name=resnet18'], base.fields())
     (tmp_path / 'run').mkdir()
     workdir.store(tmp_path / 'run', config)
     run, _ = experiment.open_train(config)
     template = run.abstract_state(run.spec())
     random = np.random.default_rng(0)
     state = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), template)
-    with checkpoints.Checkpoints(tmp_path / 'run') as saved:
+    with checkpoints.Checkpoints(tmp_path / 'run', Classification.metrics[0]) as saved:
         saved.save(3, state)
         saved.wait()
     out = tmp_path / 'run.safetensors'

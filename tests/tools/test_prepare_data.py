@@ -1,4 +1,4 @@
-"""prepare_data from the outside: real MNIST, downloads, kills, and every mistake of a user's."""
+"""prepare_data as a command: real MNIST, downloads, kills, and every mistake of a user."""
 
 import functools
 import gzip
@@ -70,7 +70,7 @@ def prepared(tmp_path_factory, mnist_idx_dir):
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout == (
         f'mnist: prepared in {folder}/mnist (60,000 train, 10,000 test).\n'
-        'Validation will be the last examples of train.\n'
+        'The last examples of train will be used for validation.\n'
         'Next: python train.py --config=configs/mnist_lenet.py --workdir=runs/mnist_lenet '
         f'--config.data.dir={folder}\n'
     )
@@ -136,7 +136,7 @@ def test_a_prepared_set_is_checked_and_left_alone(prepared, capsys):
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; the first path component says what goes wrong on the way."""
+    """Serves a folder; the first component of the path is the fault to simulate."""
 
     def do_GET(self):
         _, fault, name = self.path.split('/')
@@ -159,7 +159,7 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(mnist_idx_dir, monkeypatch):
-    """A function that sets the mirrors by their faults, and the list of what they were asked."""
+    """A function that sets the mirrors by their faults and returns the list of their requests."""
     handler = functools.partial(Mirror, directory=str(mnist_idx_dir))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         server.asked = []
@@ -212,7 +212,10 @@ def test_no_network_is_said_so(tmp_path, monkeypatch, capsys):
     assert prepare_data.main(['mnist', f'--data_dir={tmp_path}']) == 2
     message = capsys.readouterr().err
     assert 'Connection refused' in message
-    assert 'Check the network, or fetch the four MNIST .gz files elsewhere' in message
+    assert (
+        'Check the network, or download the four MNIST .gz files elsewhere and pass '
+        '--source=FOLDER.' in message
+    )
 
 
 def test_a_source_that_is_not_mnist_is_refused(tmp_path, mnist_idx_dir, capsys):
@@ -241,7 +244,7 @@ def test_any_idx_folder(tmp_path, source, capsys):
     assert prepare_data.main([*command, '--class_names=a,b,c,d']) == 0
     assert 'already prepared' in capsys.readouterr().out
     assert prepare_data.main(command) == 2
-    assert 'holds other examples than the source' in capsys.readouterr().err
+    assert 'contains other examples than the source. Remove that folder' in capsys.readouterr().err
 
 
 def repeat_a_label(source):
@@ -258,17 +261,19 @@ def cut(source):
 
 
 MISTAKES = {
-    'no folder': (shutil.rmtree, [], 'is not a folder: --source must name one with idx files'),
-    'cut file': (cut, [], 'is truncated: its header promises 235200 bytes'),
+    'no folder': (shutil.rmtree, [], 'is not a folder: --source must be a folder with idx files.'),
+    'cut file': (cut, [], 'which is 235200 bytes, but only '),
     'label out of range': (
         repeat_a_label,
         [],
-        't10k-labels-idx1-ubyte has label 7 at position 2, out of range for 4 classes (those of',
+        't10k-labels-idx1-ubyte has label 7 at position 2, which is out of range for the 4 classes '
+        'of the train labels.',
     ),
     'too few class names': (
         lambda _: None,
         ['--class_names=a,b,c'],
-        'train-labels-idx1-ubyte has label 3 at position 3, out of range for 3 classes (--class_n',
+        'train-labels-idx1-ubyte has label 3 at position 3, which is out of range for the 3 '
+        'classes of --class_names.',
     ),
     'repeated class name': (
         lambda _: None,
@@ -276,8 +281,17 @@ MISTAKES = {
         '--class_names=a,b,b,c has an empty or repeated name',
     ),
     'sizes differ': (resize_the_test_images, [], 'differ in size between splits'),
-    'bad name': (lambda _: None, ['--name=My set'], '--name=My set is not a data set name'),
-    'taken name': (lambda _: None, ['--name=mnist'], '--name=mnist is taken'),
+    'bad name': (
+        lambda _: None,
+        ['--name=My set'],
+        '--name=My set is invalid: use lower-case letters, digits and underscores, starting with a '
+        'letter.',
+    ),
+    'reserved name': (
+        lambda _: None,
+        ['--name=mnist'],
+        '--name=mnist is reserved: choose another name.',
+    ),
     'data_dir is a file': (
         lambda _: None,
         [f'--data_dir={__file__}'],
@@ -340,7 +354,7 @@ def test_a_full_disk(tmp_path, source, capsys):
 
 
 def test_kills_leave_nothing_that_looks_finished(tmp_path):
-    """SIGKILL at several moments of the writing, each run going on from what the last one left."""
+    """SIGKILL at several moments of the writing; each run starts from what the last one left."""
     source = make_source(tmp_path / 'source', train=6000, test=1000)
     command = [sys.executable, '-m', 'tools.prepare_data', 'idx', '--name=tiny']
     command += [f'--source={source}', '--data_dir']

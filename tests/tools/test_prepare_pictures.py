@@ -1,4 +1,4 @@
-"""prepare_data imagenet2012 and folder from outside: real pictures, defects, sizes, mistakes."""
+"""prepare_data imagenet2012 and folder as commands: real pictures, defects, sizes, mistakes."""
 
 import collections
 import io
@@ -77,8 +77,8 @@ def test_what_it_prints(tars, tmp_path, capsys):
     folder = tmp_path / 'imagenet2012'
     some = 'ILSVRC2012_img_train.tar has 200 of the 1000 classes.\n'
     following = (
-        'There is no test split: validation will serve for it, and a part of train for '
-        'validation.\n'
+        'There is no test split: validation will be used as the test split, and a part of train '
+        'for validation.\n'
         'Next: python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet2012 '
         f'--config.data.dir={tmp_path}\n'
     )
@@ -102,7 +102,7 @@ def test_one_tar_alone_makes_one_split(tars, tmp_path, capsys):
     assert '(50 validation)' in printed
     command = ['imagenet2012', f'--source={tars}', f'--data_dir={data}']
     assert prepare_data.main(command) == 2
-    assert 'holds other examples than the source' in capsys.readouterr().err
+    assert 'was prepared from other examples or with other options' in capsys.readouterr().err
 
 
 def test_the_defective_are_listed_and_the_odd_are_kept(defective, tmp_path, capsys):
@@ -115,14 +115,15 @@ def test_the_defective_are_listed_and_the_odd_are_kept(defective, tmp_path, caps
         'error: 4 files are defective, more than --max_rejected=0: '
         f'{tar}/n01440764.tar/cut.JPEG (does not decode: image file is truncated'
     )
-    assert f'The list is in {listed}: run again with --max_rejected=4' in message
+    assert f'The list is in {listed}. Run again with --max_rejected=4 to leave them out' in message
     assert prepare_data.main([*command, '--max_rejected=3']) == 2
     assert prepare_data.main([*command, '--max_rejected=4']) == 0
     folder = tmp_path / 'data' / 'imagenet2012' / '5.1.0'
     printed = capsys.readouterr().out
     assert '(23 train, 10 validation)' in printed
-    assert 'Of these, 1 CMYK, 1 PNG.' in printed
-    assert f'Left out as defective: 4, see {folder}/rejected.jsonl.' in printed
+    assert 'Of these: 1 CMYK, 1 PNG.' in printed
+    listed = f'{folder}/rejected.jsonl'
+    assert f'4 defective files were left out; they are listed in {listed}.' in printed
     entries = [json.loads(line) for line in (folder / 'rejected.jsonl').read_text().splitlines()]
     reasons = {entry['file'].rpartition('/')[2]: entry['reason'] for entry in entries}
     assert list(reasons) == ['cut.JPEG', 'empty.JPEG', 'text.JPEG', 'bomb.JPEG']
@@ -167,7 +168,7 @@ def test_a_folder_of_real_pictures(blood, tmp_path, capsys):
     command = ['folder', '--name=blood', f'--source={blood}', f'--data_dir={tmp_path}']
     assert prepare_data.main(command) == 0
     printed = capsys.readouterr().out
-    assert 'validation and test are taken out of train, by a hash of the paths.' in printed
+    assert 'Taken out of train, by a hash of the paths: validation and test.' in printed
     assert f'blood: prepared in {tmp_path}/blood (292 train, 36 validation, 36 test).' in printed
     assert '--config=configs/folder_finetune.py --workdir=runs/blood' in printed
     assert '--config.data.name=blood' in printed
@@ -200,7 +201,8 @@ def test_a_changed_folder_is_noticed(blood, tmp_path, capsys):
     data = victim.read_bytes()
     victim.write_bytes(bytes(len(data)))
     assert prepare_data.main(command) == 2
-    assert 'was begun from other files or with other options' in capsys.readouterr().err
+    message = 'was started with other options, or the source has changed since. Remove that folder'
+    assert message in capsys.readouterr().err
     shutil.rmtree(tmp_path / 'data')
     assert prepare_data.main(command) == 2
     assert f'odd/{victim.name} (not a picture)' in capsys.readouterr().err
@@ -209,15 +211,18 @@ def test_a_changed_folder_is_noticed(blood, tmp_path, capsys):
     assert prepare_data.main(command) == 0
     victim.write_bytes(data)
     assert prepare_data.main(command) == 2
-    assert 'holds other examples than the source' in capsys.readouterr().err
+    assert 'was prepared from other examples or with other options' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--name=Pets'], '--name=Pets is not a data set name'),
-        (['--name=imagenet2012'], '--name=imagenet2012 is taken'),
-        (['--name=pets', '--val_fraction=0.6', '--test_fraction=0.4'], 'nothing to train on'),
+        (['--name=Pets'], '--name=Pets is invalid: use lower-case letters, digits and underscores'),
+        (['--name=imagenet2012'], '--name=imagenet2012 is reserved: choose another name.'),
+        (
+            ['--name=pets', '--val_fraction=0.6', '--test_fraction=0.4'],
+            '--val_fraction and --test_fraction leave no pictures for training',
+        ),
         (['--name=pets', '--source=nowhere'], 'nowhere is not a folder'),
     ],
 )
@@ -241,7 +246,7 @@ def test_wrong_options(capsys, option):
 
 
 def test_a_terminal_shows_progress(tars, tmp_path):
-    """Pictures, bytes per second and time left; on anything else than a terminal nothing."""
+    """The bar shows pictures, bytes per second and time left; without a terminal there is none."""
     ours, theirs = pty.openpty()
     command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
     environment = {**os.environ, 'TERM': 'xterm', 'COLUMNS': '100'}

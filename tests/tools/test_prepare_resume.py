@@ -55,7 +55,7 @@ def test_control_c_says_how_to_go_on(tars, prepared, tmp_path):
     command = ['imagenet2012', f'--source={tars}', f'--data_dir={tmp_path}']
     pipes = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.PIPE}
     process = child(command, kill_at=100, number=signal.SIGINT, text=True, **pipes)
-    assert process.communicate()[1] == 'Stopped: run the same command again to go on.\n'
+    assert process.communicate()[1] == 'Stopped: run the same command again to resume.\n'
     assert process.returncode == 130
     assert run(command) == 0
     assert tree(tmp_path) == tree(prepared)

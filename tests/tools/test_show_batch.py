@@ -1,4 +1,4 @@
-"""Contact sheets: the files, and that their pixels are what they are said to be."""
+"""Contact sheets: the files that are written, and their pixels."""
 
 import contextlib
 
@@ -276,7 +276,10 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
         ),
         (['--split=test'], 'The test split is read once'),
         (['--step=-1'], '--step=-1 must be at least 0'),
-        (['--step=100000'], '--step=100000: the train split has the batches 0 .. '),
+        (
+            ['--step=100000'],
+            '--step=100000 is out of range: in this run, the train split has the batches 0 .. ',
+        ),
         (['--split=validation', '--step=1'], 'the validation split has the batches 0 .. 0'),
         (['--count=0'], '--count=0 must be at least 1'),
         (['--config.augment.mixup=1', '--config.batch_size=3'], 'config.batch_size=3: choose'),
@@ -299,7 +302,7 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     own = tmp_path / 'affine.png'
     own.write_text('mine')
     assert command.call(show_batch.main, [DIGITS, f'--out={tmp_path}']) == 2
-    assert f'{own} exists already' in capsys.readouterr().err
+    assert f'{own} already exists: remove it, or choose another --out.' in capsys.readouterr().err
     assert own.read_text() == 'mine'
     assert list(tmp_path.iterdir()) == [own]
 

@@ -1,4 +1,4 @@
-"""The summary of a network as a user calls for it."""
+"""python -m tools.summary: the tables, the totals and the error messages."""
 
 import csv
 import io
@@ -26,8 +26,8 @@ def test_text_has_a_row_a_layer_and_the_totals(capsys):
     assert rows['pool5'] == 'max pool 3x3 2 0 6x6x256 195 0.04'
     assert rows['dense1'] == 'dense 4096 x 9216 4096 all 37,752,832 37,748,736 0.02'
     assert 'parameters   61,100,840 (244.4 MB as float32)' in lines
-    assert 'MACs         714,188,480 (0.714 G) for an image' in lines
-    assert lines[-1] == '~ the stride leaves padding over at the end'
+    assert 'MACs         714,188,480 (0.714 G) per image' in lines
+    assert lines[-1] == '~ the stride leaves over padding at the border'
 
 
 def test_every_format_says_the_same(capsys):
@@ -70,8 +70,11 @@ def test_a_config_gives_model_image_and_classes(capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([], 'Say which network'),
-        (['--model=lenet', '--config=configs/digits_lenet.py'], 'Say which network'),
+        ([], 'Choose a network by either --model=NAME or --config=FILE.'),
+        (
+            ['--model=lenet', '--config=configs/digits_lenet.py'],
+            'Choose a network by either --model=NAME or --config=FILE.',
+        ),
         (['--model=lenett'], 'Did you mean "lenet"'),
         (['--model=lenet', '--image=28x28'], 'must be HEIGHTxWIDTHxCHANNELS'),
         (['--model=lenet', '--config.model.stem=mnist'], 'means nothing to lenet'),

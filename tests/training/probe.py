@@ -6,15 +6,17 @@ example of that label (training adds dropout, and nothing else happens to the pi
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from data_sources.targets import Label
 from models.layers import Dropout
+from tasks.task import Task
 from training import optimizers, state
-from training.step import StepSpec
+from training.spec import StepSpec
 
 
 class Probe(nn.Module):
@@ -28,13 +30,14 @@ class Probe(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Seen(Task):
+    targets: ClassVar = {'label': Label()}
     examples: int
 
-    def loss(self, outputs, batch, label_smoothing):
-        return jnp.sum(batch['mask'][:, None] * outputs), batch['mask'].sum()
+    def loss(self, outputs, batch, hyper):
+        return {'loss': jnp.sum(batch['mask'][:, None] * outputs)}
 
-    def metrics(self, outputs, batch, detailed=False):
+    def sums(self, outputs, batch, detailed=False):
         empty = jnp.zeros((self.examples, outputs.shape[-1]))
         return {'seen': empty.at[batch['label']].add(batch['mask'][:, None] * outputs)}
 

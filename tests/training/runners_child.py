@@ -21,6 +21,7 @@ from tasks.classification import Classification
 from tests.training import probe
 from training import optimizers, state, step
 from training.runner import Runner
+from training.spec import StepSpec
 
 DEVICES = (1, 2, 4, 8)
 SOME = (2, 8)  # where two say as much as four
@@ -63,7 +64,7 @@ def schedule(count):
 
 def spec_of(network, **options):
     model = models.create(network, num_classes=10)
-    return step.StepSpec(model, Classification(10), 'sgd', schedule, (0.1,), (0.3,), **options)
+    return StepSpec(model, Classification(10), 'sgd', schedule, (0.1,), (0.3,), **options)
 
 
 def hyper_of(lane):
@@ -271,7 +272,8 @@ def evaluations():
         for size in EVAL_SIZES:
             total = {}
             for batch in input_pipeline.EvalPlan(len(data['label']), size, devices):
-                sums = runner.fetch(runner.evaluate(variables, runner.split(batch), placed))
+                sums, _ = runner.evaluate(variables, runner.split(batch), placed)
+                sums = runner.fetch(sums)
                 total = {k: total.get(k, 0) + v.astype(np.float64) for k, v in sums.items()}
             record(f'eval/{kind}{devices}/{size}', total)
 

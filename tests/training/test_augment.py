@@ -134,7 +134,7 @@ def test_training_shows_augmented_images_and_evaluation_plain_ones():
     np.testing.assert_allclose(metrics['seen'], expected.reshape(4, -1), atol=1e-6)
     assert np.abs(metrics['seen'] - plain.reshape(4, -1)).max() > 0.1
 
-    sums = step.eval_step(spec, first.variables(), batch, data)
+    sums, _ = step.eval_step(spec, first.variables(), batch, data)
     np.testing.assert_array_equal(sums['seen'], plain.reshape(4, -1))
 
     off = dataclasses.replace(spec, augment=False)

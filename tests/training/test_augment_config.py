@@ -15,7 +15,7 @@ def config_of(fields):
         section, _, leaf = name.rpartition('.')
         with config.ignore_type():
             (config[section] if section else config)[leaf] = value
-    return schema.validate(config, base.FIELDS)
+    return schema.validate(config, base.fields())
 
 
 PROBE = {'linear_probe': True, 'init_from': 'x'}

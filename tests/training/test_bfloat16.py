@@ -13,6 +13,7 @@ import pytest
 import models
 from tasks.classification import Classification
 from training import optimizers, state, step
+from training.spec import StepSpec
 
 PRODUCTS = ('conv_general_dilated', 'dot_general')
 HYPER = {
@@ -56,7 +57,7 @@ def test_products_are_of_bfloat16_and_what_is_kept_is_float32(
 ):
     model = models.create(name, num_classes=10, dtype=jnp.bfloat16, **options)
     on = {'ema': True, 'clip': True}
-    spec = step.StepSpec(model, Classification(10), 'sgd', lambda n: 1.0, (0.5,), (0.3,), **on)
+    spec = StepSpec(model, Classification(10), 'sgd', lambda n: 1.0, (0.5,), (0.3,), **on)
     shape, size = (side, side, channels), 4
     optimizer = optimizers.make('sgd', HYPER, clip=True)
     first = jax.eval_shape(lambda: state.create(spec.model, optimizer, shape, np.uint32(0), True))

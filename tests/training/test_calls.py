@@ -23,7 +23,7 @@ from tests.support import (
     train_here,
     write_config,
 )
-from training import placement, run
+from training import placement, start
 from training.calendar import Calendar
 from training.runner import RUN_AHEAD
 
@@ -36,9 +36,9 @@ import os
 import signal
 import train
 import command
-from training import run
+from training import start
 
-class Runner(run.Runner):
+class Runner(start.Runner):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         original, calls = self.train_many, iter(range(1, 100))
@@ -50,7 +50,7 @@ class Runner(run.Runner):
 
         self.train_many = train_many
 
-run.Runner = Runner
+start.Runner = Runner
 command.run(train.main)
 """
 
@@ -81,7 +81,7 @@ def spy(monkeypatch):
     """spy(before, after): called around each call of the step, with its number of updates."""
 
     def arrange(before=lambda count: None, after=lambda count, state, metrics: (state, metrics)):
-        class Runner(run.Runner):
+        class Runner(start.Runner):
             def __init__(self, *args, **options):
                 super().__init__(*args, **options)
                 self.train = self._spied(self.train, 1)
@@ -95,7 +95,7 @@ def spy(monkeypatch):
 
                 return call
 
-        monkeypatch.setattr(run, 'Runner', Runner)
+        monkeypatch.setattr(start, 'Runner', Runner)
 
     return arrange
 
@@ -111,11 +111,11 @@ def spy(monkeypatch):
 def test_a_call_ends_where_something_is_due(steps, log, evaluate, save, most, edges):
     due = Calendar(steps, log, evaluate, save, tuple(edges))
     stops = {n for n in range(1, steps + 1) if due.logs(n)} | edges
-    for start in range(steps):
-        count = due.call(start, most)
-        inside = stops & set(range(start + 1, start + most))
+    for first in range(steps):
+        count = due.call(first, most)
+        inside = stops & set(range(first + 1, first + most))
         assert count == (1 if inside else most)
-        assert start + count <= steps
+        assert first + count <= steps
 
 
 @pytest.mark.parametrize('runner', ['pmap', 'shard_map'])
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step(number, config, spy, tmp
 
 def test_it_runs_ahead_by_two_calls_and_no_more(config, spy, monkeypatch, tmp_path):
     under_way, ahead = [0], []
-    fetch = run.Runner.fetch
+    fetch = start.Runner.fetch
 
     def counting(tree, into=None):
         if isinstance(tree, dict) and 'grad_norm' in tree:
@@ -201,7 +201,7 @@ def test_it_runs_ahead_by_two_calls_and_no_more(config, spy, monkeypatch, tmp_pa
         return state, metrics
 
     spy(before=lambda count: ahead.append(under_way[0]), after=after)
-    monkeypatch.setattr(run.Runner, 'fetch', staticmethod(counting))
+    monkeypatch.setattr(start.Runner, 'fetch', staticmethod(counting))
     settings = {'log_every': 12, 'eval_every': 1.0, 'checkpoint__every_steps': 12}
     assert train_here(config, tmp_path, steps_per_call=MOST, **settings) == 0
     assert ahead == [0, 1] + [RUN_AHEAD] * 4

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from errors import UserError
+from tasks.classification import Classification
 from tests.support import (
     arguments,
     curve,
@@ -24,6 +25,8 @@ from tests.support import (
 from training import checkpoints, trained
 from training.checkpoints import Checkpoints
 from training.state import TrainState
+
+ACCURACY, LOSS = Classification.metrics
 
 
 def largest_file(folder: Path) -> Path:
@@ -74,7 +77,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     output = capfd.readouterr().out
     assert f'warning: checkpoint {newest} is damaged' in output
     assert path.name in output
-    assert 'going on from the checkpoint of step 8' in output
+    assert 'resuming from the checkpoint of step 8' in output
     assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
     assert curve(workdir) == curve(small_run)
 
@@ -129,20 +132,21 @@ def state(value: float) -> TrainState:
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    metric=st.sampled_from(['validation/accuracy', 'validation/loss']),
+    metric=st.sampled_from(Classification.metrics),
     values=st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=6),
     keep=st.integers(1, 2),
 )
-@example(metric='validation/loss', values=[2, 1, 1], keep=2)  # of equals, the latest
+@example(metric=LOSS, values=[2, 1, 1], keep=2)  # of equals, the latest
 def test_the_latest_and_the_best_are_kept(tmp_path_factory, metric, values, keep):
     workdir = tmp_path_factory.mktemp('policy')
-    with Checkpoints(workdir, keep, metric) as saved:
+    name = f'validation/{metric.name}'
+    other = 'validation/loss' if metric == ACCURACY else 'validation/accuracy'
+    with Checkpoints(workdir, metric, keep) as saved:
         for step, value in enumerate(values, start=1):
             # The other metric falls while this one rises, and the other way round.
-            other = {'validation/accuracy': 'validation/loss'}.get(metric, 'validation/accuracy')
-            saved.save(step, state(step), None if value is None else {metric: value, other: value})
+            saved.save(step, state(step), None if value is None else {name: value, other: value})
         saved.wait()
-    sign = -1 if metric.endswith('loss') else 1
+    sign = -1 if metric == LOSS else 1
     ranked = [(sign * v, step) for step, v in enumerate(values, start=1) if v is not None]
     latest = list(range(1, len(values) + 1))[-keep:]
     best = [max(ranked)[1]] if ranked else []
@@ -160,7 +164,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path_factory, metric, values, keep
 
 
 def test_metrics_added_later_make_a_checkpoint_the_best(tmp_path):
-    with Checkpoints(tmp_path, keep=1) as saved:
+    with Checkpoints(tmp_path, ACCURACY, keep=1) as saved:
         saved.save(1, state(1.0))
         saved.wait()
         saved.add_metrics(1, {'validation/accuracy': 0.9, 'validation/loss': 1.0})
@@ -168,13 +172,13 @@ def test_metrics_added_later_make_a_checkpoint_the_best(tmp_path):
             saved.save(step, state(step), {'validation/accuracy': 0.5, 'validation/loss': 2.0})
         saved.wait()
     assert saved_steps(tmp_path) == [1, 3]
-    assert trained.find(tmp_path, 'best', 'validation/accuracy').name == '1'
+    assert trained.find(tmp_path, 'best', ACCURACY).name == '1'
     assert checkpoints.damage(tmp_path / 'checkpoints' / '1') is None
 
 
 def test_what_a_save_wrote_is_read_back(tmp_path):
     template = state(0.0)
-    with Checkpoints(tmp_path) as saved:
+    with Checkpoints(tmp_path, ACCURACY) as saved:
         assert saved.restore_latest(template) is None
         saved.save(7, state(-0.0), window={'loss': 0.1, 'correct': 3, 'count': 8})
         saved.wait()

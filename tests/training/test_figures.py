@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from tests.support import curve, result, train_here
-from training import flops, run
+from training import flops, start
 from training.records import read_metrics
 
 # fcn of one hidden layer of 16 units: 784 x 16 + 16 x 10 multiply-adds.
@@ -25,7 +25,7 @@ def compilations(monkeypatch):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
 
-    class Runner(run.Runner):
+    class Runner(start.Runner):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             self.train, self.train_many = map(self._counted, (self.train, self.train_many))
@@ -40,7 +40,7 @@ def compilations(monkeypatch):
 
             return call
 
-    monkeypatch.setattr(run, 'Runner', Runner)
+    monkeypatch.setattr(start, 'Runner', Runner)
     yield counts
     jax.monitoring.unregister_event_duration_listener(listen)
 

@@ -14,7 +14,7 @@ from models.trace import trace
 from tasks.classification import Classification
 from training import flops, optimizers, state
 from training.runner import Runner
-from training.step import StepSpec
+from training.spec import StepSpec
 
 # LeNet-5 at 28x28x1: two convolutions, three dense layers.
 LENET = (

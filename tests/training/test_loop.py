@@ -20,10 +20,10 @@ from tests.support import (
     saved_steps,
     train_here,
 )
-from training import run
+from training import start
 from training.calendar import Calendar
 from training.checkpoints import Checkpoints
-from training.runner import Runner
+from training.runner import RUN_AHEAD, Runner
 
 PERIODS = (
     st.floats(1, 200) | st.integers(1, 200).map(float) | st.integers(2, 400).map(lambda n: n / 2)
@@ -70,13 +70,13 @@ def spy(monkeypatch):
     """spy(after): after(step, state, metrics) sees, and may replace, what each step gives."""
 
     def arrange(after):
-        class Runner(run.Runner):
+        class Runner(start.Runner):
             def __init__(self, *args, **options):
                 super().__init__(*args, **options)
                 original, steps = self.train, iter(range(1, 10**6))
                 self.train = lambda *given: after(next(steps), *original(*given))
 
-        monkeypatch.setattr(run, 'Runner', Runner)
+        monkeypatch.setattr(start, 'Runner', Runner)
         return Runner
 
     return arrange
@@ -90,7 +90,7 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
         started.append(id(metrics))
         return state, metrics
 
-    runner, fetch = spy(after), run.Runner.fetch
+    runner, fetch = spy(after), start.Runner.fetch
 
     def counting(tree, into=None):
         if isinstance(tree, dict) and 'grad_norm' in tree:
@@ -102,8 +102,8 @@ def test_it_runs_ahead_by_two_steps_and_no_more(spy, small, tmp_path):
         train_here(small, tmp_path, log_every=12, eval_every=1.0, checkpoint__every_steps=12) == 0
     )
     # Before step 1 nothing was under way, before step 2 one step; then two all the time.
-    assert ahead == [0, 1] + [runner.RUN_AHEAD] * 10
-    assert runner.RUN_AHEAD == 2
+    assert ahead == [0, 1] + [RUN_AHEAD] * 10
+    assert RUN_AHEAD == 2
     assert waited == started
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from errors import UserError
 from tests.support import curve, result, saved_steps, train_here
-from training import run
+from training import start
 
 
 def traces(workdir):
@@ -46,7 +46,7 @@ def test_no_call_reaches_over_the_edge_of_the_trace(small, tmp_path):
 
 
 def test_a_run_that_is_stopped_within_writes_what_there_is(small, monkeypatch, tmp_path, capfd):
-    class Runner(run.Runner):
+    class Runner(start.Runner):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             original, calls = self.train, iter(range(1, 100))
@@ -58,7 +58,7 @@ def test_a_run_that_is_stopped_within_writes_what_there_is(small, monkeypatch, t
 
             self.train = train
 
-    monkeypatch.setattr(run, 'Runner', Runner)
+    monkeypatch.setattr(start, 'Runner', Runner)
     assert train_here(small, tmp_path, profile__steps='(4,9)') == 75
     assert traced_steps(tmp_path) == [5, 6]
     assert 'A trace of steps 5 to 6' in capfd.readouterr().out
@@ -70,7 +70,7 @@ def test_a_run_that_is_stopped_within_writes_what_there_is(small, monkeypatch, t
 
 
 def test_a_run_that_fails_within_can_be_followed_by_another(small, monkeypatch, tmp_path):
-    class Runner(run.Runner):
+    class Runner(start.Runner):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
 
@@ -79,7 +79,7 @@ def test_a_run_that_fails_within_can_be_followed_by_another(small, monkeypatch, 
 
             self.train = fail
 
-    monkeypatch.setattr(run, 'Runner', Runner)
+    monkeypatch.setattr(start, 'Runner', Runner)
     with pytest.raises(UserError, match='no'):
         train_here(small, tmp_path / 'one', profile__steps='(0,2)')
     monkeypatch.undo()

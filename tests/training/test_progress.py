@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from tasks.classification import Classification
 from training.progress import Progress, format_seconds, summary
 
 
@@ -21,7 +22,7 @@ def run(progress, clock, steps, seconds_per_step=1.0, compile_seconds=0.0):
     clock.now += compile_seconds
     for step in steps:
         clock.now += seconds_per_step
-        progress.update(step, 0.12345, 0.9612, 5120.4)
+        progress.update(step, {'loss': 0.12345, 'accuracy': 0.9612}, 5120.4)
 
 
 @pytest.fixture
@@ -32,7 +33,14 @@ def clock():
 def plain(clock, total=450, steps_per_epoch=45, **options):
     file = io.StringIO()
     console = Console(file=file, force_terminal=False)
-    return Progress(total, steps_per_epoch, console=console, clock=clock, **options), file
+    return Progress(
+        total,
+        steps_per_epoch,
+        metrics=Classification.metrics,
+        console=console,
+        clock=clock,
+        **options,
+    ), file
 
 
 def test_a_log_gets_plain_lines_at_most_one_in_ten_seconds(clock):
@@ -72,9 +80,9 @@ def test_time_left_leaves_out_compilation_and_follows_the_recent_rate(clock):
 
 def test_values_left_out_keep_what_they_were(clock):
     progress, file = plain(clock, interval=0)
-    progress.update(10, loss=0.04567)
-    progress.update(11, accuracy=0.5)
-    progress.update(12, loss=float('nan'))
+    progress.update(10, {'loss': 0.04567})
+    progress.update(11, {'accuracy': 0.5})
+    progress.update(12, {'loss': float('nan')})
     assert [line.split('  ')[2:4] for line in file.getvalue().splitlines()] == [
         ['loss 0.0457'],
         ['loss 0.0457', 'accuracy 50.0 %'],
@@ -93,7 +101,9 @@ def test_values_left_out_keep_what_they_were(clock):
 def test_a_terminal_gets_a_bar_that_fits(clock, width, present, absent):
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, legacy_windows=False)
-    with Progress(450, 45, console=console, clock=clock) as progress:
+    with Progress(
+        450, 45, metrics=Classification.metrics, console=console, clock=clock
+    ) as progress:
         run(progress, clock, range(1, 226), seconds_per_step=0.2)
         progress.message('evaluation [red] done')
     shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.getvalue())
@@ -131,7 +141,10 @@ def test_summary_names_the_files_that_are_there_and_commands_to_paste(tmp_path):
     workdir.mkdir()
     (workdir / 'curves.png').write_bytes(b'')
     text = summary(
-        workdir=workdir, test_correct=9905, test_examples=10_000, wall_seconds=200, device='a CPU'
+        workdir=workdir,
+        headline=('test accuracy', '99.05 % (9,905 of 10,000 images)'),
+        wall_seconds=200,
+        device='a CPU',
     )
     assert 'test accuracy  99.05 % (9,905 of 10,000 images)' in text
     assert 'wall time      3 min 20 s on a CPU' in text

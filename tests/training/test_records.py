@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import files
 from errors import UserError
+from tasks.classification import Classification
 from tests.conftest import ROOT
 from training.curves import plot_curves
 from training.records import Records, read_metrics
@@ -91,7 +92,7 @@ def test_values_that_are_not_numbers_are_refused(tmp_path):
 
 def test_no_records_yet(tmp_path):
     assert read_metrics(tmp_path) == []
-    assert plot_curves(tmp_path) is None
+    assert plot_curves(tmp_path, Classification.metrics) is None
 
 
 def test_resume_drops_what_came_after_the_checkpoint(tmp_path):
@@ -278,7 +279,7 @@ def test_curves_are_drawn_from_any_number_of_records(tmp_path, values):
             records.write(step, record)
     files.write_json(tmp_path / 'result.json', {'steps': 9, 'test_accuracy': 0.9})
     for steps_per_epoch in (None, 4.5):
-        path = plot_curves(tmp_path, steps_per_epoch)
+        path = plot_curves(tmp_path, Classification.metrics, steps_per_epoch)
         assert (path is None) == (not values)
         if path:
             height, width, _ = imread(path).shape

@@ -109,7 +109,7 @@ def test_killed_at_random_steps_and_in_the_middle_of_a_save(config, reference, t
             break
         assert code == -signal.SIGKILL, child.output
     assert kills, 'it was too fast to be killed'
-    assert 'going on from the checkpoint of step' in child.output
+    assert 'resuming from the checkpoint of step' in child.output
     assert not list(workdir.glob('checkpoints/*tmp*'))
     assert_same_run(workdir, reference)
 
@@ -141,5 +141,5 @@ def test_told_to_stop_by_each_signal(config, reference, tmp_path):
         shlex.split(line), cwd=ROOT, capture_output=True, text=True, timeout=LONG, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert f'going on from the checkpoint of step {second[-1]}' in ended.stdout
+    assert f'resuming from the checkpoint of step {second[-1]}' in ended.stdout
     assert_same_run(workdir, reference)

@@ -22,6 +22,7 @@ from tests.golden import make_lenet_step
 from tests.support import QUICKLY
 from tests.training import probe
 from training import optimizers, state, step
+from training.spec import StepSpec
 
 HYPER = {
     'seed': np.uint32(1),
@@ -37,7 +38,7 @@ def spec_of(network, dtype=jnp.float32, **options):
     small = {'units': 24} if network == 'fcn' else {}
     model = models.create(network, num_classes=CLASSES, dtype=dtype, **small)
     task = Classification(CLASSES)
-    return step.StepSpec(model, task, 'sgd', lambda step: 1.0, (0.5,), (0.3,), **options)
+    return StepSpec(model, task, 'sgd', lambda step: 1.0, (0.5,), (0.3,), **options)
 
 
 def start_of(spec, shape=(SIZE, SIZE, 1)):
@@ -94,13 +95,13 @@ def golden_outcome():
     images, labels = make_lenet_step.batch()
     model = models.create('lenet', num_classes=10)
     # Standardisation divides by 255 and then by this: the images come through unchanged.
-    spec = step.StepSpec(model, Classification(10), 'sgd', lambda _: 1.0, (0.0,), (1 / 255,))
+    spec = StepSpec(model, Classification(10), 'sgd', lambda _: 1.0, (0.0,), (1 / 255,))
     params = {k: v.astype(np.float32) for k, v in make_lenet_step.parameters().items()}
     hyper = HYPER | {'learning_rate': np.float32(GOLDEN['learning_rate'])}
     first = start_of(spec, (28, 28, 1)).replace(params=unflatten_dict(params, sep='/'))
     batch = batch_of(8) | {'image': images.astype(np.float32), 'label': labels.astype(np.int32)}
     after, metrics, _ = run(spec, batch, hyper, first=first)
-    compiled_loss = jax.jit(lambda v: step.eval_step(spec, v, batch, {})['loss'])
+    compiled_loss = jax.jit(lambda v: step.eval_step(spec, v, batch, {})[0]['loss'])
     return params, after, metrics, compiled_loss(after.variables())
 
 
@@ -184,7 +185,7 @@ def test_dropout_differs_between_micro_batches_and_is_off_at_evaluation():
         for other in parts[:i]:
             assert 0.3 < (part == other).mean() < 0.7
     evaluated = dataclasses.replace(spec, model=spec.model.clone(dropout_rate=0.5))
-    sums = step.eval_step(evaluated, first.variables(), batch, white)
+    sums, _ = step.eval_step(evaluated, first.variables(), batch, white)
     np.testing.assert_array_equal(sums['seen'], 1)
 
 

@@ -231,7 +231,7 @@ class TestProbe:
         found = linear_probe.compute(config, spec, nested(weights), split, jax.devices()[:1])
         assert found.features.dtype == np.float32
         assert found.features.shape == (143, 7 * 7 * 32)
-        np.testing.assert_array_equal(found.labels, split.labels)
+        np.testing.assert_array_equal(found.targets['label'], split.labels)
         images = (split.images / np.float32(255) - 0.1307) / np.float32(0.3081)
         model = models.create('deep_cnn', num_classes=0)
         expected = jax.jit(model.apply)(nested(weights), images)

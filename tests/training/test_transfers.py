@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import train_here
-from training import run
+from training import start
 from training.runner import RUN_AHEAD
 
 METRICS = ['correct', 'count', 'grad_norm', 'learning_rate', 'loss']
@@ -94,7 +94,7 @@ class WatchedStep:
 def watched(monkeypatch):
     """The class that tells what was asked for, in runs from now on."""
 
-    class Runner(run.Runner):
+    class Runner(start.Runner):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             for program in (self.train, self.train_many):
@@ -102,7 +102,7 @@ def watched(monkeypatch):
             evaluate = self.evaluate
             self.evaluate = lambda *given: evaluate(*bare(given))
 
-    monkeypatch.setattr(run, 'Runner', Runner)
+    monkeypatch.setattr(start, 'Runner', Runner)
     monkeypatch.setattr(WatchedStep, 'begun', 0)
     monkeypatch.setattr(WatchedStep, 'asked', ())
     return WatchedStep

@@ -11,22 +11,24 @@ OK, NOTE, NO_GO, SKIPPED = 'ok', 'note', 'NO-GO', 'skipped'
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What a check found, where nothing stands in the way of the run.
+    """The result of a check that nothing failed.
 
     Attributes:
       text: a line for the user.
       figures: {name: value} for JSON.
       note: whether the user had better read it.
+      value: what later checks need of it.
     """
 
     text: str
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     note: bool = False
+    value: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A check that was made, or skipped for want of another.
+    """A check that was made, or skipped because one that it needs failed.
 
     Attributes:
       name: one word.
@@ -76,43 +78,44 @@ class Findings:
         """0 if the run can go."""
         return self.failure.exit_code if self.problems else 0
 
-    def alone(self, name: str, check: Callable[[], Finding]) -> bool:
-        """Makes a check before the processes are connected; returns whether it went well."""
+    def alone(self, name: str, check: Callable[[], Finding]) -> Any:
+        """Makes a check before the processes are connected; returns its value, None if it fails."""
         try:
-            self._found(name, check())
+            return self._passed(name, check())
         except UserError as error:
             self._add(Check(name, NO_GO, str(error)))
             self.failure = type(error)
-            return False
-        return True
+            return None
 
-    def everywhere(
-        self, name: str, check: Callable[[], Finding], needs: Sequence[str] = ()
-    ) -> None:
+    def everywhere(self, name: str, check: Callable[[], Finding], needs: Sequence[str] = ()) -> Any:
         """Makes a check on every process; what fails on one of them is a no-go, with its number.
 
         Args:
           name: of the check.
-          check: returns what it found, or raises a UserError.
-          needs: checks without which this one cannot be made.
+          check: returns its finding, or raises a UserError.
+          needs: checks without which this one is skipped.
+
+        Returns:
+          The finding's value; None where the check failed or was skipped.
         """
         import jax
 
-        from distributed import hosts  # which imports it
+        from distributed import hosts  # which imports JAX
 
         good = {check.name for check in self.checks if check.verdict in (OK, NOTE)}
         missing = [need for need in needs if need not in good]
         if missing:
             self._add(Check(name, SKIPPED, f'it needs {missing[0]}, see above'))
-            return
-        found, problems = hosts.attempt(check)
+            return None
+        finding, problems = hosts.attempt(check)
         if problems:
             self._add(Check(name, NO_GO, _named(problems, jax.process_count())))
-        else:
-            self._found(name, found)
+            return None
+        return self._passed(name, finding)
 
-    def _found(self, name: str, found: Finding) -> None:
-        self._add(Check(name, NOTE if found.note else OK, found.text, found.figures))
+    def _passed(self, name: str, finding: Finding) -> Any:
+        self._add(Check(name, NOTE if finding.note else OK, finding.text, finding.figures))
+        return finding.value
 
     def _add(self, check: Check) -> None:
         self.checks.append(check)
@@ -127,5 +130,6 @@ def _named(problems: dict[int, str], processes: int) -> str:
     for process, text in problems.items():
         alike.setdefault(text, []).append(process)
     return ' '.join(
-        f'Process {", ".join(map(str, who))} of {processes}: {text}' for text, who in alike.items()
+        f'Process {", ".join(map(str, numbers))} of {processes}: {text}'
+        for text, numbers in alike.items()
     )

@@ -129,7 +129,7 @@ def of(prepared: Prepared, libraries: int) -> Footprint:
         model_flops=config.batch_size * flops.per_image(runner.spec, found.image_shape),
         compiled_flops=_flops(prepared.programs[0], local),
         host=host,
-        compiling=devices.most_resident(resource.getrusage(resource.RUSAGE_SELF)),
+        compiling=devices.peak_resident_bytes(resource.getrusage(resource.RUSAGE_SELF)),
         device=device,
         device_limit=devices.memory_limit(runner.local[0]),
         checkpoint_bytes=state_bytes + FILES * len(jax.tree.leaves(state)),

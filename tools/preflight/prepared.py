@@ -18,8 +18,8 @@ from training import augment_config, experiment, placement, transfer
 from training.calendar import Calendar
 from training.placement import Placement
 from training.runner import Runner
+from training.spec import StepSpec
 from training.state import TrainState
-from training.step import StepSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,14 +182,15 @@ def _compiled(
 
 
 def _batch(used: Used, skip: bool) -> dict[str, np.ndarray]:
-    """A batch of zeros, this process's part, as its placement sends it."""
+    """Returns a batch of zeros, this process's part, as its placement sends it."""
     size = used.batch_size // jax.process_count()
     batch = {'index': np.zeros(size, np.int32), 'mask': np.zeros(size, np.float32)}
     if used.split.split == 'train':
         batch['epoch'] = np.zeros(size, np.int32)
     if not used.place.resident:
         batch['image'] = np.zeros((size, *used.image_shape), np.uint8)
-        batch['label'] = np.zeros(size, np.int32)
+        for name, kind in used.split.kinds.items():
+            batch[name] = kind.empty(size, used.image_shape)
     if used.place.streamed and skip:
         batch['bad'] = np.zeros(size, np.int32)
     return batch
@@ -216,5 +217,5 @@ def memory_named(what: str, together: bool = False) -> Iterator[None]:
             'config.eval_batch_size, or raise config.accumulate.'
         )
         if together:
-            hosts.leave_others(problem)
+            hosts.abort_others(problem)
         raise problem from error

@@ -105,7 +105,7 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
 
 def _most(value: float) -> float:
     """The largest of all processes' values: what follows from it has to be the same on all."""
-    return max(hosts.everyone(value))
+    return max(hosts.gather(value))
 
 
 class _Steps:

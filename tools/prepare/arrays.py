@@ -1,12 +1,16 @@
-"""prepare_data mnist, cifar10, cifar100, idx: images of one size, which fit in memory."""
+"""The subcommands mnist, cifar10, cifar100 and idx: images of one size that fit in memory."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from errors import UserError
 from preparation import idx
 from tools.prepare import common
+
+if TYPE_CHECKING:  # slow to import; not for --help
+    from preparation.tfds_writer import ImageSet
 
 _MNIST_CITATION = """@misc{lecun1998mnist,
   author = {Yann LeCun and Corinna Cortes and Christopher J. C. Burges},
@@ -14,7 +18,7 @@ _MNIST_CITATION = """@misc{lecun1998mnist,
   year = {1998},
   url = {http://yann.lecun.com/exdb/mnist/}
 }"""
-_MNIST_VERSION = '3.0.1'  # of the official tfds builder, whose fields and names these are
+_MNIST_VERSION = '3.0.1'  # of the official tfds builder; the fields and names are the same
 _IDX_VERSION = '1.0.0'
 _CIFAR_CITATION = """@techreport{krizhevsky2009learning,
   author = {Alex Krizhevsky},
@@ -22,14 +26,14 @@ _CIFAR_CITATION = """@techreport{krizhevsky2009learning,
   institution = {University of Toronto},
   year = {2009}
 }"""
-_CIFAR_VERSION = '3.0.2'  # of the official tfds builders; coarse labels and ids are left out
+_CIFAR_VERSION = '3.0.2'  # of the official tfds builders; without coarse labels and ids
 
 
 def prepare_mnist(args: argparse.Namespace) -> None:
     """Subcommand `mnist`: 60,000 + 10,000 digits, 28x28, from the authors' files."""
     from preparation import mnist, tfds_writer  # slow to import; not for --help
 
-    if _is_there(args, 'mnist', _MNIST_VERSION):
+    if _is_prepared(args, 'mnist', _MNIST_VERSION):
         return
     source = args.source
     if source is None:
@@ -58,7 +62,7 @@ def prepare_cifar(args: argparse.Namespace) -> None:
     """Subcommands `cifar10` and `cifar100`: 50,000 + 10,000 photographs, 32x32, RGB."""
     from preparation import cifar, tfds_writer  # slow to import; not for --help
 
-    if _is_there(args, args.set, _CIFAR_VERSION):
+    if _is_prepared(args, args.set, _CIFAR_VERSION):
         return
     edition, source = cifar.EDITIONS[args.set], args.source
     if source is None:
@@ -78,21 +82,24 @@ def prepare_cifar(args: argparse.Namespace) -> None:
 
 
 def prepare_idx(args: argparse.Namespace) -> None:
-    """Subcommand `idx`: any folder of idx files."""
+    """Subcommand `idx`: a folder of idx files."""
     common.check_name(args.name)
     files = idx.find_files(args.source)
     examples = {split: idx.read_examples(*pair) for split, pair in files.items()}
     sizes = {split: images.shape[1:3] for split, (images, _) in examples.items()}
     if len(set(sizes.values())) > 1:
-        raise UserError(f'The images in {args.source} differ in size between splits: {sizes}.')
+        raise UserError(
+            f'The images in {args.source} differ in size between splits ({sizes}): use files of '
+            'one data set.'
+        )
     class_names = args.class_names or [str(i) for i in range(examples['train'][1].max() + 1)]
     _check_class_names(class_names)
     for split, (_, labels) in examples.items():
         if labels.max() >= len(class_names):
             raise UserError(
-                f'{files[split][1]} has label {labels.max()} at position {labels.argmax()}, out of '
-                f'range for {len(class_names)} classes'
-                + (' (--class_names).' if args.class_names else ' (those of the train labels).')
+                f'{files[split][1]} has label {labels.max()} at position {labels.argmax()}, which '
+                f'is out of range for the {len(class_names)} classes of '
+                + ('--class_names.' if args.class_names else 'the train labels.')
             )
     from preparation import tfds_writer
 
@@ -106,19 +113,19 @@ def prepare_idx(args: argparse.Namespace) -> None:
     _write(image_set, args.data_dir)
 
 
-def _is_there(args: argparse.Namespace, name: str, version: str) -> bool:
-    """Whether there is a set already and no --source to compare it with; reads and reports it."""
+def _is_prepared(args: argparse.Namespace, name: str, version: str) -> bool:
+    """Whether the set is there and no --source is given to compare it with; then reports it."""
     folder = args.data_dir / name / version
     if args.source is not None or not folder.exists():
         return False
     from data_sources import tfds_sets
 
     stored = tfds_sets.read_stored(folder, name)
-    _report(name, args.data_dir, False, {split: part.size for split, part in stored.items()})
+    _report(name, args.data_dir, False, {split: source.size for split, source in stored.items()})
     return True
 
 
-def _write(image_set, data_dir: Path) -> None:
+def _write(image_set: 'ImageSet', data_dir: Path) -> None:
     from preparation import tfds_writer
 
     written = tfds_writer.prepare(image_set, data_dir)
@@ -127,14 +134,14 @@ def _write(image_set, data_dir: Path) -> None:
 
 
 def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) -> None:
-    """Prints what there is now, and the next command."""
+    """Prints the state of the set and the next command."""
     sizes = [f'{count:,} {split}' for split, count in counts.items()]
     common.report(name, data_dir / name, written, sizes)
     if 'validation' not in counts:
-        print('Validation will be the last examples of train.')
-    own = {'mnist': 'mnist_lenet', 'cifar10': 'cifar10_resnet18'}
-    config = own.get(name) or own['cifar10' if name == 'cifar100' else 'mnist']
-    option = '' if name in own else f' --config.data.name={name}'
+        print('The last examples of train will be used for validation.')
+    configs = {'mnist': 'mnist_lenet', 'cifar10': 'cifar10_resnet18'}
+    config = configs.get(name) or configs['cifar10' if name == 'cifar100' else 'mnist']
+    option = '' if name in configs else f' --config.data.name={name}'
     print(
         f'Next: python train.py --config=configs/{config}.py '
         f'--workdir=runs/{name}_{config.rpartition("_")[2]}{option} --config.data.dir={data_dir}'
@@ -143,14 +150,17 @@ def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) ->
 
 def _check_class_names(names: Sequence[str]) -> None:
     if len(set(names)) < len(names) or not all(names):
-        raise UserError(f'--class_names={",".join(names)} has an empty or repeated name.')
+        raise UserError(
+            f'--class_names={",".join(names)} has an empty or repeated name: give each class a '
+            'name of its own.'
+        )
 
 
-def add_commands(commands) -> None:
+def add_commands(commands: 'argparse._SubParsersAction') -> None:
     """Adds the subcommands `mnist`, `cifar10`, `cifar100` and `idx` to argparse's subparsers."""
     command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 grey')
     command.description = (
-        'Prepares MNIST from its four published .gz files, whose checksums are enforced. '
+        'Prepares MNIST from its four published .gz files, whose checksums are verified. '
         'Without --source they are downloaded (12 MB) to DATA_DIR/downloads/mnist.'
     )
     command.add_argument('--source', type=common.path, help='folder with the four .gz files')
@@ -163,8 +173,8 @@ def add_commands(commands) -> None:
         )
         archive = f'cifar-{classes}-python.tar.gz'
         command.description = (
-            f'Prepares CIFAR-{classes} from {archive}, without running the code that such files '
-            f'may hold. Without --source it is downloaded (170 MB) to DATA_DIR/downloads/{name}.'
+            f'Prepares CIFAR-{classes} from {archive} without running the code that such files may '
+            f'contain. Without --source it is downloaded (170 MB) to DATA_DIR/downloads/{name}.'
         )
         command.add_argument(
             '--source', type=common.path, help=f'{archive}, or the folder of its unpacked files'
@@ -172,20 +182,24 @@ def add_commands(commands) -> None:
         common.add_data_dir(command)
         command.set_defaults(run=prepare_cifar, set=name)
 
-    command = commands.add_parser('idx', help='any set in idx files: Fashion-MNIST, KMNIST, EMNIST')
-    command.description = (
-        'Prepares a set from a folder of idx files, plain or .gz, named like '
-        'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-..., t10k-labels-... '
-        '("test" serves for "t10k"; validation-... files are taken if there are any).'
+    command = commands.add_parser(
+        'idx', help='a data set in idx files, such as Fashion-MNIST, KMNIST or EMNIST'
     )
-    command.add_argument('--name', required=True, help='what to call it, e.g. fashion_mnist')
+    command.description = (
+        'Prepares a data set from a folder of idx files, plain or .gz, with names like '
+        'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-..., t10k-labels-... '
+        '("test" works as well as "t10k"; validation-... files are optional).'
+    )
+    command.add_argument(
+        '--name', required=True, help='name of the data set, for example fashion_mnist'
+    )
     command.add_argument(
         '--source', type=common.path, required=True, help='folder with the idx files'
     )
     command.add_argument(
         '--class_names',
         type=lambda text: [name.strip() for name in text.split(',')],
-        help='comma-separated, in the order of the labels (default: 0,1,2,...)',
+        help='comma-separated names in the order of the labels (default: 0,1,2,...)',
     )
     common.add_data_dir(command)
     command.set_defaults(run=prepare_idx)

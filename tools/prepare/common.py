@@ -1,55 +1,65 @@
-"""What the subcommands of prepare_data share."""
+"""Options, checks and messages shared by the subcommands of prepare_data."""
 
 import argparse
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from errors import UserError
 
-TAKEN = ('digits', 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
+if TYPE_CHECKING:  # slow to import; not for --help
+    import tensorflow_datasets as tfds
+
+    from preparation.sharded_writer import Source
+
+RESERVED = ('digits', 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
 
 
 def path(text: str) -> Path:
-    """An argument that names a file or folder; ~ is the user's home."""
+    """Parses the path of a file or folder and expands ~; an argparse type."""
     return Path(text).expanduser()
 
 
 def add_data_dir(command: argparse.ArgumentParser) -> None:
-    """Adds --data_dir."""
+    """Adds the option --data_dir to a subcommand."""
     command.add_argument(
         '--data_dir',
         type=path,
         default='data',
-        help='folder for prepared data sets (default: %(default)s)',
+        help='folder of prepared data sets (default: %(default)s)',
     )
 
 
 def check_name(name: str) -> None:
-    """Refuses a --name that tfds could not use, or that means another set.
+    """Checks that --name is a valid name for tfds and not that of another data set.
 
     Raises:
-      UserError: it is not made of small letters, digits and underscores, or it is taken.
+      UserError: the name is invalid or reserved.
     """
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
         raise UserError(
-            f'--name={name} is not a data set name: use small letters, digits and underscores, '
-            'starting with a letter.'
+            f'--name={name} is invalid: use lower-case letters, digits and underscores, starting '
+            'with a letter.'
         )
-    if name in TAKEN or re.fullmatch(r'imagenet2012_\d+', name):
-        raise UserError(f'--name={name} is taken: choose another name.')
+    if name in RESERVED or re.fullmatch(r'imagenet2012_\d+', name):
+        raise UserError(f'--name={name} is reserved: choose another name.')
 
 
 @contextlib.contextmanager
-def progress(source, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar by the bytes of a `sharded_writer.Source`; nothing where there is no terminal.
+def progress(source: 'Source', unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar while a source is written; shows nothing without a terminal.
+
+    Args:
+      source: its bytes are the length of the bar.
+      unit: what the records are, such as 'pictures'.
 
     Yields:
-      the function to be called with (records, bytes) that were done.
+      the function to call with (records, bytes) after each step.
     """
     console = Console(stderr=True)
     with Progress(
@@ -72,8 +82,8 @@ def progress(source, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def read_info(folder: Path):
-    """Returns tfds's information on the set in a version folder, and split -> examples."""
+def read_info(folder: Path) -> 'tuple[tfds.core.DatasetInfo, dict[str, int]]':
+    """Returns tfds's information on the set in a version folder, and {split: examples}."""
     import tensorflow_datasets as tfds  # slow to import; not for --help
 
     info = tfds.builder_from_directory(folder).info
@@ -81,6 +91,6 @@ def read_info(folder: Path):
 
 
 def report(name: str, folder: Path, written: bool, facts: Iterable[str]) -> None:
-    """Prints what there is now."""
+    """Prints the state of a set."""
     state = 'prepared' if written else 'already prepared'
     print(f'{name}: {state} in {folder} ({", ".join(facts)}).')

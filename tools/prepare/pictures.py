@@ -1,13 +1,17 @@
-"""prepare_data imagenet2012, folder: encoded pictures of any size, streamed in training."""
+"""The subcommands imagenet2012 and folder: encoded pictures of any size, streamed in training."""
 
 import argparse
 import collections
+from typing import TYPE_CHECKING
 
 from tools.prepare import common
 
+if TYPE_CHECKING:  # slow to import; not for --help
+    from preparation.picture_sets import PictureSource
+
 
 def prepare_imagenet(args: argparse.Namespace) -> None:
-    """Subcommand `imagenet2012`: the official tar files."""
+    """Subcommand `imagenet2012`: ImageNet from the official tar files."""
     from preparation import imagenet  # slow to import; not for --help
 
     source = imagenet.ImageNetTars(args.source)
@@ -25,27 +29,27 @@ def prepare_imagenet(args: argparse.Namespace) -> None:
 
 
 def prepare_folder(args: argparse.Namespace) -> None:
-    """Subcommand `folder`: anyone's own pictures."""
+    """Subcommand `folder`: the user's own pictures."""
     common.check_name(args.name)
     from preparation import image_folder
 
     fractions = None
     if args.val_fraction is not None or args.test_fraction is not None:
-        given = {'validation': args.val_fraction, 'test': args.test_fraction}
-        fractions = image_folder.Fractions(**{k: v for k, v in given.items() if v is not None})
+        options = {'validation': args.val_fraction, 'test': args.test_fraction}
+        fractions = image_folder.Fractions(**{k: v for k, v in options.items() if v is not None})
     source = image_folder.ImageFolder(args.source, args.name, fractions)
     if source.loose:
         print(f'Pictures outside class folders are left out: {", ".join(source.loose)}, ...')
     if source.made:
-        print(f'{" and ".join(source.made)} are taken out of train, by a hash of the paths.')
+        print(f'Taken out of train, by a hash of the paths: {" and ".join(source.made)}.')
     for split, classes in source.absent.items():
         if classes:
             print(f'{split} has no pictures of {len(classes)} classes ({", ".join(classes[:3])}).')
     _write(source, args)
 
 
-def _write(source, args: argparse.Namespace) -> dict[str, int]:
-    """Writes the set under a progress bar; reports, and returns the numbers of examples."""
+def _write(source: 'PictureSource', args: argparse.Namespace) -> dict[str, int]:
+    """Writes the set with a progress bar and reports it; returns {split: examples}."""
     from preparation import picture_sets, sharded_writer
 
     pictures = picture_sets.PictureSet(source, args.shorter_side)
@@ -54,23 +58,19 @@ def _write(source, args: argparse.Namespace) -> dict[str, int]:
     folder = args.data_dir / pictures.name
     info, counts = common.read_info(folder / pictures.version)
     kinds = collections.Counter()
-    for found in info.metadata['kinds'].values():
-        kinds.update(found)
+    for split_kinds in info.metadata['kinds'].values():
+        kinds.update(split_kinds)
     rejected = sum(info.metadata['rejected'].values())
     facts = [f'{count:,} {split}' for split, count in counts.items()]
     common.report(pictures.name, folder, written, facts)
     if kinds:
-        print('Of these, ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
-    if 'test' not in counts and 'train' in counts:
-        print(
-            'There is no test split: '
-            + ('validation will serve for it, and a' if 'validation' in counts else 'make one. A')
-            + ' part of train for validation.'
-        )
-    elif 'validation' not in counts:
-        print('There is no validation split: a part of train will serve for it.')
+        print('Of these: ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
+    _report_missing_splits(counts)
     if rejected:
-        print(f'Left out as defective: {rejected}, see {folder / pictures.version}/rejected.jsonl.')
+        print(
+            f'{rejected} defective files were left out; they are listed in '
+            f'{folder / pictures.version}/rejected.jsonl.'
+        )
     recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
     option = '' if pictures.name == 'imagenet2012' else f' --config.data.name={pictures.name}'
     print(
@@ -80,9 +80,26 @@ def _write(source, args: argparse.Namespace) -> dict[str, int]:
     return counts
 
 
+def _report_missing_splits(counts: dict[str, int]) -> None:
+    """Prints what training will use in place of splits that the set lacks."""
+    if 'test' not in counts and 'train' in counts:
+        if 'validation' in counts:
+            print(
+                'There is no test split: validation will be used as the test split, and a part of '
+                'train for validation.'
+            )
+        else:
+            print(
+                'There is no test split: add one to the source. A part of train will be used for '
+                'validation.'
+            )
+    elif 'validation' not in counts:
+        print('There is no validation split: a part of train will be used for it.')
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'{text} is not a number 0, 1, 2, ...')
+        raise argparse.ArgumentTypeError(f'{text} is not a whole number from 0')
     return int(text)
 
 
@@ -98,16 +115,16 @@ def _fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a share from 0 to below 1')
+        raise argparse.ArgumentTypeError(f'{text} is not a fraction from 0 to below 1')
     return value
 
 
-def add_commands(commands) -> None:
+def add_commands(commands: 'argparse._SubParsersAction') -> None:
     """Adds the subcommands `imagenet2012` and `folder` to argparse's subparsers."""
     command = commands.add_parser('imagenet2012', help='ImageNet from its two official tar files')
     command.description = (
         'Prepares ImageNet (ILSVRC 2012) from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, '
-        'which are read as they are. Takes as much room again as they do (150 GB).'
+        'without unpacking them. The prepared set takes as much disk space as they do (150 GB).'
     )
     command.add_argument(
         '--source', type=common.path, required=True, help='folder with the tar files'
@@ -121,16 +138,22 @@ def add_commands(commands) -> None:
         'val and test (SOURCE/train/cat/1.jpg). Without a val folder, validation and test pictures '
         'are taken out of train, the same ones each time.'
     )
-    command.add_argument('--name', required=True, help='what to call it, e.g. pets')
+    command.add_argument('--name', required=True, help='name of the data set, for example pets')
     command.add_argument(
         '--source', type=common.path, required=True, help='folder with the class folders'
     )
     command.add_argument(
         '--val_fraction',
         type=_fraction,
-        help='share of each class that becomes validation, where there is no folder (default: 0.1)',
+        help='fraction of each class to use for validation if there is no val folder '
+        '(default: 0.1)',
     )
-    command.add_argument('--test_fraction', type=_fraction, help='the same for test (default: 0.1)')
+    command.add_argument(
+        '--test_fraction',
+        type=_fraction,
+        help='fraction of each class to use for test if there is no val or test folder '
+        '(default: 0.1)',
+    )
     _add_options(command)
     command.set_defaults(run=prepare_folder)
 
@@ -140,12 +163,13 @@ def _add_options(command: argparse.ArgumentParser) -> None:
         '--max_rejected',
         type=_count,
         default=0,
-        help='how many defective files may be left out (default: none)',
+        help='number of defective files that may be left out (default: 0)',
     )
     command.add_argument(
         '--shorter_side',
         type=_side,
         metavar='N',
-        help='scale pictures to N pixels at their shorter side, once; the set is called NAME_N',
+        help='scale larger pictures down to N pixels at their shorter side; the set gets the name '
+        'NAME_N',
     )
     common.add_data_dir(command)

@@ -1,6 +1,7 @@
-"""The folder of converted weights: what is in it comes back, and what is damaged is named."""
+"""The folder of converted weights: saving, loading, and the messages for damaged files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,15 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_nothing_of_the_users_is_overwritten(tmp_path):
     (tmp_path / 'weights.json').write_text('my own file')
-    with pytest.raises(UserError, match='already holds something'):
+    message = f'{tmp_path} already exists and is not empty: choose a new folder.'
+    with pytest.raises(UserError, match=f'^{re.escape(message)}$'):
         pretrained.save(tmp_path, VARIABLES, ABOUT)
     assert [p.read_text() for p in tmp_path.iterdir()] == ['my own file']
 
 
 def test_a_folder_that_cannot_be_written_is_named():
-    with pytest.raises(UserError, match='/proc/none cannot be written to: '):
+    message = r'^/proc/none cannot be written to \(.*\): free some space or choose another folder'
+    with pytest.raises(UserError, match=message):
         pretrained.save(Path('/proc/none'), VARIABLES, ABOUT)
 
 

@@ -7,8 +7,9 @@ import pytest
 import command as train_command
 from benchmarks import memory
 from configs import reading
-from tests.training.conftest import SMALL
+from tests.conftest import SMALL
 from tools import preflight
+from tools.preflight import texts
 from tools.preflight.footprint import Footprint
 from training import checkpoints
 
@@ -88,7 +89,7 @@ FOOTPRINT = Footprint(
 )
 def test_what_is_short_is_said(changed, memory, disk, sentence):
     found = dataclasses.replace(FOOTPRINT, **changed)
-    problems = preflight.memory_problems(found, memory) + preflight.disk_problems(found, disk)
+    problems = texts.memory_problems(found, memory) + texts.disk_problems(found, disk)
     assert len(problems) == (sentence is not None)
     assert sentence is None or sentence in problems[0]
 
@@ -106,7 +107,7 @@ def test_no_go_is_two_and_a_sentence(small, tmp_path, capsys):
 
 def test_text_names_what_the_memory_is_for(small):
     config = reading.from_arguments(str(small), [])
-    text = preflight.as_text(FOOTPRINT, config, 5 * 10**9, 10**12)
+    text = texts.as_text(FOOTPRINT, config, 5 * 10**9, 10**12)
     for line in (
         'fcn on digits, 2 device(s) of 2 cards',
         'memory           3.0 MB at most; 5.0 GB are free',

@@ -13,6 +13,7 @@ from models import densenet
 from tasks.classification import Classification
 from tests.support import QUICKLY
 from training import optimizers, state, step
+from training.spec import StepSpec
 
 FAMILIES = {
     'alexnet': {'stem': 'mnist', 'width': 0.1},
@@ -57,9 +58,7 @@ def test_the_whole_densenet_learns_one_batch_by_heart():
 
 def learn(name):
     model = models.create(name, num_classes=CLASSES, **FAMILIES[name])
-    spec = step.StepSpec(
-        model, Classification(CLASSES), 'adam', lambda step: 1.0, (0.1307,), (0.3081,)
-    )
+    spec = StepSpec(model, Classification(CLASSES), 'adam', lambda step: 1.0, (0.1307,), (0.3081,))
     source = arrays.load('digits', 'train', '')
     batch = {
         'index': np.arange(16, dtype=np.int32),

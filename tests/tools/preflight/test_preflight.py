@@ -14,7 +14,7 @@ import command
 from tests.support import Child, free_port, saved_steps, write_config
 from tests.test_streams import spoil, spoil_split
 from tools import preflight
-from tools.preflight import speed
+from tools.preflight import speed, texts
 from training.records import read_metrics
 
 CHECKS = ['config', 'devices', 'collective', 'batch', 'data', 'model', 'compile', 'memory', 'disk',
@@ -101,8 +101,8 @@ def test_a_mistake_in_the_configuration_ends_it(small, capsys):
 
 
 def test_what_does_not_fit_is_not_run(small, monkeypatch, capsys):
-    memory = preflight.memory_problems
-    monkeypatch.setattr(preflight, 'memory_problems', lambda found, _: memory(found, 10**6))
+    memory = texts.memory_problems
+    monkeypatch.setattr(texts, 'memory_problems', lambda found, _: memory(found, 10**6))
     said = Said(capsys, small)
     assert said.code == 2
     assert 'of memory and 1.0 MB are free' in said.error

@@ -1,0 +1,298 @@
+"""Kinds of target: what an example holds beside its image, and how it follows the pixels.
+
+A kind says how a target looks in a batch, which values it may have, and how it is read from a
+record of a tfds data set. Worker processes import this module, so it does not import JAX or tfds.
+"""
+
+import dataclasses
+import io
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from errors import UserError
+
+
+class TargetError(UserError):
+    """A data set lacks a target that is asked of it, or has it as something else."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of target. A task names its targets and their kinds; nothing else knows them.
+
+    A new kind defines `empty`. The other methods have defaults that suit a kind of any finite
+    numbers that is found in sets in memory alone.
+
+    Attributes:
+      moves: whether the target has to move with the pixels where an image is moved.
+    """
+
+    moves: ClassVar[bool] = False
+
+    def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns a batch of zeros, as an array of this kind looks in the step."""
+        raise NotImplementedError
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns which of the values [n, ...] may be: bool [n]. Here: those that are finite."""
+        del class_names
+        return np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns the end of 'has <name> ...' for a value that is not valid."""
+        del value, class_names
+        return 'with a number that is not finite'
+
+    def check(
+        self,
+        name: str,
+        values: np.ndarray,
+        class_names: Sequence[str],
+        example: Callable[[int], str],
+    ) -> None:
+        """Checks the values of a target.
+
+        Args:
+          name: of the target.
+          values: [n, ...], one for each example.
+          class_names: of the data set.
+          example: names the example of a row.
+
+        Raises:
+          UserError: some values are not valid; the first of them is named.
+        """
+        invalid = np.flatnonzero(~self.valid(values, class_names))
+        if not len(invalid):
+            return
+        fault = self.fault(values[invalid[0]], class_names)
+        if len(values) > 1:
+            fault += f' ({len(invalid)} of {len(values):,} examples have such a value)'
+        raise UserError(
+            f'{example(int(invalid[0]))} has {name} {fault}: prepare the data set again from sound '
+            'files.'
+        )
+
+    # --- in a record of a tfds data set ---------------------------------------------------------
+
+    def accepts(self, feature: Any) -> bool:
+        """Returns whether a tfds feature holds targets of this kind."""
+        del feature
+        return False
+
+    def class_names(self, feature: Any) -> tuple[str, ...]:
+        """Returns the names of the classes that an accepted tfds feature lists, if it does."""
+        del feature
+        return ()
+
+    def decoded(self, feature: Any) -> Any:
+        """Returns one example's value.
+
+        Args:
+          feature: a tf_feature_pb2.Feature.
+
+        Raises:
+          ValueError: it does not hold what the data set's description says.
+        """
+        raise NotImplementedError
+
+    def is_withheld(self, value: Any) -> bool:
+        """Returns whether a decoded value says that the true one is kept secret."""
+        del value
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Label(Kind):
+    """The number of a class, int32 [n], in 0 .. classes - 1."""
+
+    def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns a batch of zeros, int32 [examples]."""
+        del image_shape
+        return np.zeros(examples, np.int32)
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns which labels have a class: bool [n]."""
+        return (values >= 0) & (values < len(class_names))
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns the label and how many classes there are."""
+        return f'{value}, out of range for {len(class_names)} classes'
+
+    def accepts(self, feature: Any) -> bool:
+        """Returns whether a tfds feature is a class of which it knows how many there are."""
+        import tensorflow_datasets as tfds
+
+        return isinstance(feature, tfds.features.ClassLabel) and bool(feature.num_classes)
+
+    def class_names(self, feature: Any) -> tuple[str, ...]:
+        """Returns the names of the classes, in the order of their labels."""
+        return tuple(feature.names)
+
+    def decoded(self, feature: Any) -> int:
+        """Returns the label."""
+        return feature.int64_list.value[0]
+
+    def is_withheld(self, value: int) -> bool:
+        """Returns whether a label is -1: what tfds gives a test split whose labels are secret."""
+        return value == -1
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMap(Kind):
+    """The number of a class for each pixel: uint8 [n, height, width].
+
+    Attributes:
+      fill: the number of pixels whose class is not known.
+    """
+
+    fill: int = 255
+
+    moves = True
+
+    def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns a batch of zeros, uint8 [examples, height, width]."""
+        return np.zeros((examples, *image_shape[:2]), np.uint8)
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns the maps of which each pixel has a class or `fill`: bool [n]."""
+        return ((values < len(class_names)) | (values == self.fill)).all(axis=(1, 2))
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns the first number that is out of range, and how many classes there are."""
+        invalid = value[(value >= len(class_names)) & (value != self.fill)]
+        return f'with a pixel of class {invalid[0]}, out of range for {len(class_names)} classes'
+
+    def accepts(self, feature: Any) -> bool:
+        """Returns whether a tfds feature is a label image in uint8."""
+        import tensorflow_datasets as tfds
+
+        return isinstance(feature, tfds.features.LabeledImage) and feature.np_dtype == np.uint8
+
+    def class_names(self, feature: Any) -> tuple[str, ...]:
+        """Returns the names of the classes, in the order of their numbers."""
+        return tuple(feature.names)
+
+    def decoded(self, feature: Any) -> np.ndarray:
+        """Returns uint8 [height, width]."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(feature.bytes_list.value[0])) as picture:
+            return np.asarray(picture)
+
+
+class _Numbers(Kind):
+    """Finite numbers in a fixed shape: float32 [n, ...]."""
+
+    def _shape(self) -> tuple[int, ...]:
+        """Returns the shape of one example's numbers."""
+        raise NotImplementedError
+
+    def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+        """Returns a batch of zeros, float32 [examples, ...]."""
+        del image_shape
+        return np.zeros((examples, *self._shape()), np.float32)
+
+    def accepts(self, feature: Any) -> bool:
+        """Returns whether a tfds feature is float32 of this shape; a single number may be []."""
+        import tensorflow_datasets as tfds
+
+        shapes = (self._shape(), ()) if self._shape() == (1,) else (self._shape(),)
+        return (
+            isinstance(feature, tfds.features.Tensor)
+            and feature.np_dtype == np.float32
+            and tuple(feature.shape) in shapes
+        )
+
+    def decoded(self, feature: Any) -> np.ndarray:
+        """Returns one example's numbers, float32.
+
+        Raises:
+          ValueError: there are more or fewer.
+        """
+        return np.array(feature.float_list.value, np.float32).reshape(self._shape())
+
+
+@dataclasses.dataclass(frozen=True)
+class Vector(_Numbers):
+    """A few numbers that have no place in the image, such as an angle: float32 [n, size].
+
+    Attributes:
+      size: how many numbers an example has.
+    """
+
+    size: int
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(_Numbers):
+    """Places (y, x) in the image: float32 [n, *count, 2]; (0, 0) is the centre of the first pixel.
+
+    Attributes:
+      count: how many there are in an image, by axes; () for one.
+    """
+
+    count: tuple[int, ...] = ()
+
+    moves = True
+
+    def _shape(self) -> tuple[int, ...]:
+        return (*self.count, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes(_Numbers):
+    """Boxes (y0, x0, y1, x1): float32 [n, *count, 4], in edges of pixels.
+
+    The whole image is (0, 0, height, width). A box without area stands for one that is not there.
+
+    Attributes:
+      count: how many there are in an image, by axes; () for one.
+    """
+
+    count: tuple[int, ...] = ()
+
+    moves = True
+
+    def _shape(self) -> tuple[int, ...]:
+        return (*self.count, 4)
+
+    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+        """Returns the examples whose boxes are finite and end where they start or later."""
+        boxes = values.reshape(len(values), -1, 4)
+        ordered = (boxes[..., :2] <= boxes[..., 2:]).all(axis=(1, 2))
+        return super().valid(values, class_names) & ordered
+
+    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
+        """Returns that a number is not finite, or the first box that ends before it starts."""
+        boxes = value.reshape(-1, 4)
+        reversed_ = boxes[(boxes[:, :2] > boxes[:, 2:]).any(axis=1)]
+        if not len(reversed_):
+            return super().fault(value, class_names)
+        return f'with a box (y0, x0, y1, x1) = {reversed_[0].tolist()}, which ends before it starts'
+
+
+# What a data set has unless it says otherwise.
+LABELS: Mapping[str, Kind] = {'label': Label()}
+
+
+def check_present(holder: str, available: Collection[str], wanted: Collection[str]) -> None:
+    """Checks that a data set has what is asked of it.
+
+    Args:
+      holder: names the data set, at the beginning of a sentence.
+      available: names of its targets, or of all that an example holds.
+      wanted: names of targets.
+
+    Raises:
+      TargetError: it has not.
+    """
+    missing = [name for name in wanted if name not in available]
+    if missing:
+        quoted = ' and no '.join(f'"{name}"' for name in missing)
+        listed = ', '.join(available) or 'none'
+        raise TargetError(f'{holder} has no {quoted}; it has {listed}.')

@@ -1,0 +1,148 @@
+"""How a run starts in its folder: what may stand there, and the first state."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import input_pipeline
+from distributed import hosts
+from errors import UserError
+from tasks.task import Task
+from training import experiment, transfer, workdir
+from training.checkpoints import Checkpoints
+from training.experiment import Experiment
+from training.runner import Runner
+from training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has been opened: what stays as it is from its start to its end.
+
+    Attributes:
+      experiment: what is trained, with its configuration.
+      folder: the workdir.
+      runner: the step over the devices.
+      say: prints a line for the user.
+      source: the weights that it starts from, on process 0; None for new ones.
+    """
+
+    experiment: Experiment
+    folder: Path
+    runner: Runner
+    say: Callable[[str], None]
+    source: transfer.Source | None = None
+
+    @property
+    def config(self) -> Any:
+        """The checked configuration."""
+        return self.experiment.config
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.runner.spec.task
+
+
+def opened(
+    config: Any, folder: Path, all_devices: list, say: Callable[[str], None]
+) -> tuple[Run, Any, Any]:
+    """Opens the data; returns (the run, its training split, its validation split).
+
+    Raises:
+      UserError: the data set is missing or damaged, or the configuration does not fit it.
+    """
+    exp, train_split = experiment.open_train(config)
+    input_pipeline.check_test_split(config)
+    validation_split = input_pipeline.open_split(config, 'validation')
+    runner = Runner(exp.spec(), config.runner, all_devices)
+    return Run(exp, folder, runner, say), train_split, validation_split
+
+
+def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStack) -> int | None:
+    """Locks the folder of a run; returns the steps before an extension, or None without one.
+
+    Args:
+      run: what is to be trained there.
+      resume: 'auto', 'must' or 'never'; see run.train.
+      extend: whether it may become longer.
+      stack: holds the lock until the run ends.
+
+    Raises:
+      UserError: this run may not be started or resumed there. Nothing was changed.
+    """
+    workdir.check_own(run.folder)
+    has_run = (run.folder / workdir.CONFIG).exists()
+    if resume == 'must' and not has_run:
+        raise UserError(f'--resume=must, but {run.folder} holds no run to resume.')
+    if resume == 'never' and has_run:
+        raise UserError(f'--resume=never, but {run.folder} holds a run. Choose another --workdir.')
+    workdir.check_writable(run.folder)
+    stack.enter_context(workdir.lock(run.folder))
+    if not workdir.compare(run.folder, run.config, extend):
+        return None
+    stored = workdir.load_config(run.folder)
+    old = experiment.total_steps(stored, run.experiment.train_examples)
+    new = run.experiment.steps
+    if old > new:
+        raise UserError(
+            f'--extend makes a run longer, but {run.folder} was to have {old} steps and the '
+            f'configuration now says {new}.'
+        )
+    return old if old < new else None
+
+
+def state_of(run: Run, checkpoints: Checkpoints | None) -> tuple[int, TrainState]:
+    """Returns (step, state): the restored state, the same on every process, or the first one.
+
+    Args:
+      run: the run.
+      checkpoints: those of its folder, on process 0.
+
+    Raises:
+      UserError: no checkpoint is sound, or the newest is beyond the end of the run.
+    """
+    template = run.experiment.abstract_state(run.runner.spec)
+    restored = hosts.on_first(lambda: checkpoints.restore_latest(template))
+    step = int(hosts.broadcast(np.int32(restored[0] if restored else 0)))
+    if not step:
+        return 0, _first_state(run, template)
+    if step > run.experiment.steps:
+        raise UserError(
+            f'{run.folder} has a checkpoint of step {step}, but the run ends at step '
+            f'{run.experiment.steps}.'
+        )
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    return step, hosts.broadcast(restored[1] if restored else blank)
+
+
+def _first_state(run: Run, template: TrainState) -> TrainState:
+    """The state before the first update; process 0 puts in the weights that the run starts from."""
+    if not run.config.init_from:
+        return run.experiment.initial_state(run.runner.spec)
+    source, model = run.source, run.config.model.name
+    hosts.on_first(lambda: transfer.check_fits(source, template, model))
+    state = run.experiment.initial_state(run.runner.spec)
+    return hosts.broadcast(transfer.applied(source, state) if source else state)
+
+
+def store_config(run: Run, step: int, old_steps: int | None) -> None:
+    """Writes config.json, and notes an extension and the source of weights beside it."""
+    if old_steps is not None:
+        new_steps = run.experiment.steps
+        workdir.record_extension(run.folder, step, old_steps, new_steps)
+        text = f'extended from {old_steps} to {new_steps} steps at step {step}'
+        if run.config.schedule.name == 'cosine':
+            text += (
+                '; the cosine schedule now stretches over the longer run, so the learning rate '
+                'differs from a run of that length from the start'
+            )
+        run.say(text)
+    if run.source:
+        transfer.record(run.folder, run.source)
+    workdir.store(run.folder, run.config)
