@@ -1,9 +1,8 @@
 """Section `checkpoint`: how long training stands still for a save.
 
-The training loop runs as it does in train.py, on random images, and saves after every few updates.
-What counts is from the end of the last update to where the next one may start: the records, the
-copy to the host, the check that all is finite, room on the disk, the end of the save before, and
-Orbax until it returns.
+The loop of train.py runs on random images, and saves after every few updates. What counts is from
+the end of the last update to where the next one may start: the records, the copy to the host, the
+check that all is finite, room on the disk, the end of the save before, and Orbax until it returns.
 """
 
 import dataclasses
@@ -61,16 +60,15 @@ class SaveTimer:
             if part == 'records' and arguments[0] != self._step:
                 self._step, self._start, self._parts = arguments[0], start, Counter()
             self._inner = 0.0
-            try:
-                return call(*arguments, **options)
-            finally:
-                end = time.perf_counter()
-                self._parts[part] += 1000 * (end - start) - self._inner
-                self._inner = outer + 1000 * (end - start)
-                if part == 'Orbax':
-                    whole = 1000 * (end - self._start)
-                    rest = whole - self._parts.total()
-                    self.saves.append({**self._parts, 'finite': rest, 'whole': whole})
+            result = call(*arguments, **options)
+            end = time.perf_counter()
+            self._parts[part] += 1000 * (end - start) - self._inner
+            self._inner = outer + 1000 * (end - start)
+            if part == 'Orbax':
+                whole = 1000 * (end - self._start)
+                rest = whole - self._parts.total()
+                self.saves.append({**self._parts, 'finite': rest, 'whole': whole})
+            return result
 
         setattr(owner, method, timed)
 

@@ -136,8 +136,7 @@ def started(
 ) -> Iterator[dict[str, ContestantProcess]]:
     """Starts contestants in turn, with their logs in `scratch`; they end with the context.
 
-    Calls starting(name) before each of them, and leave_out(name, reason) for one that does not
-    start.
+    Calls starting(name) before each, and leave_out(name, reason) for one that does not start.
     """
     with contextlib.ExitStack() as stack:
         running = {}

@@ -19,7 +19,6 @@ like stay as they are set, and are printed where they matter. What does not fit 
 left out, the least important first, with a note.
 """
 
-import argparse
 import datetime
 import json
 import os
@@ -46,16 +45,23 @@ PATIENCE = 1.4  # times its share that a part may take before it is ended, if th
 
 def main(argv: list[str]) -> int:
     """Runs the parts that the command line asks for; returns 1 if one of them gave nothing."""
-    arguments = _make_parser().parse_args(argv)
+    parser = command.make_parser('benchmarks.gpu', __doc__)
+    add = parser.add_argument
+    add('--only', help='some parts, NAME,NAME,...')
+    add('--minutes', type=_minutes, default=8.0, help='for all parts (default 8)')
+    add('--markdown', action='store_true', help='print tables as Markdown')
+    add('--output', type=Path, help='JSON file for all figures')
+    add('--quick', action='store_true', help='tiny sizes; figures mean nothing')
+    arguments = parser.parse_args(argv)
     with command.reserved(arguments.output) as output:
         results = _run_parts(arguments, output)
     empty = [name for name, result in results.items() if not result['rows']]
     if empty:
         _say(f'Nothing was measured for {", ".join(empty)}.')
-    return 1 if empty else 0
+    return int(bool(empty))
 
 
-def _run_parts(arguments: argparse.Namespace, output: Path | None) -> dict[str, Any]:
+def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
     """Runs the parts one after the other; returns their results."""
     budget = accelerator.Budget(60 * arguments.minutes - ENDING)
     names = command.chosen(arguments.only, list(SHARES), 'part')
@@ -133,17 +139,6 @@ def _minutes(text: str) -> float:
     if not 1 <= minutes <= 1000:
         raise UserError(f'--minutes={text}: a number from 1 to 1000 is needed.')
     return minutes
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    parser = command.make_parser('benchmarks.gpu', __doc__)
-    add = parser.add_argument
-    add('--only', help='some parts, NAME,NAME,...')
-    add('--minutes', type=_minutes, default=8.0, help='for all parts (default 8)')
-    add('--markdown', action='store_true', help='print tables as Markdown')
-    add('--output', type=Path, help='JSON file for all figures')
-    add('--quick', action='store_true', help='tiny sizes; figures mean nothing')
-    return parser
 
 
 if __name__ == '__main__':

@@ -99,11 +99,9 @@ def introduce(about: dict[str, Any]) -> None:
     """Prints where it is measured, and what the columns mean."""
     versions = about['versions']
     settings = ' '.join(f'{name}={value}' for name, value in about['settings'].items())
-    print(
-        f'One {about["device"]}; JAX {versions["jax"]}, Python {versions["python"]}; '
-        f'{settings}; {about["date"]}.\n\n{LEGEND}\n',
-        flush=True,
-    )
+    software = f'JAX {versions["jax"]}, Python {versions["python"]}'
+    host = f'One {about["device"]}; {software}; {settings}; {about["date"]}.'
+    print(f'{host}\n\n{LEGEND}\n', flush=True)
 
 
 def show(table: BenchmarkTable, markdown: bool) -> None:

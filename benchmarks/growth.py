@@ -74,12 +74,11 @@ def sizes(context: BenchmarkContext) -> list[SetSize]:
 
 def _order_seconds(count: int, rounds: int) -> float:
     """Returns the median seconds for the order of a new epoch, which not every turn has."""
-    seconds = []
+    times = [time.perf_counter()]
     for epoch in range(rounds):
-        start = time.perf_counter()
         input_pipeline.permutation(0, epoch, count)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        times.append(time.perf_counter())
+    return statistics.median(end - start for start, end in itertools.pairwise(times))
 
 
 def long_run(context: BenchmarkContext) -> list[Mark]:

@@ -53,21 +53,18 @@ def make_contestants(arguments: argparse.Namespace, scratch: Path) -> list[Conte
         Contestant('ours', python, work),
         Contestant('ours, without Grain', python, {**work, 'variant': 'threads'}),
     ]
-    if arguments.shorter_side:
-        side = arguments.shorter_side
+    if side := arguments.shorter_side:
         name = jpeg_folders.prepare(Path(work['pictures']), scratch / 'data', side)
-        smaller = {**work, 'name': name}
-        contestants.append(Contestant(f'ours, shorter side {side}', python, smaller))
+        contestants.append(Contestant(f'ours, shorter side {side}', python, {**work, 'name': name}))
     if arguments.tensorflow_python:
         child = [arguments.tensorflow_python, CONTESTANTS / 'tensorflow_data.py']
         boxes = draw_boxes(work)
-        for name, antialias, own_boxes in (
-            ('tf.data', False, None),
-            ('tf.data, antialias', True, None),
-            ('tf.data, our boxes', False, boxes),
-            ('tf.data, both', True, boxes),
+        for name, more in (
+            ('tf.data', {'antialias': False}),
+            ('tf.data, antialias', {'antialias': True}),
+            ('tf.data, our boxes', {'antialias': False, 'boxes': boxes}),
+            ('tf.data, both', {'antialias': True, 'boxes': boxes}),
         ):
-            more = {'antialias': antialias, 'boxes': own_boxes}
             contestants.append(Contestant(name, child, {**work, **more}))
     if arguments.torch_python:
         child = [arguments.torch_python, CONTESTANTS / 'torch_data.py']
@@ -136,10 +133,8 @@ def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
         cpu = f'{score.cpu_rate:.0f}', f'{score.cpu_ratio:.2f}'
         rows.append([score.name, *rates, f'{score.ratio:.2f}', *cpu])
     head = ('pipeline', 'images/s', 'range', 'ours/it', 'per CPU s', 'ours/it')
-    title = (
-        f'{arguments.threads} threads, {arguments.size} px, batches of {arguments.batch_size}: '
-        f'medians of {arguments.rounds} turns'
-    )
+    work = f'{arguments.threads} threads, {arguments.size} px, batches of {arguments.batch_size}'
+    title = f'{work}: medians of {arguments.rounds} turns'
     caption = (
         'ours/it is above 1 where ours is the faster one; per CPU s: images per second of CPU '
         'time, which other load disturbs less.'

@@ -76,26 +76,22 @@ def torch_command(python: Path, recipe: dict[str, Any]) -> list[str]:
 
 def torch_python(context: BenchmarkContext) -> Path | None:
     """Returns the Python for PyTorch's script; None, with a message, if it lacks a package."""
-    if not context.torch_python:
-        return None
-    try:
-        processes.watch([context.torch_python, '-c', 'import numpy, PIL, torch'])
-    except UserError as error:
-        context.say(f'PyTorch is left out: {error}')
-        return None
-    return context.torch_python
+    if context.torch_python:
+        try:
+            processes.watch([context.torch_python, '-c', 'import numpy, PIL, torch'])
+            return context.torch_python
+        except UserError as error:
+            context.say(f'PyTorch is left out: {error}')
+    return None
 
 
 def figures_of(output: processes.CommandOutput, goal: float) -> dict[str, Any]:
     """Returns the seconds to the goal (None if it was missed) and to the end, and accuracies."""
     validation = output.numbers(VALIDATION)
     reached = (seconds for seconds, accuracy in validation if accuracy >= goal)
-    return {
-        'to_goal': next(reached, None),
-        'to_end': output.seconds,
-        'validation': [accuracy for _, accuracy in validation],
-        'test': output.numbers(TEST)[-1][1],
-    }
+    figures = {'to_goal': next(reached, None), 'to_end': output.seconds}
+    figures['validation'] = [accuracy for _, accuracy in validation]
+    return {**figures, 'test': output.numbers(TEST)[-1][1]}
 
 
 def run(context: BenchmarkContext) -> BenchmarkTable:
@@ -182,31 +178,22 @@ def start(context: BenchmarkContext) -> BenchmarkTable:
             workdir = context.scratch / f'torch{number}'
             recipe = torch_recipe(config, context.scratch / 'idx', 0, workdir)
             first_step(TORCH, torch_command(python, recipe))
-    return _start_table(first, _whole_runs(context, rounds), config)
+    whole, shorter = [], ['epochs=3'] if context.quick else []
+    for number in range(1 + rounds):  # the first one compiles
+        cache = f'compilation_cache={context.scratch / "cache"}'
+        command = our_command(TRAIN, context.scratch / f'whole{number}', cache, *shorter)
+        whole.append(processes.watch(command).seconds)
+        context.say(f'{TRAIN}: whole run {whole[-1]:.2f} s')
+    return _start_table(first, whole[1:], f'{config.model.name} on {config.data.name}, first step')
 
 
-def _whole_runs(context: BenchmarkContext, rounds: int) -> list[float]:
-    """Returns the seconds that the run of `make train` takes once everything is compiled."""
-    seconds, shorter = [], ['epochs=3'] if context.quick else []
-    cache = f'compilation_cache={context.scratch / "cache"}'
-    for number in range(1 + rounds):
-        workdir = context.scratch / f'whole{number}'
-        output = processes.watch(our_command(TRAIN, workdir, cache, *shorter))
-        seconds.append(output.seconds)
-        context.say(f'{TRAIN}: whole run {output.seconds:.2f} s')
-    return seconds[1:]
-
-
-def _start_table(first: dict[str, list[float]], whole: list[float], config) -> BenchmarkTable:
-    ours = statistics.median(first[OURS])
-    name = f'{config.model.name} on {config.data.name}, first step'
-    rows = [
-        [name, contestant, *median_and_range(own, 2), f'{ours / statistics.median(own):.2f}']
-        for contestant, own in first.items()
-    ]
+def _start_table(first: dict[str, list], whole: list[float], name: str) -> BenchmarkTable:
+    rows, ours = [], statistics.median(first[OURS])
+    for contestant, own in first.items():
+        ratio = f'{ours / statistics.median(own):.2f}'
+        rows.append([name, contestant, *median_and_range(own, 2), ratio])
     rows.append([f'{TRAIN}, whole run', OURS, *median_and_range(whole, 2), ''])
-    caption = (
-        f'From the start of the process, imports and data included. Medians of {len(whole)} starts.'
-    )
+    starts = f'Medians of {len(whole)} starts.'
+    caption = f'From the start of the process, imports and data included. {starts}'
     head = ('what', 'who', 'seconds', 'range', 'our time / its')
     return BenchmarkTable(caption, head, rows, {'first_step': first, 'whole_run': whole})

@@ -33,8 +33,7 @@ def prepare(pictures: Path, data_dir: Path, shorter_side: int | None = None) -> 
     """Prepares a laid-out folder as a data set, as a user would; returns its name."""
     command = [sys.executable, '-m', 'tools.prepare_data', 'folder', f'--name={NAME}']
     command += [f'--source={pictures.parent}', f'--data_dir={data_dir}']
-    if shorter_side:
-        command.append(f'--shorter_side={shorter_side}')
+    command += [f'--shorter_side={shorter_side}'] if shorter_side else []
     try:
         processes.watch(command)
     except UserError as error:

@@ -91,7 +91,7 @@ def compare(case: NetworkCase, task: str, context: BenchmarkContext) -> list[Sco
         processes = 1 if context.quick else PROCESSES
         return contest.score(side_by_side(contestants, steps, context, case.model, processes))
     turns: dict[str, list[Turn]] = {}
-    few = dataclasses.replace(context, rounds=large_rounds(context))
+    few = dataclasses.replace(context, rounds=_large_rounds(context))
     for number in range(1, LARGE_PROCESSES + 1):
         what = f'{case.model}, process {number} of {LARGE_PROCESSES}'
         for name, own in side_by_side(contestants, steps, few, what).items():
@@ -99,9 +99,8 @@ def compare(case: NetworkCase, task: str, context: BenchmarkContext) -> list[Sco
     return contest.score(turns)
 
 
-def large_rounds(context: BenchmarkContext) -> int:
-    """Returns the turns of each of a large network's processes."""
-    return -(-context.rounds // LARGE_PROCESSES)
+def _large_rounds(context: BenchmarkContext) -> int:
+    return -(-context.rounds // LARGE_PROCESSES)  # of each process
 
 
 def describe_turns(context: BenchmarkContext, turns: str) -> str:
@@ -111,7 +110,7 @@ def describe_turns(context: BenchmarkContext, turns: str) -> str:
     return (
         f'Medians of {turns} in alternation, in one run: {" and ".join(SMALL_NETWORKS)} in '
         f'{PROCESSES} processes of each contestant with {context.rounds} {turns} each, the others '
-        f'in {LARGE_PROCESSES}, one after the other, with {large_rounds(context)} each'
+        f'in {LARGE_PROCESSES}, one after the other, with {_large_rounds(context)} each'
     )
 
 

@@ -77,24 +77,16 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     resized = [cropping.resize(pixels, size) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
-    decode = 'inverse DCT, upsampling, colour'
+    decode, entropy = 'inverse DCT, upsampling, colour', 'entropy decoding'
+    header, whole = "picture's header, draw the box", 'decode and resize, as run'
     tasks = {
         'read and parse the record': (crops, lambda c: source.read([c.example])),
-        "picture's header, draw the box": (
-            crops,
-            lambda c: draw_crop(0, 0, c.example, c.encoded, size),
-        ),
-        'entropy decoding': (
-            crops,
-            lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8),
-        ),
+        header: (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
+        entropy: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
         decode: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
         'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
         'copy into the batch': (resized, lambda image: np.copyto(row, image)),
-        'decode and resize, as run': (
-            crops,
-            lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size),
-        ),
+        whole: (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
     }
     best = dict.fromkeys(tasks, float('inf'))
     for _ in range(rounds):
@@ -103,7 +95,7 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
             for item in items:
                 task(item)
             best[name] = min(best[name], (time.thread_time() - start) / len(items) * 1e6)
-    return {**best, decode: best[decode] - best['entropy decoding']}
+    return {**best, decode: best[decode] - best[entropy]}
 
 
 def _eighth(box: decoding.Box) -> decoding.Box:
@@ -115,8 +107,7 @@ def _eighth(box: decoding.Box) -> decoding.Box:
 
 def decoded_batches(work: dict[str, Any], count: int) -> Iterator[int]:
     """Decodes `count` batches; yields their number so far after each of them."""
-    for number, _ in zip(range(1, count + 1), ours.pipeline(work), strict=False):
-        yield number
+    return (number for number, _ in zip(range(1, count + 1), ours.pipeline(work), strict=False))
 
 
 def record_indices(work: dict[str, Any], count: int) -> Iterator[int]:

@@ -85,15 +85,14 @@ class ResultWriter:
         """Prints and writes the table of a section."""
         host = self.host.sentence(SECTIONS[name].beside_torch)
         rounds = self.options['rounds']
-        more = '' if rounds == ROUNDS else f' --rounds={rounds}'
-        reproduce = f'Reproduce: `python -m benchmarks.run --only={name}{more}`'
+        options = f'--only={name}' + f' --rounds={rounds}' * (rounds != ROUNDS)
+        reproduce = f'Reproduce: `python -m benchmarks.run {options}`'
         text = f'{table.markdown()}\n\n{host} {reproduce}'
         if self.markdown:
             print(f'### {name}\n\n{text}\n', flush=True)
         else:
-            console = rich_console.Console()
-            if not console.is_terminal:
-                console = rich_console.Console(width=WIDTH)
+            terminal = rich_console.Console().is_terminal
+            console = rich_console.Console(width=None if terminal else WIDTH)
             console.print(table.rich())
             console.print(f'{table.caption} {host}\n', markup=False, highlight=False)
         self.results[name] = dataclasses.asdict(table)
@@ -151,11 +150,9 @@ def main(argv: list[str]) -> None:
             print(f'{name:<12} {section.description}{beside}')
         return
     names = command.chosen(arguments.only, list(SECTIONS), 'section')
-    torch_python = arguments.torch_python
-    if torch_python is not None:  # not resolved: the link is what leads into its environment
+    torch_python = arguments.torch_python or (TORCH_PYTHON if TORCH_PYTHON.exists() else None)
+    if torch_python:  # not resolved: the link is what leads into its environment
         torch_python = torch_python.expanduser().absolute()
-    elif TORCH_PYTHON.exists():
-        torch_python = TORCH_PYTHON
     rounds = 1 if arguments.quick else arguments.rounds
     docs = arguments.docs if arguments.update_docs else None
     if docs:

@@ -56,14 +56,12 @@ def with_small_ones_together(
     one: dict[str, float], several: dict[str, float]
 ) -> list[tuple[str, float, float]]:
     """Returns (row, milliseconds on one core, on several), the longest first, small ones last."""
-    total, small, rows = sum(several.values()), [0.0, 0.0], []
-    for name in sorted(several, key=several.get, reverse=True):
-        alone, together = one.get(name, 0.0), several[name]
-        if together >= SMALL * total:
-            rows.append((name, alone, together))
-        else:
-            small = [small[0] + alone, small[1] + together]
-    return [*rows, (TOGETHER, *small)] if small[1] else rows
+    names = sorted(several, key=several.get, reverse=True)
+    rows = [(name, one.get(name, 0.0), several[name]) for name in names]
+    large = [row for row in rows if row[2] >= SMALL * sum(several.values())]
+    small = rows[len(large) :]
+    rest = (TOGETHER, sum(row[1] for row in small), sum(row[2] for row in small))
+    return [*large, rest] if small else large
 
 
 def run(context: BenchmarkContext) -> BenchmarkTable:
@@ -78,8 +76,8 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
         one, several = times.values()
         total = sum(several.values())
         for name, alone, together in with_small_ones_together(one, several):
-            shown, share = (f'{alone:.2f}', f'{together:.2f}'), f'{100 * together / total:.0f} %'
-            rows.append([case.model, name, *shown, share, f'{alone / together:.2f}'])
+            cells = f'{alone:.2f}', f'{together:.2f}', f'{100 * together / total:.0f} %'
+            rows.append([case.model, name, *cells, f'{alone / together:.2f}'])
     head = ('network', 'what', 'ms on 1 core', f'on {CORES[1]}', 'share', 'times as fast')
     caption = (
         "Where our training step's time goes: how long XLA's operations run, in one trace on one "

@@ -91,7 +91,6 @@ def _single_trial(context: BenchmarkContext, number: int, overrides: list[str]) 
 
 
 def _sweep(context, engine: str, number: int, trials: int, overrides: list[str]) -> float:
-    """Returns the seconds of a sweep."""
     command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
     command += [f'--workdir={context.scratch / f"{engine}{number}"}', f'--engine={engine}']
     command += [f'--trials={trials}', f'--jobs={JOBS}', '--sampler=random', '--pruner=none']

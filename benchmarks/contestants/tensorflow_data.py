@@ -43,15 +43,11 @@ def make_sampler(tf, work):
     whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
 
     def sampled(encoded, number):
-        begin, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(encoded),
-            whole,
-            min_object_covered=0.0,
-            area_range=work['scale'],
-            aspect_ratio_range=work['ratio'],
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
+        crop = {'area_range': work['scale'], 'aspect_ratio_range': work['ratio']}
+        crop |= {'min_object_covered': 0.0, 'max_attempts': 10}
+        crop |= {'use_image_if_no_bounding_boxes': True}
+        shape = tf.io.extract_jpeg_shape(encoded)
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(shape, whole, **crop)
         return tf.stack([begin[0], begin[1], extent[0], extent[1]])
 
     return sampled
