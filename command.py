@@ -1,10 +1,11 @@
 """Code shared by the commands: parsing options, reporting errors, setting up the process."""
 
 import argparse
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from errors import UserError, did_you_mean
@@ -33,6 +34,51 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
     return int(text)
+
+
+def make_parser(prog: str, doc: str, kind=argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Returns a parser whose help begins with the module's docstring."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return kind(f'python -m {prog}', description=doc, formatter_class=formatter, allow_abbrev=False)
+
+
+def chosen(only: str | None, names: Sequence[str], what: str) -> list[str]:
+    """Returns the names that --only=NAME,NAME gives, in the order of all `names`.
+
+    Raises:
+      UserError: there is no such name; `what` says what it should be of.
+    """
+    wanted = list(names) if only is None else [name.strip() for name in only.split(',')]
+    for name in wanted:
+        if name not in names:
+            there_are = f'there is no {what} "{name}"; there are {", ".join(names)}.'
+            raise UserError(f'--only: {there_are}{did_you_mean(name, names)}')
+    return [name for name in names if name in wanted]
+
+
+@contextlib.contextmanager
+def reserved(output: Path | None) -> Iterator[Path | None]:
+    """Creates --output before anything is measured; removes it if nothing is written into it.
+
+    Raises:
+      UserError: the file exists already, or cannot be written.
+    """
+    if output is None:
+        yield None
+        return
+    try:
+        output.open('x').close()
+    except FileExistsError as error:
+        raise UserError(f'--output={output} is there already: choose another name.') from error
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        reason = error.strerror + '; it is in a folder that does not exist' * missing
+        raise UserError(f'--output={output} cannot be written: {reason}.') from error
+    try:
+        yield output
+    finally:
+        if not output.stat().st_size:
+            output.unlink()
 
 
 def has_accelerator() -> bool:

@@ -1,186 +1,133 @@
 """Section `checkpoint`: how long training stands still for a save.
 
-The training loop runs as it does in train.py, on made-up images, and saves after every few updates.
-What counts is from the end of the last update to where the next one may start: the records, the
-copy to the host, the check that all is finite, room on the disk, the end of the save before, and
-what Orbax does before it returns.
+The loop of train.py runs on random images, and saves after every few updates. What counts is from
+the end of the last update to where the next one may start: the records, the copy to the host, the
+check that all is finite, room on the disk, the end of the save before, and Orbax until it returns.
 """
 
-import contextlib
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.contest import ROOT
-from benchmarks.tables import Table, Work
-from errors import UserError
+import processes
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One network whose saves are timed.
-
-    Attributes:
-      model: its name in models/registry.py.
-      shape: of an image; the state is as large for a small one.
-      classes: number of logits.
-      batch_size: images an update.
-      apart: updates from one save to the next, which has ended by then.
-      goal: milliseconds.
-    """
+class SaveCase:
+    """A network whose saves are timed."""
 
     model: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # of an image; the state is as large for a small one
     classes: int
     batch_size: int
-    apart: int
-    goal: float
+    apart: int  # updates from one save to the next, which has ended by then
+    goal: float  # milliseconds
 
 
 CASES = (
-    Case('lenet', (28, 28, 1), 10, 128, 100, 30.0),
-    Case('resnet50', (32, 32, 3), 1000, 8, 20, 300.0),
+    SaveCase('lenet', (28, 28, 1), 10, 128, 100, 30.0),
+    SaveCase('resnet50', (32, 32, 3), 1000, 8, 20, 300.0),
 )
 SAVES = 10
 PARTS = ('copy', 'finite', 'room', 'wait', 'Orbax')
 
 
-class Clock:
-    """Adds up what some functions take: milliseconds of each part, in every save."""
+class SaveTimer:
+    """Collects the milliseconds of each save, from the record before it to its return, by part.
+
+    Parts are the methods that the loop calls for a save, without the time of other parts that they
+    call. What none of them accounts for is the check that the numbers are finite.
+    """
 
     def __init__(self):
         self.saves: list[dict[str, float]] = []
-        self._parts: dict[str, float] = {}
+        self._parts: Counter[str] = Counter()
+        self._step, self._start, self._inner = None, 0.0, 0.0
 
-    def watch(self, owner: Any, name: str, part: str) -> None:
-        """Replaces the method of an object by one whose time is counted as that part."""
-        method = getattr(owner, name)
+    def watch(self, owner: Any, method: str, part: str) -> None:
+        """Replaces an object's method by one that is timed as a part."""
+        call = getattr(owner, method)
 
         def timed(*arguments, **options):
-            start = time.perf_counter()
-            try:
-                return method(*arguments, **options)
-            finally:
-                taken = 1000 * (time.perf_counter() - start)
-                self._parts[part] = self._parts.get(part, 0.0) + taken
+            start, outer = time.perf_counter(), self._inner
+            if part == 'records' and arguments[0] != self._step:
+                self._step, self._start, self._parts = arguments[0], start, Counter()
+            self._inner = 0.0
+            result = call(*arguments, **options)
+            end = time.perf_counter()
+            self._parts[part] += 1000 * (end - start) - self._inner
+            self._inner = outer + 1000 * (end - start)
+            if part == 'Orbax':
+                whole = 1000 * (end - self._start)
+                rest = whole - self._parts.total()
+                self.saves.append({**self._parts, 'finite': rest, 'whole': whole})
+            return result
 
-        setattr(owner, name, timed)
-
-    def watch_saves(self, loop) -> None:
-        """Counts a write of the loop as a save if it is one, with the parts that it is made of."""
-        write = loop._write
-
-        def timed(state, step, *rest):
-            self._parts = {}
-            start = time.perf_counter()
-            write(state, step, *rest)
-            if loop.due.saves(step):
-                whole = 1000 * (time.perf_counter() - start)
-                self.saves.append({'whole': whole, **self._parts})
-
-        loop._write = timed
+        setattr(owner, method, timed)
 
 
-@contextlib.contextmanager
-def _run(case: Case, saves: int, folder: Path) -> Iterator[tuple[Any, Any]]:
-    """Yields (loop, function that trains), with checkpoints under `folder`."""
+def measure(case: SaveCase, saves: int, folder: Path) -> dict[str, Any]:
+    """Trains in this process; returns the milliseconds of each save by part, and its bytes.
+
+    The first save does not count, because its code is cold.
+    """
+    from benchmarks.synthetic import SyntheticExperiment, random_split
     from configs import base
-    from data_sources.arrays import ArraySource
-    from distributed import devices
     from distributed.preemption import Preemption
-    from training import experiment
     from training.checkpoints import Checkpoints
     from training.loop import Loop
     from training.progress import Progress
     from training.records import Records
-    from training.runner import Runner
 
     config = base.get_config()
     config.model.name, config.batch_size = case.model, case.batch_size
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-4
-    config.steps, config.checkpoint.every_steps = saves * case.apart, case.apart
+    config.steps, config.checkpoint.every_steps = (saves + 1) * case.apart, case.apart
     config.eval_every = 1e9
-    all_devices = devices.start(config)
-    draw = np.random.default_rng(0)
-    source = ArraySource(
-        'noise',
-        'train',
-        draw.integers(256, size=(64, *case.shape), dtype=np.uint8),
-        {'label': draw.integers(case.classes, size=64, dtype=np.int32)},
-        tuple(map(str, range(case.classes))),
-    )
-    found = experiment.from_split(config, source)
-    runner = Runner(found.spec(), config.runner, all_devices)
-    state = runner.replicate(found.initial_state(found.spec()))
-    hyper = runner.replicate(experiment.hyperparameters(config))
-    records, progress = Records(folder), Progress(found.steps, enabled=False)
-    saved = Checkpoints(folder, runner.spec.task.metric())
-    with saved as checkpoints, records, Preemption() as preemption:
-        loop = Loop(found, runner, source, source, records, progress, checkpoints)
-        yield loop, lambda: loop.run(state, 0, hyper, preemption)
+    split = random_split(64, case.shape, case.classes)
+    ready, timer = SyntheticExperiment(config, split), SaveTimer()
+    progress = Progress(config.steps, enabled=False)
+    saved = Checkpoints(folder, ready.spec.task.metric())
+    with saved as checkpoints, Records(folder) as records, Preemption() as preemption:
+        timer.watch(records, 'write', 'records')
+        timer.watch(ready.runner, 'fetch', 'copy')
+        timer.watch(checkpoints, 'check_room', 'room')
+        timer.watch(checkpoints, 'wait', 'wait')
+        timer.watch(checkpoints, 'save', 'Orbax')
+        surroundings = split, split, records, progress, checkpoints
+        loop = Loop(ready.experiment, ready.runner, *surroundings)
+        loop.run(ready.state(), 0, ready.hyper, preemption)
+        files = [path for path in checkpoints.folder.rglob('*') if path.is_file()]
+        size = sum(path.stat().st_size for path in files) / len(checkpoints.steps())
+    return {'saves': timer.saves[1:], 'bytes': size}
 
 
-def measure(case: Case, saves: int, folder: Path) -> dict[str, Any]:
-    """Trains in this process; returns the milliseconds of each save by part, and its bytes.
-
-    The first save is left out: it finds its code cold.
-    """
-    clock = Clock()
-    with _run(case, saves + 1, folder) as (loop, train):
-        checkpoints = loop.checkpoints
-        clock.watch_saves(loop)
-        clock.watch(loop.runner, 'fetch', 'copy')
-        clock.watch(loop, '_check_state', 'finite')
-        clock.watch(checkpoints, '_check_room', 'room')
-        clock.watch(checkpoints, 'wait', 'wait')
-        clock.watch(checkpoints._manager, 'save', 'Orbax')
-        train()
-        files = [p for p in checkpoints.folder.rglob('*') if p.is_file()]
-        size = sum(p.stat().st_size for p in files) / len(checkpoints.steps())
-    return {'saves': clock.saves[1:], 'bytes': size}
-
-
-def run(work: Work) -> Table:
+def run(context: BenchmarkContext) -> BenchmarkTable:
     """Times the saves of each network in a process of its own."""
     rows, figures = [], {}
-    for number, case in enumerate(CASES[:1] if work.quick else CASES):
-        saves = 3 if work.quick else SAVES
-        arguments = [str(number), str(saves), str(work.scratch)]
-        child = subprocess.run(
-            [sys.executable, '-m', 'benchmarks.checkpoint', *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        if child.returncode:
-            raise UserError(f'{case.model}: the saves could not be timed: {child.stderr[-300:]}')
-        found = figures[case.model] = json.loads(child.stdout.splitlines()[-1])
-        part = {name: [save[name] for save in found['saves']] for name in ('whole', *PARTS)}
-        rows.append(
-            [
-                case.model,
-                f'{found["bytes"] / 1e6:.1f}',
-                f'{statistics.median(part["whole"]):.0f}',
-                f'{max(part["whole"]):.0f}',
-                f'{case.goal:.0f}',
-                ', '.join(f'{name} {statistics.median(part[name]):.0f}' for name in PARTS),
-            ]
-        )
+    for number, case in enumerate(CASES[:1] if context.quick else CASES):
+        arguments = [str(number), str(3 if context.quick else SAVES), context.scratch]
+        command = [sys.executable, '-m', 'benchmarks.checkpoint', *arguments]
+        _, answer = processes.watch(command, until='^{"saves"').lines[-1]
+        figures[case.model] = result = json.loads(answer)
+        times = {name: [save[name] for save in result['saves']] for name in ('whole', *PARTS)}
+        median = {name: f'{statistics.median(own):.0f}' for name, own in times.items()}
+        whole = [median['whole'], f'{max(times["whole"]):.0f}', f'{case.goal:.0f}']
+        parts = ', '.join(f'{name} {median[name]}' for name in PARTS)
+        rows.append([case.model, f'{result["bytes"] / 1e6:.1f}', *whole, parts])
     caption = (
         f'Time for which training stands still for a save, in milliseconds: median and worst of '
         f'{SAVES} saves, Adam, on the CPU.'
     )
     head = ('network', 'MB', 'median', 'worst', 'to reach', 'of which')
-    return Table(caption, head, rows, figures)
+    return BenchmarkTable(caption, head, rows, figures)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,7 @@
-"""Times pipelines side by side: processes of their own that take turns, round after round.
+"""Times contestants side by side: each is a process of its own, and they take turns.
 
-Between its turns a contestant is stopped (SIGSTOP), so that what it prepares ahead neither costs
-the others anything nor comes to it as a gift: its queues are in the state in which its last turn
-left them.
+Between its turns a contestant is stopped (SIGSTOP), so that it neither takes time from the others
+nor prepares batches in advance: its queues are in the state in which its last turn left them.
 """
 
 import contextlib
@@ -12,163 +11,96 @@ import os
 import signal
 import statistics
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+import processes
+from benchmarks.tables import BenchmarkContext
 from errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+# Batches before the first turn. Ours waits for the update two before its own (RUN_AHEAD): after so
+# many batches the first update is over, which takes four times as long in ResNet-50.
+WARM_UP = 4
 
 
 class LeftOutError(Exception):
-    """A contestant that cannot take part: why, and what to do."""
+    """A contestant cannot take part; the message has the reason and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """What it takes to start a contestant.
+class Contestant:
+    """How to start a contestant."""
 
-    Attributes:
-      name: of its row in the table.
-      command: that starts it; the work is given as one more argument, in JSON.
-      work: see benchmarks/input_pipeline.py:make_entries.
-    """
-
-    name: str
-    command: Sequence[str | Path]
-    work: Mapping[str, Any]
+    name: str  # of its row in the table
+    command: Sequence[str | Path]  # that starts it; the work is appended as JSON
+    work: Mapping[str, Any]  # what it has to do; see the functions that make contestants
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One turn of a contestant.
+    """One turn of a contestant."""
 
-    Attributes:
-      images: that it gave.
-      seconds: from the first request to the last image.
-      cpu_seconds: of all its processes and threads.
-      resident: bytes of memory that its first process had at the end.
+    images: int  # that it produced
+    seconds: float  # from the request to the last image
+    cpu_seconds: float  # of all its processes and threads
+    resident: int = 0  # bytes of memory of its first process at the end
+
+
+class ContestantProcess:
+    """A contestant's process, stopped between its turns; ends when `stack` is closed.
+
+    It prints into the file `log`. `about` has 'shape' and 'dtype' of a batch and 'versions'. One
+    that does not start, lacks a package, or ends raises LeftOutError.
     """
 
-    images: int
-    seconds: float
-    cpu_seconds: float
-    resident: int = 0
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back: no process may start that nobody knows of.
-
-    By handlers, not by a mask, which the process would inherit. In the main thread only; others
-    are never interrupted.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    earlier = {
-        number: signal.signal(number, lambda number, frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
-
-
-class Contestant:
-    """A running contestant, stopped between its turns.
-
-    Args:
-      entry: what to start.
-      log: file for what it prints.
-      register: called with `close` as soon as there is a process.
-
-    Attributes:
-      about: what it said of itself: 'shape' and 'dtype' of a batch, 'versions'.
-
-    Raises:
-      LeftOutError: it did not start, lacks a package, or ended.
-    """
-
-    def __init__(
-        self, entry: Entry, log: Path, register: Callable[[Callable], Any] = lambda close: None
-    ):
-        self._entry, self._log, self._process = entry, log, None
+    def __init__(self, contestant: Contestant, log: Path, stack: contextlib.ExitStack):
+        self._log, self._python = log, contestant.command[0]
+        command = [*contestant.command, json.dumps(contestant.work)]
+        pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
         try:
-            with undisturbed():
-                self._start()
-                register(self.close)
-            self.about = self._answer()
-            self._signal(signal.SIGSTOP)
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self) -> None:
-        command = [*map(str, self._entry.command), json.dumps(self._entry.work)]
-        try:
-            with self._log.open('wb') as errors:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    cwd=ROOT,
-                    start_new_session=True,
-                )
+            with log.open('wb') as errors:
+                child = processes.child(command, stderr=errors, **pipes)
+                self.process = stack.enter_context(child)
         except OSError as error:
-            raise LeftOutError(f'{command[0]} cannot be started: {error.strerror}.') from error
+            raise LeftOutError(f'{self._python} cannot be started: {error.strerror}.') from error
+        stack.callback(self.process.stdin.close)
+        stack.callback(self.process.stdout.close)
+        self.about = self._answer()
+        self._signal(signal.SIGSTOP)
 
-    def go(self, batches: int) -> Turn:
-        """Lets it give a number of batches."""
+    def run(self, batches: int) -> Turn:
+        """Lets it produce a number of batches."""
         self._signal(signal.SIGCONT)
         cpu = self._cpu_seconds()
-        self._process.stdin.write(f'{batches}\n')
-        self._process.stdin.flush()
+        self.process.stdin.write(f'{batches}\n')
+        self.process.stdin.flush()
         answer = self._answer()
         cpu = self._cpu_seconds() - cpu
         self._signal(signal.SIGSTOP)
-        resident = psutil.Process(self._process.pid).memory_info().rss
+        resident = psutil.Process(self.process.pid).memory_info().rss
         return Turn(answer['images'], answer['seconds'], cpu, resident)
 
-    def close(self) -> None:
-        """Ends it with all its processes; harmless when called twice."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._signal(signal.SIGKILL)
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
-
     def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self._process.pid, number)
+        os.killpg(self.process.pid, number)
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self.process.stdout.readline()
         if not line:
-            lines = self._log.read_text(errors='replace').strip().splitlines()
-            raise LeftOutError(f'it ended by itself: {lines[-1] if lines else "no message":.300}.')
+            processes.kill(self.process)
+            last = processes.last_line(self._log.read_text(errors='replace'))
+            raise LeftOutError(f'it ended by itself: {last}.')
         answer = json.loads(line)
         if 'missing' in answer:
-            raise LeftOutError(
-                f'{self._entry.command[0]} has no package "{answer["missing"]}": install it there.'
-            )
+            package = f'"{answer["missing"]}"'
+            raise LeftOutError(f'{self._python} has no package {package}: install it there.')
         return answer
 
     def _cpu_seconds(self) -> float:
-        """Of the process, and of what it has started: living or ended."""
-        first = psutil.Process(self._process.pid)
+        """Returns the CPU time of the process and of all that it has started, living or ended."""
+        first = psutil.Process(self.process.pid)
         total = 0.0
         for process in (first, *first.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -179,67 +111,56 @@ class Contestant:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A contestant's turns in figures.
-
-    Attributes:
-      name: of the contestant.
-      rate: images per second, the median of its turns.
-      slowest, fastest: images per second in the worst and best turn.
-      cpu_rate: images per second of CPU time, median.
-      ratio: the rate of the first contestant over this one's.
-      cpu_ratio: the same of cpu_rate.
-    """
+    """A contestant's figures."""
 
     name: str
-    rate: float
-    slowest: float
-    fastest: float
-    cpu_rate: float
-    ratio: float
-    cpu_ratio: float
+    rate: float  # images per second, the median of the turns
+    slowest: float  # of the worst turn
+    fastest: float  # of the best turn
+    cpu_rate: float  # images per second of CPU time, the median of the turns
+    ratio: float = 1.0  # the first contestant's rate over this one's
+    cpu_ratio: float = 1.0
+
+    def cells(self) -> list[str]:
+        """Returns the texts of the rate, its range, and the ratio."""
+        rates = f'{self.rate:,.0f}', f'{self.slowest:,.0f} to {self.fastest:,.0f}'
+        return [*rates, f'{self.ratio:.2f}']
 
 
 @contextlib.contextmanager
 def started(
-    entries: Sequence[Entry],
+    contestants: Sequence[Contestant],
     scratch: Path,
-    report: Callable[[str, str], None],
+    leave_out: Callable[[str, str], None],
     starting: Callable[[str], None] = lambda name: None,
-) -> Iterator[dict[str, Contestant]]:
-    """Starts all that can be started, one after the other; they end with the context.
+) -> Iterator[dict[str, ContestantProcess]]:
+    """Starts contestants in turn, with their logs in `scratch`; they end with the context.
 
-    Args:
-      entries: in the order of their turns.
-      scratch: folder for their logs.
-      report: called with (name, reason) for each that is left out.
-      starting: called with the name of each before it is started, which may take a while.
+    Calls starting(name) before each, and leave_out(name, reason) for one that does not start.
     """
     with contextlib.ExitStack() as stack:
         running = {}
-        for number, entry in enumerate(entries):
-            starting(entry.name)
+        for number, contestant in enumerate(contestants):
+            starting(contestant.name)
+            log = scratch / f'contestant-{number}.log'
             try:
-                log = scratch / f'contestant-{number}.log'
-                running[entry.name] = Contestant(entry, log, stack.callback)
+                running[contestant.name] = ContestantProcess(contestant, log, stack)
             except LeftOutError as error:
-                report(entry.name, str(error))
+                leave_out(contestant.name, str(error))
         yield running
 
 
 def play(
-    contestants: Mapping[str, Contestant], rounds: int, batches: int, warm_up: int
+    running: Mapping[str, ContestantProcess], rounds: int, batches: int, warm_up: int
 ) -> Iterator[tuple[str, Turn]]:
-    """Yields (name, turn): all of them in turn in each round.
+    """Yields (name, turn), with a turn of every contestant in each round.
 
-    A first round of `warm_up` batches each is not counted: tracing, page cache, queues.
-
-    Raises:
-      UserError: one of them ended.
+    A first round of `warm_up` batches each, for tracing, page cache and queues, does not count.
     """
     for number in range(rounds + 1):
-        for name, contestant in contestants.items():
+        for name, contestant in running.items():
             try:
-                turn = contestant.go(batches if number else warm_up)
+                turn = contestant.run(batches if number else warm_up)
             except LeftOutError as error:
                 raise UserError(f'{name}: {error}') from error
             if number:
@@ -247,21 +168,54 @@ def play(
 
 
 def score(turns: Mapping[str, Sequence[Turn]]) -> list[Score]:
-    """Returns the figures of all contestants, in their order; ratios are those of medians."""
-    rates = {name: [turn.images / turn.seconds for turn in own] for name, own in turns.items()}
-    cpu = {name: [t.images / max(t.cpu_seconds, 1e-9) for t in own] for name, own in turns.items()}
-    rate = {name: statistics.median(own) for name, own in rates.items()}
-    cpu_rate = {name: statistics.median(own) for name, own in cpu.items()}
-    first = next(iter(turns))
-    return [
-        Score(
-            name,
-            rate=rate[name],
-            slowest=min(rates[name]),
-            fastest=max(rates[name]),
-            cpu_rate=cpu_rate[name],
-            ratio=rate[first] / rate[name],
-            cpu_ratio=cpu_rate[first] / cpu_rate[name],
-        )
-        for name in turns
-    ]
+    """Returns all contestants' figures in order; the ratios are those of medians."""
+    scores: list[Score] = []
+    for name, own in turns.items():
+        rates = [turn.images / turn.seconds for turn in own]
+        rate = statistics.median(rates)
+        cpu_rate = statistics.median(turn.images / max(turn.cpu_seconds, 1e-9) for turn in own)
+        score = Score(name, rate, min(rates), max(rates), cpu_rate)
+        first = scores[0] if scores else score
+        ratios = {'ratio': first.rate / rate, 'cpu_ratio': first.cpu_rate / cpu_rate}
+        scores.append(dataclasses.replace(score, **ratios))
+    return scores
+
+
+def side_by_side(
+    contestants: Sequence[Contestant],
+    batches: int,
+    context: BenchmarkContext,
+    what: str,
+    processes: int = 1,
+) -> dict[str, list[Turn]]:
+    """Lets contestants take turns of so many batches; returns the turns by name, ours first.
+
+    The user is told which of the others do not start; ours must (UserError). Each may have several
+    processes, with `context.rounds` turns each: some programs run at one speed from start to end,
+    and at another speed when they are started again.
+    """
+    left_out, turns = {}, {}
+    players, names, ours = [], {}, contestants[0].name
+    for number in range(1, processes + 1):
+        for each in contestants:
+            player = f'{each.name}, process {number}' if processes > 1 else each.name
+            players.append(dataclasses.replace(each, name=player))
+            names[player] = each.name
+
+    def leave_out(player: str, reason: str) -> None:
+        if names[player] not in (ours, *left_out):
+            context.say(f'{what}: {names[player]} is left out: {reason}')
+        left_out[names[player]] = reason
+
+    def show(text: str) -> None:
+        context.show(f'{what}: {text}')
+
+    with started(players, context.scratch, leave_out, lambda it: show(f'starting {it}')) as running:
+        if ours in left_out:
+            raise UserError(f'{what}: ours does not run: {left_out[ours]}')
+        show('warming up')
+        for player, turn in play(running, context.rounds, batches, max(WARM_UP, batches // 4)):
+            own = turns.setdefault(names[player], [])
+            own.append(turn)
+            show(f'{player}, round {-(-len(own) // processes)} of {context.rounds}')
+    return turns

@@ -1,51 +1,41 @@
-"""Section `growth`: whether an image costs the same in large sets and long runs, and memory stays.
+"""Section `growth`: whether images cost as much, and memory stays, as sets and runs grow.
 
-First our training step over sets of 1,000 to 1,000,000 images that live on the device, in turns;
-then one run of train.py of 10,000 steps, with all that surrounds the step.
+First our training step on sets of 1,000 to 1,000,000 images that live on the device, in turns;
+then one run of train.py of 10,000 steps, with everything around the step.
 """
 
 import dataclasses
+import itertools
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import psutil
 
 import input_pipeline
-from benchmarks import commands, contest, step
+import processes
+from benchmarks import contest, job, networks
 from benchmarks.reader import growth
-from benchmarks.tables import Table, Work, side_by_side
+from benchmarks.tables import BenchmarkContext, BenchmarkTable
 from errors import UserError
 from training import records
 
-CASE = dataclasses.replace(step.CASES[0], steps=200)
+CASE = dataclasses.replace(networks.CASES[0], steps=200)
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CONFIG, BATCH = 'configs/digits_lenet.py', 128
 STEPS, MARKS, LOG_EVERY = 10_000, 10, 20
-STEADY_SHARE, STEADY_BYTES = 0.05, 16e6  # what noise may make of a cost, of a memory
+STEADY_COST, STEADY_BYTES = 0.05, 16e6  # relative cost and memory that may be noise
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """Cost and memory of training on a set of some size.
-
-    Attributes:
-      examples: in the set.
-      step: seconds per image of the training step, batches planned included.
-      order: seconds per image for the permutation of an epoch.
-      data: bytes of the images and labels.
-      resident: bytes of the training process.
-    """
+class SetSize:
+    """Cost and memory of training on a set of some size."""
 
     examples: int
-    step: float
-    order: float
-    data: int
-    resident: int
+    step: float  # seconds per image of the training step, planning of batches included
+    order: float  # seconds per image for the permutation of an epoch
+    data: int  # bytes of images and labels
+    resident: int  # bytes of the training process
 
     @property
     def cost(self) -> float:
@@ -55,141 +45,103 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """A point of a long run.
+    """A moment of a long run."""
 
-    Attributes:
-      step: updates done.
-      cost: seconds per image since the mark before; None at the first.
-      resident: bytes of the process.
-    """
-
-    step: int
-    cost: float | None
-    resident: int
+    step: int  # updates done
+    cost: float | None  # seconds per image since the mark before; None at the first
+    resident: int  # bytes of the process
 
 
-def sizes(work: Work) -> list[Size]:
+def sizes(context: BenchmarkContext) -> list[SetSize]:
     """Measures sets of all sizes in alternation."""
-    counts, steps = (SIZES[:2], 2) if work.quick else (SIZES, CASE.steps)
-    common = {**dataclasses.asdict(CASE), 'task': 'train', 'threads': step.THREADS, 'overrides': []}
-    ours = [sys.executable, '-m', 'benchmarks.contestants.our_split']
-    entries = [
-        contest.Entry(f'{count:,} images', ours, {**common, 'examples': count}) for count in counts
+    counts, steps = (SIZES[:2], 2) if context.quick else (SIZES, CASE.steps)
+    (ours,) = networks.make_contestants(CASE, 'train', None)
+    contestants = [
+        contest.Contestant(f'{count:,} images', ours.command, {**ours.work, 'examples': count})
+        for count in counts
     ]
-    turns = side_by_side(entries, steps, work, 'size of the set')
+    turns = contest.side_by_side(contestants, steps, context, 'size of the set')
     if len(turns) < len(counts):
-        raise UserError('A set of one of the sizes could not be trained on; why is said above.')
-    return [
-        Size(
-            count,
-            step=statistics.median(turn.seconds / turn.images for turn in own),
-            order=_order_seconds(count, work.rounds) / count,
-            data=count * (CASE.size**2 * CASE.channels + 4),
-            resident=own[-1].resident,
-        )
-        for count, own in zip(counts, turns.values(), strict=True)
-    ]
+        raise UserError('Training failed on a set of one of the sizes; why is said above.')
+    by_size = []
+    for count, own in zip(counts, turns.values(), strict=True):
+        step = statistics.median(turn.seconds / turn.images for turn in own)
+        order = _order_seconds(count, context.rounds) / count
+        data = count * (CASE.size**2 * CASE.channels + 4)
+        by_size.append(SetSize(count, step, order, data, own[-1].resident))
+    return by_size
 
 
 def _order_seconds(count: int, rounds: int) -> float:
-    """Seconds that the order of a new epoch takes, median. Too rare to fall into every turn."""
-    found = []
+    """Returns the median seconds for the order of a new epoch, which not every turn has."""
+    times = [time.perf_counter()]
     for epoch in range(rounds):
-        start = time.perf_counter()
         input_pipeline.permutation(0, epoch, count)
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        times.append(time.perf_counter())
+    return statistics.median(end - start for start, end in itertools.pairwise(times))
 
 
-# --- a long run ------------------------------------------------------------------------------
-
-
-def long_run(work: Work) -> list[Mark]:
-    """Trains by train.py; returns its marks, the first after LOG_EVERY steps.
-
-    Raises:
-      UserError: train.py failed.
-    """
-    steps, marks = (3 * LOG_EVERY, 3) if work.quick else (STEPS, MARKS)
-    wanted = [LOG_EVERY, *(steps * (number + 1) // marks for number in range(marks))]
-    folder, log = work.scratch / 'run', work.scratch / 'train.log'
-    options = {'steps': steps, 'log_every': LOG_EVERY}
-    command = [sys.executable, 'train.py', f'--config={CONFIG}', f'--workdir={folder}']
-    command += [f'--config.{name}={value}' for name, value in options.items()]
-    resident = {}
-    with log.open('wb') as output, commands.child(command, stdout=output) as process:
-        for step_done in _steps_done(process, folder):
-            for mark in wanted:
-                if mark <= step_done and mark not in resident:
-                    resident[mark] = _resident(process, resident)
-            work.show(f'a long run: step {step_done:,} of {steps:,}')
+def long_run(context: BenchmarkContext) -> list[Mark]:
+    """Trains by train.py; returns its marks, the first after LOG_EVERY steps."""
+    steps, count = (3 * LOG_EVERY, 3) if context.quick else (STEPS, MARKS)
+    # The first mark may be one of the others, too.
+    marks = list(dict.fromkeys([LOG_EVERY, *(steps * (n + 1) // count for n in range(count))]))
+    folder, log = context.scratch / 'run', context.scratch / 'train.log'
+    command = job.our_command(CONFIG, folder, f'steps={steps}', f'log_every={LOG_EVERY}')
+    resident: dict[int, int] = {}
+    with log.open('wb') as output, processes.child(command, stdout=output) as process:
+        while process.poll() is None:
+            done = max((record['step'] for record in records.read_metrics(folder)), default=0)
+            for mark in marks:
+                if mark <= done and mark not in resident:
+                    resident[mark] = _resident(process.pid, resident)
+            context.show(f'a long run: step {done:,} of {steps:,}')
+            time.sleep(0.1)
         if process.wait():
-            last = (log.read_text(errors='replace').strip().splitlines() or ['no message'])[-1]
-            raise UserError(f'train.py failed: {last.removeprefix("error: ")}')
+            last = processes.last_line(log.read_text(errors='replace'))
+            raise UserError(f'train.py failed: {last}')
     clock = {record['step']: record['wall_seconds'] for record in records.read_metrics(folder)}
-    found = []
-    for before, mark in zip((None, *wanted), wanted, strict=False):
-        if before != mark:  # the first mark may be the first of the others, too
-            cost = None
-            if before is not None:
-                cost = (clock[mark] - clock[before]) / ((mark - before) * BATCH)
-            found.append(Mark(mark, cost, resident[mark]))
-    return found
+    costs = [
+        (clock[mark] - clock[before]) / ((mark - before) * BATCH)
+        for before, mark in itertools.pairwise(marks)
+    ]
+    return [Mark(*each, resident[each[0]]) for each in zip(marks, [None, *costs], strict=True)]
 
 
-def _steps_done(process: subprocess.Popen, folder: Path) -> Iterator[int]:
-    """Yields the step of the newest record while the process runs, ten times a second."""
-    while process.poll() is None:
-        found = records.read_metrics(folder)
-        yield max((record['step'] for record in found), default=0)
-        time.sleep(0.1)
-
-
-def _resident(process: subprocess.Popen, earlier: dict[int, int]) -> int:
+def _resident(process: int, earlier: dict[int, int]) -> int:
     try:
-        return psutil.Process(process.pid).memory_info().rss
+        return psutil.Process(process).memory_info().rss
     except psutil.Error:
         return max(earlier.values(), default=0)
 
 
-# --- the table -------------------------------------------------------------------------------
-
-
-def run(work: Work) -> Table:
+def run(context: BenchmarkContext) -> BenchmarkTable:
     """Measures both."""
-    by_size = sizes(work)
-    marks = long_run(work)
-    rows = [
-        [
-            f'{size.examples:,} images',
-            f'{1e6 * size.cost:.1f}',
-            f'{size.cost / by_size[0].cost:.2f}',
-            f'{size.resident / 1e6:,.0f}',
-            f'{size.data / 1e6:,.0f}',
-        ]
-        for size in by_size
-    ]
-    costs = [mark.cost for mark in marks if mark.cost is not None]
+    by_size, marks = sizes(context), long_run(context)
+    rows = []
+    for size in by_size:
+        cost = f'{1e6 * size.cost:.1f}', f'{size.cost / by_size[0].cost:.2f}'
+        memory = f'{size.resident / 1e6:,.0f}', f'{size.data / 1e6:,.0f}'
+        rows.append([f'{size.examples:,} images', *cost, *memory])
     for mark in marks:
-        cost = ['-', '-']
+        cost = '-', '-'
         if mark.cost is not None:
-            cost = [f'{1e6 * mark.cost:.1f}', f'{mark.cost / costs[0]:.2f}']
+            cost = f'{1e6 * mark.cost:.1f}', f'{mark.cost / marks[1].cost:.2f}'
         rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
-    figures: dict[str, Any] = {
-        'sizes': [dataclasses.asdict(size) for size in by_size],
-        'marks': [dataclasses.asdict(mark) for mark in marks],
-    }
-    return Table(caption(by_size, marks), head, rows, figures)
+    figures = {'sizes': list(map(dataclasses.asdict, by_size))}
+    figures['marks'] = list(map(dataclasses.asdict, marks))
+    return BenchmarkTable(caption(by_size, marks), head, rows, figures)
 
 
-def caption(by_size: Sequence[Size], marks: Sequence[Mark]) -> str:
-    """Returns what the table shows, in words."""
+def caption(by_size: Sequence[SetSize], marks: Sequence[Mark]) -> str:
+    """Returns the table's caption."""
     small, large = by_size[0], by_size[-1]
     beside = [size.resident - size.data for size in by_size]
     costs = [mark.cost for mark in marks if mark.cost is not None]
-    cost, memory = _later_to_earlier(costs), [mark.resident for mark in marks]
-    grown = growth(memory)
+    half = max(len(costs) // 2, 1)
+    cost = statistics.median(costs[-half:]) / statistics.median(costs[:half])
+    grown = growth([mark.resident for mark in marks])
     return (
         f'LeNet, 28 px, batch {CASE.batch_size}. Upper rows: the training step on sets of uint8 '
         "images that live on the device, the epoch's order included, in alternation: an image of "
@@ -197,11 +149,6 @@ def caption(by_size: Sequence[Size], marks: Sequence[Mark]) -> str:
         f'memory beside the images is {min(beside) / 1e6:,.0f} to {max(beside) / 1e6:,.0f} MB. '
         f'Lower rows: one run of `train.py --config={CONFIG}`, validation and checkpoints '
         f'included: the later half costs {cost:.2f} of the earlier '
-        f'({"flat" if abs(cost - 1) <= STEADY_SHARE else "NOT FLAT"}), and memory grew by '
+        f'({"flat" if abs(cost - 1) <= STEADY_COST else "NOT FLAT"}), and memory grew by '
         f'{grown / 1e6:.1f} MB ({"flat" if grown < STEADY_BYTES else "GROWING"}).'
     )
-
-
-def _later_to_earlier(costs: Sequence[float]) -> float:
-    half = max(len(costs) // 2, 1)
-    return statistics.median(costs[-half:]) / statistics.median(costs[:half])

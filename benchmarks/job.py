@@ -1,8 +1,9 @@
-"""Section `job`: the whole training of LeNet on MNIST, from the start of the process.
+"""Sections `job` and `start`: LeNet on MNIST from the start of the process, whole and first step.
 
 Ours and a plain PyTorch script of the same recipe: data, batch size, epochs, augmentation,
-optimiser and schedule. Each says its validation accuracy after every epoch, and the time at which
-that line came counts. Our other recipe stands apart.
+optimiser and schedule. Each prints its validation accuracy after every epoch, and the time of that
+line counts. Our tuned recipe is another one. The first step is over when the program prints it:
+ours does once the loss is back from the device. `start` runs the first command whole, too.
 """
 
 import itertools
@@ -15,17 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import commands
-from benchmarks.tables import Table, Work
+import processes
+from benchmarks.networks import CONTESTANTS
+from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
 from configs import reading
 from data_sources import arrays
 from errors import UserError
 
-CONTESTANT = Path(__file__).parent / 'contestants' / 'torch_mnist.py'
 GOAL = 99.0  # % of the validation split
 WORKERS = 2  # of PyTorch's DataLoader
-ROUNDS = 3  # at most: a round takes minutes
+ROUNDS = 3  # at most, because a round takes minutes
 VALIDATION = r'validation accuracy ([\d.]+) ?%'
+FIRST_STEP = r'^step 1/'
+TRAIN = 'configs/digits_lenet.py'  # `make train`
 TEST = r'test accuracy +([\d.]+) ?%'
 OURS, COLD, TUNED, TORCH = 'ours', 'ours, nothing compiled', 'ours, tuned recipe', 'PyTorch'
 
@@ -42,20 +45,18 @@ def write_idx(folder: Path, config) -> None:
 
 
 def torch_recipe(config, folder: Path, seed: int, workdir: Path) -> dict[str, Any]:
-    """Returns what torch_mnist.py is told of a configuration; `folder` holds the idx files."""
+    """Returns a configuration for torch_mnist.py; `folder` holds the idx files."""
     return {
         'folder': str(folder),
         'workdir': str(workdir),
         'model': config.model.name,
         'classes': 10,
-        'batch_size': config.batch_size,
-        'eval_batch_size': config.eval_batch_size,
+        **{name: config[name] for name in ('batch_size', 'eval_batch_size')},
         'epochs': round(config.epochs),
         'learning_rate': config.optimizer.learning_rate,
         'warmup': config.schedule.warmup,
         **{name: config.augment[name] for name in ('shift', 'rotate', 'scale')},
-        'mean': list(config.data.mean),
-        'std': list(config.data.std),
+        **{name: list(config.data[name]) for name in ('mean', 'std')},
         'workers': WORKERS,
         'seed': seed,
     }
@@ -63,123 +64,136 @@ def torch_recipe(config, folder: Path, seed: int, workdir: Path) -> dict[str, An
 
 def our_command(config: str, workdir: Path, *overrides: str) -> list[str]:
     """Returns the command of a run of train.py."""
-    return [
-        sys.executable,
-        'train.py',
-        f'--config={config}',
-        f'--workdir={workdir}',
-        *(f'--config.{text}' for text in overrides),
-    ]
+    command = [sys.executable, 'train.py', f'--config={config}', f'--workdir={workdir}']
+    return [*command, *(f'--config.{text}' for text in overrides)]
 
 
 def torch_command(python: Path, recipe: dict[str, Any]) -> list[str]:
-    """Returns the command of a run of PyTorch's script; its workdir is made."""
+    """Returns the command of a run of PyTorch's script; makes its workdir."""
     Path(recipe['workdir']).mkdir()
-    return [str(python), str(CONTESTANT), json.dumps(recipe)]
+    return [str(python), str(CONTESTANTS / 'torch_mnist.py'), json.dumps(recipe)]
 
 
-def torch_python(work: Work) -> Path | None:
-    """Returns the Python for PyTorch's script; None, which is said, if it lacks a package."""
-    if not work.torch_python:
-        return None
-    command = [work.torch_python, '-c', 'import numpy, PIL, torch']
-    try:
-        commands.watch(command)
-    except UserError as error:
-        work.say(f'PyTorch is left out: {error}')
-        return None
-    return work.torch_python
+def torch_python(context: BenchmarkContext) -> Path | None:
+    """Returns the Python for PyTorch's script; None, with a message, if it lacks a package."""
+    if context.torch_python:
+        try:
+            processes.watch([context.torch_python, '-c', 'import numpy, PIL, torch'])
+            return context.torch_python
+        except UserError as error:
+            context.say(f'PyTorch is left out: {error}')
+    return None
 
 
-def figures_of(output: commands.Output, goal: float) -> dict[str, Any]:
+def figures_of(output: processes.CommandOutput, goal: float) -> dict[str, Any]:
     """Returns the seconds to the goal (None if it was missed) and to the end, and accuracies."""
-    validation = output.found(VALIDATION)
-    reached = [at for at, accuracy in validation if accuracy >= goal]
-    return {
-        'to_goal': reached[0] if reached else None,
-        'to_end': output.seconds,
-        'validation': [accuracy for _, accuracy in validation],
-        'test': output.found(TEST)[-1][1],
-    }
+    validation = output.numbers(VALIDATION)
+    reached = (seconds for seconds, accuracy in validation if accuracy >= goal)
+    figures = {'to_goal': next(reached, None), 'to_end': output.seconds}
+    figures['validation'] = [accuracy for _, accuracy in validation]
+    return {**figures, 'test': output.numbers(TEST)[-1][1]}
 
 
-def run(work: Work) -> Table:
-    """Runs everybody in turn, with another seed in each round."""
+def run(context: BenchmarkContext) -> BenchmarkTable:
+    """Runs every contestant in turn, with another seed in each round."""
     name, tuned, goal = 'configs/mnist_lenet.py', 'configs/mnist_lenet_fast.py', GOAL
-    shorter = []
-    if work.quick:
-        name = tuned = 'configs/digits_lenet.py'
-        shorter, goal = ['epochs=3', 'eval_every=1'], 10.0
-    overrides = [f'data.dir={work.data_dir}', *shorter]
+    overrides = [f'data.dir={context.data_dir}']
+    if context.quick:
+        name = tuned = TRAIN
+        overrides, goal = [*overrides, 'epochs=3', 'eval_every=1'], 10.0
     config = reading.from_arguments(name, [f'--config.{text}' for text in overrides])
-    write_idx(work.scratch / 'idx', config)
-    numbers, python = itertools.count(), torch_python(work)
-    found: dict[str, list[dict[str, Any]]] = {}
+    scratch, numbers, python = context.scratch, itertools.count(), torch_python(context)
+    write_idx(scratch / 'idx', config)
 
-    def play(who: str, file: str, seed: int) -> dict[str, Any]:
-        workdir = work.scratch / f'run{next(numbers)}'
-        if who == TORCH:
-            recipe = torch_recipe(config, work.scratch / 'idx', seed, workdir)
-            command = torch_command(python, recipe)
+    def play(contestant: str, file: str, seed: int) -> dict[str, Any]:
+        workdir = scratch / f'run{next(numbers)}'
+        if contestant == TORCH:
+            command = torch_command(python, torch_recipe(config, scratch / 'idx', seed, workdir))
         else:
-            # The recipe's first run of a round finds nothing compiled; the tuned one's always all.
-            cache = work.scratch / ('cache' if who == TUNED else f'cache{seed}')
-            command = our_command(
-                file, workdir, *overrides, f'seed={seed}', f'compilation_cache={cache}'
-            )
-        figures = figures_of(commands.watch(command), goal)
-        work.say(f'{who}: {figures}')
+            # In a round nothing is compiled for our first run; for the tuned recipe always all is.
+            cache = scratch / ('cache' if contestant == TUNED else f'cache{seed}')
+            more = f'seed={seed}', f'compilation_cache={cache}'
+            command = our_command(file, workdir, *overrides, *more)
+        figures = figures_of(processes.watch(command), goal)
+        context.say(f'{contestant}: {figures}')
         return figures
 
     play(TUNED, tuned, 0)
-    order = [(COLD, name), (OURS, name), (TORCH, name), (TUNED, tuned)]
-    for seed in range(1 if work.quick else min(work.rounds, ROUNDS)):
-        for who, file in order:
-            if who != TORCH or python:
-                found.setdefault(who, []).append(play(who, file, seed))
-    return _table(found, config, goal)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(1 if context.quick else min(context.rounds, ROUNDS)):
+        for contestant, file in ((COLD, name), (OURS, name), (TORCH, name), (TUNED, tuned)):
+            if contestant != TORCH or python:
+                runs.setdefault(contestant, []).append(play(contestant, file, seed))
+    return _table(runs, config, goal)
 
 
-def _table(found: dict[str, list[dict[str, Any]]], config, goal: float) -> Table:
-    order = [who for who in (OURS, COLD, TORCH, TUNED) if who in found]
-    own = _seconds(found[OURS], 'to_goal'), _seconds(found[OURS], 'to_end')
+def _table(runs: dict[str, list[dict[str, Any]]], config, goal: float) -> BenchmarkTable:
     rows = []
-    for who in order:
-        goal_seconds, end_seconds = (_seconds(found[who], key) for key in ('to_goal', 'to_end'))
-        rows.append(
-            [
-                who,
-                *_median_and_range(goal_seconds),
-                _ratio(own[0], goal_seconds),
-                *_median_and_range(end_seconds),
-                _ratio(own[1], end_seconds),
-                f'{statistics.median(run["test"] for run in found[who]):.2f}',
-            ]
-        )
+    for contestant in (OURS, COLD, TORCH, TUNED):
+        if contestant in runs:
+            cells = (_cells(runs[OURS], runs[contestant], key) for key in ('to_goal', 'to_end'))
+            test = statistics.median(run['test'] for run in runs[contestant])
+            rows.append([contestant, *itertools.chain(*cells), f'{test:.2f}'])
     caption = (
         f'The whole job: {config.model.name} on {config.data.name}, batch {config.batch_size}, '
         f'{config.epochs:g} epochs with augmentation, from the start of the process until the '
-        f'validation accuracy is {goal:g} %, and to the end. Medians of {len(found[OURS])} seeds. '
+        f'validation accuracy is {goal:g} %, and to the end. Medians of {len(runs[OURS])} seeds. '
         f'PyTorch: idx files, Pillow transforms, DataLoader with {WORKERS} workers.'
     )
     head = ('who', f's to {goal:g} %', 'range', 'our time / its')
     head += ('s to the end', 'range', 'our time / its', 'test %')
-    return Table(caption, head, rows, found)
+    return BenchmarkTable(caption, head, rows, runs)
 
 
-def _seconds(runs: list[dict[str, Any]], key: str) -> list[float] | None:
-    """A figure of all runs; None if one of them has none."""
-    values = [run[key] for run in runs]
-    return None if None in values else values
+def _cells(ours: list[dict[str, Any]], runs: list[dict[str, Any]], key: str) -> list[str]:
+    """Returns the texts of the median, the range and the ratio of a number of seconds."""
+    own, others = [run[key] for run in ours], [run[key] for run in runs]
+    if None in others:
+        return ['not reached', '', '']
+    ratio = '' if None in own else f'{statistics.median(own) / statistics.median(others):.2f}'
+    return [*median_and_range(others), ratio]
 
 
-def _median_and_range(seconds: list[float] | None) -> tuple[str, str]:
-    if seconds is None:
-        return 'not reached', ''
-    return f'{statistics.median(seconds):.1f}', f'{min(seconds):.1f} to {max(seconds):.1f}'
+def start(context: BenchmarkContext) -> BenchmarkTable:
+    """Starts every program in turn; then runs `make train` again and again, compiled."""
+    name = TRAIN if context.quick else 'configs/mnist_lenet.py'
+    data_dir = f'data.dir={context.data_dir}'
+    config = reading.from_arguments(name, [f'--config.{data_dir}'])
+    write_idx(context.scratch / 'idx', config)
+    rounds = 1 if context.quick else context.rounds
+    first: dict[str, list[float]] = {}
+    python = torch_python(context)
+
+    def first_step(contestant: str, command: list[str]) -> None:
+        seconds = processes.watch(command, until=FIRST_STEP).seconds
+        first.setdefault(contestant, []).append(seconds)
+        context.say(f'{contestant}: first step after {seconds:.2f} s')
+
+    for number in range(rounds):
+        cache = f'compilation_cache={context.scratch / f"cache{number}"}'
+        for turn, contestant in enumerate((COLD, OURS)):
+            workdir = context.scratch / f'run{number}-{turn}'
+            first_step(contestant, our_command(name, workdir, data_dir, cache))
+        if python:
+            workdir = context.scratch / f'torch{number}'
+            recipe = torch_recipe(config, context.scratch / 'idx', 0, workdir)
+            first_step(TORCH, torch_command(python, recipe))
+    whole, shorter = [], ['epochs=3'] if context.quick else []
+    for number in range(1 + rounds):  # the first one compiles
+        cache = f'compilation_cache={context.scratch / "cache"}'
+        command = our_command(TRAIN, context.scratch / f'whole{number}', cache, *shorter)
+        whole.append(processes.watch(command).seconds)
+        context.say(f'{TRAIN}: whole run {whole[-1]:.2f} s')
+    return _start_table(first, whole[1:], f'{config.model.name} on {config.data.name}, first step')
 
 
-def _ratio(own: list[float] | None, others: list[float] | None) -> str:
-    if own is None or others is None:
-        return ''
-    return f'{statistics.median(own) / statistics.median(others):.2f}'
+def _start_table(first: dict[str, list], whole: list[float], name: str) -> BenchmarkTable:
+    rows, ours = [], statistics.median(first[OURS])
+    for contestant, own in first.items():
+        ratio = f'{ours / statistics.median(own):.2f}'
+        rows.append([name, contestant, *median_and_range(own, 2), ratio])
+    rows.append([f'{TRAIN}, whole run', OURS, *median_and_range(whole, 2), ''])
+    starts = f'Medians of {len(whole)} starts.'
+    caption = f'From the start of the process, imports and data included. {starts}'
+    head = ('what', 'who', 'seconds', 'range', 'our time / its')
+    return BenchmarkTable(caption, head, rows, {'first_step': first, 'whole_run': whole})

@@ -1,9 +1,9 @@
-"""What our reader does on one thread: how near its crops are, where its time goes, its memory."""
+"""Our reader on one thread: the accuracy of its crops, where its time goes, its memory."""
 
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import psutil
 from PIL import Image
 
 import input_pipeline
-from benchmarks import pictures
+from benchmarks import jpeg_folders
 from benchmarks.contestants import ours
 from data_sources import cropping, decoding
 from data_sources.draws import Draws
@@ -30,11 +30,11 @@ class Crop:
 
 
 def draw_crop(seed: int, visit: int, example: int, encoded: bytes, size: int) -> Crop:
-    """Returns the crop of a picture that training draws at this visit."""
+    """Returns the crop that training draws of a picture at this visit."""
     frame = decoding.read_frame(encoded)
     draws = Draws(seed, 'crop', visit, example)
-    where = (frame.height, frame.width, size, pictures.SCALE, pictures.RATIO)
-    return Crop(example, encoded, frame, cropping.crop_box(draws, *where))
+    geometry = (frame.height, frame.width, size, jpeg_folders.SCALE, jpeg_folders.RATIO)
+    return Crop(example, encoded, frame, cropping.crop_box(draws, *geometry))
 
 
 def draw_crops(work: dict[str, Any], visits: int) -> list[Crop]:
@@ -48,34 +48,28 @@ def draw_crops(work: dict[str, Any], visits: int) -> list[Crop]:
     ]
 
 
-# --- accuracy --------------------------------------------------------------------------------
-
-
 def differences(crops: Sequence[Crop], size: int) -> np.ndarray:
-    """Returns each crop's mean absolute difference to Pillow's, of 255.
+    """Returns each crop's mean absolute difference, of 255, to Pillow's.
 
-    Pillow's, as in torchvision: decode the whole, cut the box out, resize with its triangle filter.
+    As torchvision, Pillow decodes the whole, cuts the box out, and resizes with a triangle filter.
     """
-    found = []
+    means = []
     for crop in crops:
-        mine = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
+        decoded = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
         top, left, height, width = crop.box
         with Image.open(io.BytesIO(crop.encoded)) as picture:
-            part = picture.convert('RGB').crop((left, top, left + width, top + height))
-        reference = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
-        found.append(np.abs(mine.astype(np.int16) - reference).mean())
-    return np.array(found)
-
-
-# --- where the time goes ---------------------------------------------------------------------
+            box = picture.convert('RGB').crop((left, top, left + width, top + height))
+        reference = np.asarray(box.resize((size, size), Image.Resampling.BILINEAR))
+        means.append(np.abs(decoded.astype(np.int16) - reference).mean())
+    return np.array(means)
 
 
 def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str, float]:
-    """Returns microseconds of CPU time per image for each stage, on one thread.
+    """Returns microseconds of CPU time per image for each stage, on this thread; they take turns.
 
     Entropy decoding cannot be run alone: decoding at an eighth of the size stands for it, where
     each block gives one pixel. What full size takes beyond that is the inverse transform,
-    upsampling and colour conversion. All are the best of some rounds.
+    upsampling and colour conversion. Each time is the best of several rounds.
     """
     size = work['size']
     source = input_pipeline.open_split(ours.configuration(work), 'train')
@@ -83,40 +77,17 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     resized = [cropping.resize(pixels, size) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
-    measured = _best(
-        {
-            'read': ([crop.example for crop in crops], lambda example: source.read([example])),
-            'head': (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
-            'eighth': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
-            'decode': (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
-            'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
-            'copy': (resized, lambda image: np.copyto(row, image)),
-            'crop': (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
-        },
-        rounds,
-    )
-    return {
-        'read and parse the record': measured['read'],
-        "picture's header, draw the box": measured['head'],
-        'entropy decoding': measured['eighth'],
-        'inverse DCT, upsampling, colour': measured['decode'] - measured['eighth'],
-        'resize': measured['resize'],
-        'copy into the batch': measured['copy'],
-        'decode and resize, as run': measured['crop'],
+    decode, entropy = 'inverse DCT, upsampling, colour', 'entropy decoding'
+    header, whole = "picture's header, draw the box", 'decode and resize, as run'
+    tasks = {
+        'read and parse the record': (crops, lambda c: source.read([c.example])),
+        header: (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
+        entropy: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
+        decode: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
+        'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
+        'copy into the batch': (resized, lambda image: np.copyto(row, image)),
+        whole: (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
     }
-
-
-def _eighth(box: decoding.Box) -> decoding.Box:
-    """The box with its sides at multiples of eight, of which it keeps the last row."""
-    top, left = box.top // 8 * 8, box.left // 8 * 8
-    bottom, right = (-(-end // 8) * 8 for end in (box.top + box.height, box.left + box.width))
-    return decoding.Box(top, left, bottom - top, right - left)
-
-
-def _best(
-    tasks: dict[str, tuple[Sequence[Any], Callable[[Any], Any]]], rounds: int
-) -> dict[str, float]:
-    """Returns the least CPU time of this thread per item in microseconds; tasks take turns."""
     best = dict.fromkeys(tasks, float('inf'))
     for _ in range(rounds):
         for name, (items, task) in tasks.items():
@@ -124,20 +95,23 @@ def _best(
             for item in items:
                 task(item)
             best[name] = min(best[name], (time.thread_time() - start) / len(items) * 1e6)
-    return best
+    return {**best, decode: best[decode] - best[entropy]}
 
 
-# --- memory ----------------------------------------------------------------------------------
+def _eighth(box: decoding.Box) -> decoding.Box:
+    """Returns the box with its sides moved outwards to multiples of eight."""
+    top, left = box.top // 8 * 8, box.left // 8 * 8
+    bottom, right = (-(-end // 8) * 8 for end in (box.top + box.height, box.left + box.width))
+    return decoding.Box(top, left, bottom - top, right - left)
 
 
 def decoded_batches(work: dict[str, Any], count: int) -> Iterator[int]:
-    """Yields `count` times, after each decoded batch: how many there were."""
-    for number, _ in zip(range(1, count + 1), ours.pipeline(work), strict=False):
-        yield number
+    """Decodes `count` batches; yields their number so far after each of them."""
+    return (number for number, _ in zip(range(1, count + 1), ours.pipeline(work), strict=False))
 
 
 def record_indices(work: dict[str, Any], count: int) -> Iterator[int]:
-    """Yields after each batch of record numbers of an ImageNet-sized epoch: how many there were."""
+    """Draws batches of an ImageNet-sized epoch; yields the number of indices after each of them."""
     size = work['batch_size']
     plan = input_pipeline.StreamPlan(seed=0, size=IMAGENET_SIZE, batch_size=size, repeats=1)
     for number in range(-(-count // size)):
@@ -147,18 +121,18 @@ def record_indices(work: dict[str, Any], count: int) -> Iterator[int]:
 
 def resident(progress: Iterator[int], count: int, points: int = 10) -> list[tuple[int, float]]:
     """Returns (done, resident megabytes of this process) at every tenth of `count`."""
-    process, found = psutil.Process(), []
+    process, measured = psutil.Process(), []
     for done in progress:
-        while len(found) < points and done >= count * (len(found) + 1) // points:
-            found.append((done, process.memory_info().rss / 1e6))
-    return found
+        while len(measured) < points and done >= count * (len(measured) + 1) // points:
+            measured.append((done, process.memory_info().rss / 1e6))
+    return measured
 
 
 def growth(memory: Sequence[float]) -> float:
-    """Returns by how much memory grew, in its own unit, over what lies after the first two points.
+    """Returns how much memory grew, in its own unit, after the first two points.
 
-    The difference of the medians of the last and the first half: single points swing by the batches
-    that happen to be waiting. The first two are left out, since queues and the allocator fill up.
+    The first two are left out, since queues and the allocator fill up. It is the difference of the
+    medians of the last and the first half: single points vary with the batches that are waiting.
     """
     settled = np.asarray(memory[2:] if len(memory) > 3 else memory)
     half = max(len(settled) // 2, 1)

@@ -21,7 +21,6 @@ import math
 import shlex
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -34,8 +33,9 @@ from rich import live as rich_live
 from rich import markup as rich_markup
 
 import files
+import processes
 from errors import UserError
-from tools import readme as readme_file
+from tools import docs_tables as readme_file
 from tools.experiments import TABLES, Row, Table, find_table, run_folder
 from training.progress import format_seconds
 
@@ -233,14 +233,8 @@ class Runner:
         for _ in range(MOST_STARTS):
             if self._stopped.is_set():
                 return f'  {name}: not run'
-            with log.open('ab') as output:
-                process = subprocess.Popen(
-                    [*command, *self._flags],
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
+            arguments = [*command, *self._flags]
+            with log.open('ab') as output, processes.child(arguments, stdout=output) as process:
                 self._running[name] = (process, log)
                 if self._stopped.is_set():  # set between the question above and this line
                     process.terminate()

@@ -128,13 +128,19 @@ class Checkpoints:
             metrics = {name: float(value) for name, value in metrics.items()}
         arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(state)}
         try:
-            self._check_room(arrays)
+            self.check_room(arrays)
             self._manager.save(step, args=ocp.args.PyTreeSave(arrays), metrics=metrics, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._failed(error) from error
 
-    def _check_room(self, arrays: dict[str, np.ndarray]) -> None:
-        # Orbax would notice only in one of its threads, after pages of tracebacks.
+    def check_room(self, arrays: dict[str, np.ndarray]) -> None:
+        """Checks that the disk has room for the arrays.
+
+        Orbax would notice only in one of its threads, after pages of tracebacks.
+
+        Raises:
+          OSError: it has not.
+        """
         needed = sum(array.nbytes for array in arrays.values())
         free = shutil.disk_usage(self.folder).free
         if free < needed:

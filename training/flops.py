@@ -9,36 +9,40 @@ not count.
 from models.trace import trace
 from training.spec import StepSpec
 
-# Dense peaks in TFLOP/s (no structured sparsity) of one device as JAX counts them, by the beginning
-# of its device_kind; the longest that fits counts. (bfloat16, float32), where float32 is what JAX
-# does by default: TF32 on tensor cores that have it, bfloat16 passes on a TPU. The V100 and the T4
-# have no tensor cores for bfloat16, and compute it as float32.
+# Dense peaks in TFLOP/s (no structured sparsity) of one device as JAX counts them, and its memory's
+# bandwidth in TB/s, by the beginning of its device_kind; the longest that fits counts. (bfloat16,
+# float32, bandwidth), where float32 is what JAX does by default: TF32 on tensor cores that have it,
+# bfloat16 passes on a TPU. The V100 and the T4 have no tensor cores for bfloat16, and compute it as
+# float32.
 #
 # GPUs: NVIDIA's data sheets of each (A100 2021, H100 2023, H200 2024, HGX B200 2025, L4 2023, T4
 # 2019, V100 2020), whose figures "with sparsity" are halved here. TPUs: cloud.google.com/tpu/docs,
 # "System architecture" of each version; a v2 or v3 chip is two devices, and those have half of it.
 PEAKS = {
-    'NVIDIA A100': (312, 156),
-    'NVIDIA H100': (989.4, 494.7),  # SXM: 'NVIDIA H100 80GB HBM3'
-    'NVIDIA H100 PCIe': (756, 378),
-    'NVIDIA H100 NVL': (835.5, 417.5),
-    'NVIDIA H200': (989.4, 494.7),
-    'NVIDIA H200 NVL': (835.5, 417.5),
-    'NVIDIA B200': (2250, 1125),
-    'NVIDIA L4': (121, 60),
+    'NVIDIA A100': (312, 156, 2.039),  # 'NVIDIA A100-SXM4-80GB'
+    'NVIDIA A100-SXM4-40GB': (312, 156, 1.555),
+    'NVIDIA A100-PCIE-40GB': (312, 156, 1.555),
+    'NVIDIA A100 80GB PCIe': (312, 156, 1.935),
+    'NVIDIA H100': (989.4, 494.7, 3.35),  # SXM: 'NVIDIA H100 80GB HBM3'
+    'NVIDIA H100 PCIe': (756, 378, 2.0),
+    'NVIDIA H100 NVL': (835.5, 417.5, 3.9),
+    'NVIDIA H200': (989.4, 494.7, 4.8),
+    'NVIDIA H200 NVL': (835.5, 417.5, 4.8),
+    'NVIDIA B200': (2250, 1125, 8.0),
+    'NVIDIA L4': (121, 60, 0.3),
     'NVIDIA L40': (),  # other cards, which the line above would take for its own
-    'Tesla T4': (8.1, 8.1),
-    'Tesla V100-SXM2': (15.7, 15.7),
-    'Tesla V100-PCIE': (14, 14),
-    'TPU v2': (23, 23),
-    'TPU v3': (61.5, 61.5),
-    'TPU v4': (275, 275),
+    'Tesla T4': (8.1, 8.1, 0.32),
+    'Tesla V100-SXM2': (15.7, 15.7, 0.9),
+    'Tesla V100-PCIE': (14, 14, 0.9),
+    'TPU v2': (23, 23, None),
+    'TPU v3': (61.5, 61.5, None),
+    'TPU v4': (275, 275, 1.2),
     'TPU v4 lite': (),
-    'TPU v5 lite': (197, 197),  # v5e
-    'TPU v5e': (197, 197),
-    'TPU v5': (459, 459),  # v5p
-    'TPU v6 lite': (918, 918),  # v6e
-    'TPU v6e': (918, 918),
+    'TPU v5 lite': (197, 197, 0.819),  # v5e
+    'TPU v5e': (197, 197, 0.819),
+    'TPU v5': (459, 459, 2.765),  # v5p
+    'TPU v6 lite': (918, 918, 1.64),  # v6e
+    'TPU v6e': (918, 918, 1.64),
 }
 
 
@@ -51,14 +55,22 @@ def peak(devices: list, dtype: str, tflops: float | None = None) -> float | None
       tflops: of one device, in place of the table's.
     """
     if tflops is None:
-        kind = devices[0].device_kind
-        if 'MIG' in kind:  # a part of a card
-            return None
-        found = max((name for name in PEAKS if kind.startswith(name)), key=len, default=None)
-        if not PEAKS.get(found):
-            return None
-        tflops = PEAKS[found][('bfloat16', 'float32').index(dtype)]
-    return tflops * 1e12 * len(devices)
+        bfloat16, float32, _ = _peaks(devices[0].device_kind)
+        tflops = {'bfloat16': bfloat16, 'float32': float32}[dtype]
+    return None if tflops is None else tflops * 1e12 * len(devices)
+
+
+def bandwidth(device_kind: str) -> float | None:
+    """Returns the bytes/s between a device and its own memory; None where nobody knows."""
+    *_, terabytes = _peaks(device_kind)
+    return None if terabytes is None else terabytes * 1e12
+
+
+def _peaks(kind: str) -> tuple[float | None, float | None, float | None]:
+    """The table's numbers for a device by JAX's name for it."""
+    found = max((name for name in PEAKS if kind.startswith(name)), key=len, default=None)
+    known = found and 'MIG' not in kind  # which is a part of a card
+    return (PEAKS[found] if known else ()) or (None, None, None)
 
 
 def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int:

@@ -1,8 +1,8 @@
 """A contestant's side of a contest (benchmarks/contest.py). Standard library only.
 
-Each contestant is a process of its own, with its own Python and packages. It answers on standard
-output, one line of JSON each: first what it is, then for every line with a number of batches that
-it reads how many images those held and how long they took.
+Each contestant is a process with its own Python and packages. It answers on standard output with
+lines of JSON: first what it is, then, for each line with a number of batches that it reads, how
+many images those had and how long they took.
 """
 
 import json
@@ -26,11 +26,9 @@ class Channel:
         self._answers.flush()
 
     def serve(self, batches: Iterator[Any], **about: Any) -> None:
-        """Takes as many batches as it is told, until standard input ends.
+        """Takes as many endless batches [images, ...] as each line asks for, until input ends.
 
-        Args:
-          batches: of arrays [images, ...], for ever.
-          about: what else to say of this contestant, e.g. versions.
+        `about` is what else to say of this contestant, such as versions.
         """
         first = next(batches)
         self.say(shape=[int(side) for side in first.shape], dtype=str(first.dtype), **about)
@@ -41,7 +39,7 @@ class Channel:
 
 
 def use_cores(count: int) -> None:
-    """Keeps this process to `count` of the cores that it may use; before any library looks."""
+    """Restricts this process to `count` of its cores; before any library counts them."""
     if hasattr(os, 'sched_setaffinity'):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 

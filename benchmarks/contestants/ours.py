@@ -14,14 +14,11 @@ from configs import base
 
 
 def configuration(work: dict[str, Any]):
-    """Returns the configuration of a contest's work (benchmarks/contest.py)."""
+    """Returns the configuration of the work (benchmarks/input_pipeline.py)."""
     config = base.get_config()
-    config.batch_size = work['batch_size']
-    config.data.name = work['name']
-    config.data.dir = work['data_dir']
-    config.data.image_size = work['size']
-    config.data.threads = work['threads']
-    config.augment.flip = 0.5
+    config.batch_size, config.augment.flip = work['batch_size'], 0.5
+    config.data.name, config.data.dir = work['name'], work['data_dir']
+    config.data.image_size, config.data.threads = work['size'], work['threads']
     return config
 
 
@@ -34,7 +31,7 @@ def pipeline(work: dict[str, Any]) -> Iterator[np.ndarray]:
 
 
 def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
-    """The same records, crops and pixels by a plain thread pool, an image at a time; no Grain."""
+    """Yields the same images by a plain thread pool, one at a time, without Grain."""
     import input_pipeline
     from data_sources import stream
 
@@ -58,7 +55,7 @@ def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
 
 
 def compete(answers: channel.Channel, work: dict[str, Any]) -> None:
-    """Serves the variant of this pipeline that the work names."""
+    """Serves the variant of this pipeline in the work."""
     batches = {'pipeline': pipeline, 'threads': threads_alone}[work['variant']](work)
     answers.serve(batches, versions={'python': platform.python_version()})
 

@@ -3,8 +3,8 @@
 Runs in a Python that has TensorFlow. The images come from a TFRecord file in the page cache, as
 ours come from ArrayRecord. The order within a batch is left free, which is the faster way.
 
-Its own sampler of boxes draws their height uniformly, not their area: they hold fewer pixels than
-those of a random-resized crop. With work['boxes'] it takes ours instead.
+Its own sampler draws the boxes' height uniformly, not their area: they have fewer pixels than those
+of a random-resized crop. With work['boxes'] it takes ours instead.
 """
 
 import json
@@ -18,17 +18,15 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 
 def write_records(tf, work):
-    """Writes the encoded pictures to one TFRecord file; returns its path and how many they are."""
+    """Writes the encoded pictures to one TFRecord file; returns its path and their number."""
     path = str(Path(work['scratch']) / f'{os.getpid()}.tfrecord')
     files = sorted(Path(work['pictures']).glob('*/*'))
     with tf.io.TFRecordWriter(path) as writer:
         for label, file in enumerate(files):
-            feature = {
-                'image': tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()])),
-                'label': tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
+            image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()]))
+            label = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+            features = tf.train.Features(feature={'image': image, 'label': label})
+            writer.write(tf.train.Example(features=features).SerializeToString())
     return path, len(files)
 
 
@@ -45,15 +43,11 @@ def make_sampler(tf, work):
     whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
 
     def sampled(encoded, number):
-        begin, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(encoded),
-            whole,
-            min_object_covered=0.0,
-            area_range=work['scale'],
-            aspect_ratio_range=work['ratio'],
-            max_attempts=10,
-            use_image_if_no_bounding_boxes=True,
-        )
+        crop = {'area_range': work['scale'], 'aspect_ratio_range': work['ratio']}
+        crop |= {'min_object_covered': 0.0, 'max_attempts': 10}
+        crop |= {'use_image_if_no_bounding_boxes': True}
+        shape = tf.io.extract_jpeg_shape(encoded)
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(shape, whole, **crop)
         return tf.stack([begin[0], begin[1], extent[0], extent[1]])
 
     return sampled
@@ -62,10 +56,8 @@ def make_sampler(tf, work):
 def make_decoder(tf, work):
     """Returns serialised example -> uint8 [size, size, 3]."""
     size, sample = work['size'], make_sampler(tf, work)
-    features = {
-        'image': tf.io.FixedLenFeature([], tf.string),
-        'label': tf.io.FixedLenFeature([], tf.int64),
-    }
+    kinds = {'image': tf.string, 'label': tf.int64}
+    features = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
 
     def decode(serialised):
         example = tf.io.parse_single_example(serialised, features)

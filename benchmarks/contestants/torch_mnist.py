@@ -2,7 +2,7 @@
 
 The data set is torchvision.datasets.MNIST in short: idx files read into one tensor, each item made
 a Pillow image and sent through RandomAffine, ToTensor and Normalize. The recipe, in JSON, is the
-one argument.
+only argument.
 """
 
 import json
@@ -26,72 +26,49 @@ def read_idx(path):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-class Digits(Dataset):
-    """Images and labels of idx files."""
+class IdxDataset(Dataset):
+    """Images of idx files as normalized tensors, and labels."""
 
-    def __init__(self, folder, split, transform):
-        self.images = torch.from_numpy(read_idx(folder / f'{split}-images').copy())
-        self.labels = torch.from_numpy(read_idx(folder / f'{split}-labels').astype(np.int64))
-        self.transform = transform
+    def __init__(self, recipe, split):
+        images, labels = (
+            Path(recipe['folder']) / f'{split}-{what}' for what in ('images', 'labels')
+        )
+        self.images = torch.from_numpy(read_idx(images).copy())
+        self.labels = torch.from_numpy(read_idx(labels).astype(np.int64))
+        self.mean, self.std = (torch.tensor(recipe[n])[:, None, None] for n in ('mean', 'std'))
+        self.recipe = recipe if split == 'train' else None
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
-        image, label = self.images[index], int(self.labels[index])
-        return self.transform(Image.fromarray(image.numpy())), label
-
-
-class RandomAffine:
-    """Shift up to `shift` pixels, rotation up to `rotate` degrees, size by up to 1 + `scale`."""
-
-    def __init__(self, shift, rotate, scale):
-        self.shift, self.rotate, self.scale = shift, rotate, scale
-
-    def __call__(self, image):
-        """Pillow image to Pillow image, bilinear, black around it."""
-        angle = math.radians(random.uniform(-self.rotate, self.rotate))
-        zoom = math.exp(random.uniform(-1, 1) * math.log1p(self.scale))
-        dx, dy = (random.uniform(-self.shift, self.shift) for _ in range(2))
-        centre_x, centre_y = image.width / 2, image.height / 2
-        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-        matrix = [cos, sin, 0.0, -sin, cos, 0.0]
-        matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
-        matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
-        return image.transform(
-            image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-        )
-
-
-class Compose:
-    """One transform after the other."""
-
-    def __init__(self, *transforms):
-        self.transforms = transforms
-
-    def __call__(self, image):
-        """What all of them make of an image."""
-        for transform in self.transforms:
-            image = transform(image)
-        return image
-
-
-class Normalize:
-    """ToTensor and Normalize: float32 [channels, height, width]."""
-
-    def __init__(self, mean, std):
-        self.mean = torch.tensor(mean)[:, None, None]
-        self.std = torch.tensor(std)[:, None, None]
-
-    def __call__(self, image):
-        """Pillow image to tensor."""
+        image, label = Image.fromarray(self.images[index].numpy()), int(self.labels[index])
+        if self.recipe:
+            image = random_affine(image, *(self.recipe[n] for n in ('shift', 'rotate', 'scale')))
         pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
         pixels = pixels.permute(2, 0, 1).contiguous().float().div(255)
-        return pixels.sub_(self.mean).div_(self.std)
+        return pixels.sub_(self.mean).div_(self.std), label
+
+
+def random_affine(image, shift, rotate, scale):
+    """Shifts up to `shift` pixels, rotates up to `rotate` degrees, zooms by up to 1 + `scale`.
+
+    Pillow image to Pillow image, bilinear, black around it.
+    """
+    angle = math.radians(random.uniform(-rotate, rotate))
+    zoom = math.exp(random.uniform(-1, 1) * math.log1p(scale))
+    dx, dy = (random.uniform(-shift, shift) for _ in range(2))
+    centre_x, centre_y = image.width / 2, image.height / 2
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    matrix = [cos, sin, 0.0, -sin, cos, 0.0]
+    matrix[2] = centre_x - cos * (centre_x + dx) - sin * (centre_y + dy)
+    matrix[5] = centre_y + sin * (centre_x + dx) - cos * (centre_y + dy)
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    return image.transform(image.size, affine, matrix, bilinear)
 
 
 def evaluate(network, loader):
-    """Returns the share of right answers."""
+    """Returns the accuracy."""
     network.eval()
     correct = 0
     with torch.no_grad():
@@ -101,21 +78,15 @@ def evaluate(network, loader):
 
 
 def make_loaders(recipe):
-    """Returns the loaders of train, validation and test."""
-    normalize = Normalize(recipe['mean'], recipe['std'])
-    affine = RandomAffine(recipe['shift'], recipe['rotate'], recipe['scale'])
-    folder = Path(recipe['folder'])
-    train = Digits(folder, 'train', Compose(affine, normalize))
+    """Yields the loaders of train, validation and test."""
     workers = {'num_workers': recipe['workers'], 'persistent_workers': recipe['workers'] > 0}
-    loaders = [DataLoader(train, recipe['batch_size'], shuffle=True, **workers)]
+    yield DataLoader(IdxDataset(recipe, 'train'), recipe['batch_size'], shuffle=True, **workers)
     for split in ('validation', 'test'):
-        data = Digits(folder, split, normalize)
-        loaders.append(DataLoader(data, recipe['eval_batch_size'], **workers))
-    return loaders
+        yield DataLoader(IdxDataset(recipe, split), recipe['eval_batch_size'], **workers)
 
 
 def train(recipe):
-    """Trains, says the accuracy of validation after each epoch, and tests once."""
+    """Trains, prints the validation accuracy after each epoch, and tests once."""
     import torch_networks
 
     random.seed(recipe['seed'])
@@ -123,8 +94,7 @@ def train(recipe):
     train_loader, validation_loader, test_loader = make_loaders(recipe)
     network = torch_networks.create(recipe['model'], 1, recipe['classes'], True)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe['learning_rate'])
-    steps = recipe['epochs'] * len(train_loader)
-    warmup = recipe['warmup'] * len(train_loader)
+    steps, warmup = (recipe[name] * len(train_loader) for name in ('epochs', 'warmup'))
 
     def rate(step):
         if step < warmup:

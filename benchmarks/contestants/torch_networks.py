@@ -1,4 +1,4 @@
-"""The networks of the contests as a user of PyTorch writes them; nothing but PyTorch is imported.
+"""The networks of the contests as a user of PyTorch writes them; imports nothing but PyTorch.
 
 The same layers in the same order as those in models/, with PyTorch's own defaults.
 """
@@ -11,12 +11,9 @@ BLOCKS = {'resnet18': ((2, 2, 2, 2), 1), 'resnet50': ((3, 4, 6, 3), 4)}
 
 
 def create(name, channels, classes, small):
-    """Returns a network by the name that models/registry.py has for it.
+    """Returns a network by its name in models/registry.py.
 
-    Args:
-      channels: of the images.
-      classes: number of logits.
-      small: whether its first layers are those for small images (stem=cifar).
+    `small` is whether its first layers are those for small images (stem=cifar).
     """
     if name == 'lenet':
         return lenet(channels, classes)
@@ -29,36 +26,19 @@ def create(name, channels, classes, small):
 
 def lenet(channels, classes):
     """LeNet-5 for 28x28."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, classes),
-    )
+    layers = [nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    layers += [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(84, classes))
 
 
 def deep_cnn(channels, classes):
     """Two blocks of convolution, batch norm, ReLU and pooling, for 28x28."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 5, padding=2),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(7 * 7 * 32, classes),
-    )
+    layers = []
+    for before, filters in ((channels, 16), (16, 32)):
+        layers += [nn.Conv2d(before, filters, 5, padding=2), nn.BatchNorm2d(filters)]
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(7 * 7 * 32, classes))
 
 
 def vgg11_bn(channels, classes):
@@ -102,23 +82,17 @@ class Block(nn.Module):
         return self.relu(self.branch(x) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Sequential):
     """A stem, four stages of blocks, global average pooling, a dense layer."""
 
     def __init__(self, counts, expansion, channels, classes, small):
-        super().__init__()
-        stem = [nn.Conv2d(channels, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-        stem += [nn.MaxPool2d(3, 2, 1)]
-        if small:
-            stem = [nn.Conv2d(channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-        blocks, before = [], 64
+        window, stride = (3, 1) if small else (7, 2)
+        convolution = nn.Conv2d(channels, 64, window, stride, window // 2, bias=False)
+        layers, before = [convolution, nn.BatchNorm2d(64), nn.ReLU()], 64
+        if not small:
+            layers += [nn.MaxPool2d(3, 2, 1)]
         for i, (count, filters) in enumerate(zip(counts, FILTERS, strict=True)):
             for j in range(count):
-                blocks += [Block(before, filters, 2 if i and not j else 1, expansion)]
+                layers += [Block(before, filters, 2 if i and not j else 1, expansion)]
                 before = filters * expansion
-        self.features = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(before, classes)
-
-    def forward(self, x):
-        """[b, c, h, w] -> [b, classes]."""
-        return self.head(self.features(x))
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))

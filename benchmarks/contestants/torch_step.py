@@ -1,6 +1,6 @@
 """PyTorch's training step or evaluation as a contestant, eager or by torch.compile.
 
-Runs in a Python that has PyTorch. The batch is float32 and normalised already.
+Runs in a Python that has PyTorch. The batch is float32 and normalized already.
 """
 
 import channel
@@ -20,7 +20,7 @@ def training(network, images, labels):
 
 
 def evaluation(network, images, labels):
-    """Yields the labels after each batch whose right answers were counted."""
+    """Yields the labels after each batch whose correct answers were counted."""
     import torch
 
     network.eval()
@@ -31,7 +31,7 @@ def evaluation(network, images, labels):
 
 
 def compete(answers, work):
-    """Serves steps of the network that the work names."""
+    """Serves steps of the network in the work."""
     channel.use_cores(work['threads'])
     import torch
     import torch_networks

@@ -1,5 +1,6 @@
 """Contestants take turns, are stopped in between, and all of their CPU time is counted."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import contest
-from benchmarks.contest import ROOT, Contestant, Entry, LeftOutError, Turn
+from benchmarks.contest import Contestant, ContestantProcess, LeftOutError, Turn
+from processes import ROOT
 
 # What stands in for an array: it has a length, a shape and a dtype.
 BATCHES = """
@@ -36,55 +38,48 @@ channel.run(compete)
 """
 
 
-def entry(tmp_path, each='pass', first='pass', images=3, name='it'):
+def contestant_of(tmp_path, each='pass', first='pass', images=3, name='it'):
     path = tmp_path / 'contestant.py'
     folder = str(ROOT / 'benchmarks' / 'contestants')
     path.write_text(textwrap.dedent(BATCHES).format(channel=folder, each=each, first=first))
-    return Entry(name, [sys.executable, path], {'images': images})
+    return Contestant(name, [sys.executable, path], {'images': images})
 
 
 @pytest.fixture
 def start(tmp_path):
-    running = []
-
-    def start(an_entry):
-        running.append(Contestant(an_entry, tmp_path / 'log'))
-        return running[-1]
-
-    yield start
-    for contestant in running:
-        contestant.close()
+    with contextlib.ExitStack() as stack:
+        yield lambda contestant: ContestantProcess(contestant, tmp_path / 'log', stack)
 
 
 def family(contestant):
-    first = psutil.Process(contestant._process.pid)
+    first = psutil.Process(contestant.process.pid)
     return [first, *first.children(recursive=True)]
 
 
 def test_it_gives_as_many_batches_as_asked_for(tmp_path, start):
-    contestant = start(entry(tmp_path))
+    contestant = start(contestant_of(tmp_path))
     assert contestant.about == {
         'shape': [3, 2, 2, 3],
         'dtype': 'uint8',
         'versions': {'it': '1.0'},
     }
-    assert [contestant.go(count).images for count in (1, 4, 2)] == [3, 12, 6]
+    assert [contestant.run(count).images for count in (1, 4, 2)] == [3, 12, 6]
 
 
 def test_its_seconds_are_those_of_the_turn(tmp_path, start):
     before = 'while time.process_time() < 0.6: pass'
-    turn = start(entry(tmp_path, each='time.sleep(0.05)', first=before)).go(4)
+    turn = start(contestant_of(tmp_path, each='time.sleep(0.05)', first=before)).run(4)
     assert turn.seconds >= 0.2
     assert turn.cpu_seconds < 0.3  # asleep
 
 
 def test_it_is_stopped_between_its_turns_with_all_its_processes(tmp_path, start):
     child = "import subprocess; subprocess.Popen(['sleep', '600'])"
-    contestant = start(entry(tmp_path, first=child))
+    contestant = start(contestant_of(tmp_path, first=child))
     for _ in range(2):
         _until(lambda: {p.status() for p in family(contestant)} == {psutil.STATUS_STOPPED})
         assert len(family(contestant)) == 2
-        contestant.go(1)
+        contestant.run(1)
 
 
 def test_the_time_of_its_processes_counts(tmp_path, start):
@@ -95,45 +90,50 @@ def test_the_time_of_its_processes_counts(tmp_path, start):
         '"print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE); p.stdout.readline()',
     ):
         # The batch before the first turn is not its own.
-        contestant = start(entry(tmp_path, each=each))
-        assert contestant.go(1).cpu_seconds > 0.25
+        contestant = start(contestant_of(tmp_path, each=each))
+        assert contestant.run(1).cpu_seconds > 0.25
 
 
-def test_nothing_of_it_is_left(tmp_path, start):
+def test_nothing_of_it_is_left(tmp_path):
     child = "import subprocess; subprocess.Popen(['sleep', '600'])"
-    contestant = start(entry(tmp_path, first=child))
-    members = family(contestant)
-    contestant.close()
+    with contextlib.ExitStack() as stack:
+        contestant = contestant_of(tmp_path, first=child)
+        members = family(ContestantProcess(contestant, tmp_path / 'log', stack))
     _until(lambda: not any(p.is_running() and p.status() != 'zombie' for p in members))
 
 
 def test_what_cannot_take_part_says_why(tmp_path):
     folder = ROOT / 'benchmarks' / 'contestants'
-    dies = Entry('it', [sys.executable, '-c', 'raise SystemExit("out of luck")'], {})
-    without = entry(tmp_path, first='import not_there_at_all')
-    for an_entry, message in (
-        (Entry('it', ['/nowhere/python', folder], {}), '/nowhere/python cannot be started: No su'),
+    dies = Contestant('it', [sys.executable, '-c', 'raise SystemExit("out of luck")'], {})
+    without = contestant_of(tmp_path, first='import not_there_at_all')
+    for contestant, message in (
+        (
+            Contestant('it', ['/nowhere/python', folder], {}),
+            '/nowhere/python cannot be started: No su',
+        ),
         (dies, 'it ended by itself: out of luck'),
         (without, f'{sys.executable} has no package "not_there_at_all": install it there.'),
     ):
-        with pytest.raises(LeftOutError) as caught:
-            Contestant(an_entry, tmp_path / 'log')
+        with contextlib.ExitStack() as stack, pytest.raises(LeftOutError) as caught:
+            ContestantProcess(contestant, tmp_path / 'log', stack)
         assert str(caught.value).startswith(message)
 
 
 def test_one_that_ends_in_its_turn(tmp_path, start):
-    contestant = start(entry(tmp_path, each="sys.argv.append('') or len(sys.argv) < 5 or 1 / 0"))
-    assert contestant.go(1).images == 3
+    contestant = start(
+        contestant_of(tmp_path, each="sys.argv.append('') or len(sys.argv) < 5 or 1 / 0")
+    )
+    assert contestant.run(1).images == 3
     with pytest.raises(LeftOutError, match=r'it ended by itself: ZeroDivisionError: division'):
-        contestant.go(5)
+        contestant.run(5)
 
 
 def test_those_that_do_not_start_are_reported_and_the_others_play(tmp_path):
     reported = {}
-    entries = [entry(tmp_path), Entry('absent', ['/nowhere/python'], {})]
-    with contest.started(entries, tmp_path, reported.__setitem__) as contestants:
-        assert list(contestants) == ['it']
-        turns = list(contest.play(contestants, rounds=2, batches=2, warm_up=1))
+    contestants = [contestant_of(tmp_path), Contestant('absent', ['/nowhere/python'], {})]
+    with contest.started(contestants, tmp_path, reported.__setitem__) as running:
+        assert list(running) == ['it']
+        turns = list(contest.play(running, rounds=2, batches=2, warm_up=1))
     assert [(name, turn.images) for name, turn in turns] == [('it', 6), ('it', 6)]
     assert list(reported) == ['absent']
 
@@ -145,7 +145,7 @@ def test_they_take_turns_after_a_first_round_that_does_not_count():
         def __init__(self, name):
             self.name = name
 
-        def go(self, batches):
+        def run(self, batches):
             asked.append((self.name, batches))
             return Turn(batches, 1.0, 1.0)
 

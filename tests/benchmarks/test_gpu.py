@@ -13,10 +13,12 @@ import pytest
 import command
 from benchmarks import accelerator, gpu, gpu_parts, gpu_tables, gpu_work, roofline
 from benchmarks.accelerator import Budget
-from benchmarks.gpu_work import Part
-from benchmarks.roofline import Counts
+from benchmarks.gpu_work import GpuPart
+from benchmarks.roofline import ProgramCost
 from tests.conftest import ROOT
 from tests.support import QUICKLY
+from training import flops
+from training.runner import RUN_AHEAD
 
 H200 = {'peak': 989.4e12, 'bandwidth': 4.8e12}
 EXHAUSTED = 'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.'
@@ -44,14 +46,14 @@ class Ear:
         self.notes += [said['note']] if 'note' in said else []
 
 
-def make_part(ear, seconds=1000.0, clock=None, quick=True, name='resnet50') -> Part:
+def make_part(ear, seconds=1000.0, clock=None, quick=True, name='resnet50') -> GpuPart:
     budget = Budget(seconds, clock) if clock else Budget(seconds)
-    return Part(name, quick, budget, ear)
+    return GpuPart(name, quick, budget, ear)
 
 
-def tiny(sizes) -> gpu_parts.Network:
+def tiny(sizes) -> gpu_parts.StepCase:
     """A network that compiles within a second or two."""
-    return gpu_parts.Network('fcn', sizes, 8, {'units': 8, 'depth': 1})
+    return gpu_parts.StepCase('fcn', sizes, 8, {'units': 8, 'depth': 1})
 
 
 # --- the command -------------------------------------------------------------------------------
@@ -129,13 +131,13 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_p
 
 
 def test_a_part_whose_time_is_up_is_ended(capsys):
-    found = gpu._run_part('lenet', quick=True, seconds=60.0, limit=0.3)
+    found = gpu.run_part('lenet', quick=True, seconds=60.0, limit=0.3)
     assert found['rows'] == []
     assert 'its time was up' in found['notes'][0]
 
 
 def test_a_part_that_breaks_off_leaves_its_reason():
-    found = gpu._run_part('no such part', quick=True, seconds=60.0, limit=60.0)
+    found = gpu.run_part('no such part', quick=True, seconds=60.0, limit=60.0)
     assert 'KeyError' in found['notes'][0]
 
 
@@ -157,35 +159,35 @@ def test_what_the_user_has_set_stands():
 
 def test_the_nearer_limit_counts():
     # 400 MB and 24 GFLOP an image: 4.8e12 / 4e8 = 12,000 by memory, 41,225 by arithmetic.
-    counts = Counts(flops=256 * 24e9, bytes=256 * 4e8, model_flops=256 * 20e9)
-    at = roofline.place(6000.0, 256, counts, **H200)
+    counts = ProgramCost(flops=256 * 24e9, bytes=256 * 4e8, model_flops=256 * 20e9)
+    at = roofline.evaluate(6000.0, 256, counts, **H200)
     assert at.limit == 'memory'
     assert at.bound == pytest.approx(12_000)
     assert at.share == pytest.approx(0.5)
     assert at.flops_per_second == pytest.approx(6000 * 24e9)
     assert at.bytes_per_second == pytest.approx(2.4e12)
     assert at.utilisation == pytest.approx(6000 * 20e9 / 989.4e12)
-    lean = roofline.place(6000.0, 256, Counts(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
+    lean = roofline.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
     assert lean.limit == 'arithmetic'
     assert lean.bound == pytest.approx(989.4e12 / 24e9)
 
 
 def test_what_is_not_known_is_left_open():
-    counts = Counts(256 * 24e9, None, 256 * 20e9)
-    unknown = roofline.place(6000.0, 256, counts, None, None)
+    counts = ProgramCost(256 * 24e9, None, 256 * 20e9)
+    unknown = roofline.evaluate(6000.0, 256, counts, None, None)
     assert (unknown.bound, unknown.share, unknown.bytes_per_second) == (None, None, None)
-    assert roofline.place(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
-    assert roofline.bandwidth('NVIDIA GeForce GTX 1080') is None
-    assert roofline.bandwidth('NVIDIA H100 80GB HBM3 MIG 1g.10gb') is None
+    assert roofline.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
+    assert flops.bandwidth('NVIDIA GeForce GTX 1080') is None
+    assert flops.bandwidth('NVIDIA H100 80GB HBM3 MIG 1g.10gb') is None
 
 
 def test_devices_are_known_by_the_longest_name():
-    assert roofline.bandwidth('NVIDIA H200') == 4.8e12
-    assert roofline.bandwidth('NVIDIA H100 80GB HBM3') == 3.35e12
-    assert roofline.bandwidth('NVIDIA H100 PCIe') == 2.0e12
-    assert roofline.bandwidth('NVIDIA A100-SXM4-40GB') == 1.555e12
-    assert roofline.bandwidth('TPU v5 lite') == 0.819e12
-    assert roofline.bandwidth('NVIDIA L40S') is None
+    assert flops.bandwidth('NVIDIA H200') == 4.8e12
+    assert flops.bandwidth('NVIDIA H100 80GB HBM3') == 3.35e12
+    assert flops.bandwidth('NVIDIA H100 PCIe') == 2.0e12
+    assert flops.bandwidth('NVIDIA A100-SXM4-40GB') == 1.555e12
+    assert flops.bandwidth('TPU v5 lite') == 0.819e12
+    assert flops.bandwidth('NVIDIA L40S') is None
 
 
 LIBRARY_CALLS = """
@@ -212,11 +214,11 @@ def test_library_calls_are_read_off_the_program():
 def test_library_calls_count_once():
     calls = roofline.library_bytes(LIBRARY_CALLS)
     blind = roofline.count({'flops': 1e6, 'bytes accessed': 5e3}, LIBRARY_CALLS, 1e9)
-    assert blind == Counts(1e9 + 1e6, 5e3 + calls, 1e9)
+    assert blind == ProgramCost(1e9 + 1e6, 5e3 + calls, 1e9)
     seeing = roofline.count({'flops': 1.1e9, 'bytes accessed': 9e6}, LIBRARY_CALLS, 1e9)
-    assert seeing == Counts(1.1e9, 9e6, 1e9)
-    assert roofline.count(None, '', 1e9) == Counts(1e9, None, 1e9)
-    assert Counts(1.0, 2.0, 3.0).times(4) == Counts(4.0, 8.0, 12.0)
+    assert seeing == ProgramCost(1.1e9, 9e6, 1e9)
+    assert roofline.count(None, '', 1e9) == ProgramCost(1e9, None, 1e9)
+    assert ProgramCost(1.0, 2.0, 3.0).times(4) == ProgramCost(4.0, 8.0, 12.0)
 
 
 # --- memory and time ---------------------------------------------------------------------------
@@ -345,7 +347,7 @@ def test_run_ahead_is_bounded(monkeypatch):
 
     accelerator.drive(call, 0, range(3), 20, None, None)
     assert len(started) == 20
-    assert max(under_way) == accelerator.RUN_AHEAD + 1
+    assert max(under_way) == RUN_AHEAD + 1
     assert waited[-1] == (0, 1)  # the end of a window waits for its last call
 
 
@@ -359,18 +361,18 @@ def test_a_compiled_program_tells_its_cost():
 
 
 def test_lanes_learn_as_if_each_were_alone():
-    setting = gpu_parts.imagenet_like(tiny((64,)))
-    function, state, hyper = setting.lanes(2)
-    start = setting.runner.fetch(state)
-    batches = setting.lane_batches(2, 4, 2, seed=0)
-    arguments = state, hyper, batches, setting.dataset
+    experiment = gpu_parts.imagenet_like(tiny((64,)))
+    function, state, hyper = experiment.lanes(2)
+    start = experiment.runner.fetch(state)
+    batches = experiment.lane_batches(2, 4, 2, seed=0)
+    arguments = state, hyper, batches, experiment.dataset
     end, metrics = function.lower(*arguments).compile(QUICKLY)(*arguments)
     assert metrics['loss'].shape == (2, 2)
-    alone, _, _ = setting.lanes(0)
+    alone, _, _ = experiment.lanes(0)
     for lane in range(2):
-        own = jax.tree.map(lambda x, lane=lane: x[lane], (start, setting.runner.fetch(hyper)))
+        own = jax.tree.map(lambda x, lane=lane: x[lane], (start, experiment.runner.fetch(hyper)))
         own_batches = {name: array[:, lane] for name, array in batches.items()}
-        arguments = *own, own_batches, setting.dataset
+        arguments = *own, own_batches, experiment.dataset
         if not lane:
             alone = alone.lower(*arguments).compile(QUICKLY)
         expected, _ = alone(*arguments)

@@ -11,7 +11,7 @@ import pytest
 
 import command
 from benchmarks import run
-from benchmarks.tables import Table
+from benchmarks.tables import BenchmarkTable
 from errors import UserError
 from tests.conftest import ROOT
 
@@ -43,13 +43,14 @@ def call(*argv):
 class Fake(run.Section):
     """A section that measures nothing."""
 
-    def run(self, work):
-        if self.what.endswith('fails'):
+    def run(self, context):
+        if self.description.endswith('fails'):
             raise UserError('It is too hot.')
-        if self.what.endswith('breaks'):
+        if self.description.endswith('breaks'):
             raise ZeroDivisionError
-        work.show('looking [there]')
-        return Table('A caption.', ('who', 'how | fast'), [['it', f'{work.rounds}']], {'a': 1})
+        context.show('looking [there]')
+        rows = [['it', f'{context.rounds}']]
+        return BenchmarkTable('A caption.', ('who', 'how | fast'), rows, {'a': 1})
 
 
 @pytest.fixture
@@ -149,43 +150,42 @@ def test_markdown_alone_is_on_standard_output(sections, torch_python, capsys):
     assert 'PyTorch 9.8.7' in last
 
 
-def test_the_readme_is_updated_between_its_markers_only(sections, tmp_path, capsys):
-    readme = tmp_path / 'README.md'
+def test_the_docs_are_updated_between_its_markers_only(sections, tmp_path, capsys):
+    docs = tmp_path / 'speed.md'
     text = '# Title\n<!-- speed:first -->\nold\n<!-- /speed:first -->\n<!-- speed:last -->'
-    readme.write_text(text)
-    options = ['--update_readme', f'--readme={readme}']
+    docs.write_text(text)
+    options = ['--update_docs', f'--docs={docs}']
     assert call('--only=last', *options) == 2
     assert 'needs one line "<!-- speed:last -->" and after it one' in capsys.readouterr().err
     assert call('--only=first', '--quick', *options) == 2
-    assert 'do not go into a README' in capsys.readouterr().err
-    assert readme.read_text() == text
+    assert 'do not go into the docs' in capsys.readouterr().err
+    assert docs.read_text() == text
     assert call('--only=first', *options) == 0
-    before, after = readme.read_text().split('<!-- /speed:first -->')
+    before, after = docs.read_text().split('<!-- /speed:first -->')
     assert before.startswith('# Title\n<!-- speed:first -->\nA caption.\n\n| who |')
     assert before.endswith('--only=first`\n')
     assert after == '\n<!-- speed:last -->'
 
 
-def test_every_section_has_its_place_in_the_readme():
-    readme = ROOT / 'README.md'
-    run.readme_file.check(readme, run.MARKER, run.SECTIONS)
-    assert sorted(run.readme_file.names(readme, run.MARKER)) == sorted(run.SECTIONS)
+def test_every_section_has_its_place_in_the_docs():
+    run.docs_tables.check(run.DOCS, run.MARKER, run.SECTIONS)
+    assert sorted(run.docs_tables.names(run.DOCS, run.MARKER)) == sorted(run.SECTIONS)
     for section in run.SECTIONS.values():
         assert (ROOT / 'benchmarks' / f'{section.module}.py').is_file()
 
 
 def test_a_failure_loses_no_other_result(sections, tmp_path, capsys):
-    output, readme = tmp_path / 'result.json', tmp_path / 'README.md'
+    output, docs = tmp_path / 'result.json', tmp_path / 'speed.md'
     names = ('first', 'fails', 'last')
-    readme.write_text('\n'.join(f'<!-- speed:{n} -->\n<!-- /speed:{n} -->' for n in names))
-    update = ['--update_readme', f'--readme={readme}']
+    docs.write_text('\n'.join(f'<!-- speed:{n} -->\n<!-- /speed:{n} -->' for n in names))
+    update = ['--update_docs', f'--docs={docs}']
     assert call('--only=first,fails,last', f'--output={output}', *update) == 2
     printed = capsys.readouterr()
     assert '[2/3] fails FAILED: It is too hot.' in printed.err
     assert 'error: 1 of 3 sections failed: fails; why is said above.' in printed.err
     assert printed.out.count('A caption.') == 2
     assert set(json.loads(output.read_text())['sections']) == {'first', 'last'}
-    assert readme.read_text().count('A caption.') == 2
+    assert docs.read_text().count('A caption.') == 2
 
 
 def test_a_defect_loses_no_earlier_result(sections, tmp_path):
@@ -216,7 +216,7 @@ def test_mistakes_end_with_a_sentence_and_code_2(sections, tmp_path, capsys):
         (['--output=/nowhere/a.json'], '--output=/nowhere/a.json cannot be written: No such file'),
         (['--torch_python=/nowhere/python'], '/nowhere/python cannot be started: No such file'),
         ([f'--torch_python={broken}'], f'{broken} has no PyTorch: `make bench` makes one that'),
-        (['--update_readme', '--readme=/nowhere/R.md'], 'Cannot read /nowhere/R.md: No such file'),
+        (['--update_docs', '--docs=/nowhere/R.md'], 'Cannot read /nowhere/R.md: No such file'),
     ):
         assert call('--only=first', *options) == 2
         error = capsys.readouterr().err

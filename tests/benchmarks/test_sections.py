@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import contest, evaluation, growth, run, step, step_trace, tables, virtual_devices
-from benchmarks.contestants import our_split, our_step, our_trace
+from benchmarks import contest, growth, networks, run, step_trace, tables
+from benchmarks.contestants import our_networks
 from errors import UserError
 from tests.conftest import ROOT
 from training import evaluation as training_evaluation
@@ -28,25 +28,34 @@ PARAMETERS = {
     'resnet50': 25_557_032,
 }
 # threads: more than there are cores, for this process must not be kept to some.
-WORK = {'model': 'lenet', 'size': 28, 'channels': 1, 'classes': 10, 'threads': 1024}
+WORK = {
+    'task': 'train',
+    'model': 'lenet',
+    'size': 28,
+    'channels': 1,
+    'classes': 10,
+    'threads': 1024,
+}
 
 
-def work_of(tmp_path, said=None, **changes):
+def context_of(tmp_path, said=None, **changes):
     say = (said if said is not None else []).append
-    return tables.Work(tmp_path, None, tmp_path, rounds=2, quick=True, say=say, **changes)
+    return tables.BenchmarkContext(
+        tmp_path, None, tmp_path, rounds=2, quick=True, say=say, **changes
+    )
 
 
 def ours(case):
     """The sizes of the parameters of our network of a case, sorted."""
     import jax
 
-    entry = step.make_entries(case, 'train', None)[0]
-    _, found = our_step.make_runner({**entry.work, 'threads': 1024, 'batch_size': 1})
-    params = found.abstract_state(found.spec()).params
+    (own,) = networks.make_contestants(case, 'train', None)
+    ready = our_networks.prepare({**own.work, 'threads': 1024, 'batch_size': 1, 'examples': 1})
+    params = ready.experiment.abstract_state(ready.spec).params
     return sorted(leaf.size for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize('case', step.CASES, ids=lambda case: case.model)
+@pytest.mark.parametrize('case', networks.CASES, ids=lambda case: case.model)
 def test_our_networks_are_those_that_are_declared(case):
     assert sum(ours(case)) == PARAMETERS[case.model]
 
@@ -63,10 +72,10 @@ def test_the_networks_of_pytorch_have_the_same_parameters():
         'networks = [torch_networks.create(*case) for case in cases]\n'
         'print(json.dumps([sorted(p.numel() for p in n.parameters()) for n in networks]))'
     )
-    cases = [(case.model, case.channels, case.classes, case.small) for case in step.CASES]
+    cases = [(case.model, case.channels, case.classes, case.small) for case in networks.CASES]
     folder = ROOT / 'benchmarks' / 'contestants'
     printed = subprocess.check_output([python, '-c', code, json.dumps(cases)], cwd=folder)
-    assert json.loads(printed) == [ours(case) for case in step.CASES]
+    assert json.loads(printed) == [ours(case) for case in networks.CASES]
 
 
 def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
@@ -78,21 +87,24 @@ def test_a_turn_of_evaluation_is_a_pass(monkeypatch):
         return passes[-1]
 
     monkeypatch.setattr(training_evaluation.Evaluator, '__call__', counted)
-    batches = our_split.evaluation({**WORK, 'batch_size': 4, 'examples': 12})
+    work = {**WORK, 'batch_size': 4, 'examples': 12}
+    batches = our_networks.evaluation(our_networks.prepare(work, detailed=True))
     assert {len(next(batches)) for _ in range(3)} == {4}
     assert len(passes) == 1
     for _ in range(3):
         next(batches)
     assert len(passes) == 2
-    assert passes[0]['count'] == 12
-    assert passes[0]['confusion'].sum() == 12  # as evaluate.py has it
+    assert passes[0].sums['count'] == 12
+    assert passes[0].sums['confusion'].sum() == 12  # as evaluate.py has it
 
 
 def test_evaluation_takes_the_cases_of_the_step():
-    assert [case.model for case in evaluation.cases()] == [case.model for case in step.CASES]
-    for case in evaluation.cases():
-        entry = step.make_entries(case, 'evaluate', None)[0]
-        assert entry.work['examples'] == case.steps * case.batch_size
+    assert [case.model for case in networks.evaluation_cases()] == [
+        case.model for case in networks.CASES
+    ]
+    for case in networks.evaluation_cases():
+        (own,) = networks.make_contestants(case, 'evaluate', None)
+        assert own.work['examples'] == case.steps * case.batch_size
 
 
 def test_training_on_a_split_goes_by_the_plan_of_train(monkeypatch):
@@ -101,7 +113,8 @@ def test_training_on_a_split_goes_by_the_plan_of_train(monkeypatch):
 
     seen, split = [], Runner.split
     monkeypatch.setattr(Runner, 'split', lambda self, b: seen.append(b) or split(self, b))
-    batches = our_split.training({**WORK, 'batch_size': 4, 'examples': 10})
+    work = {**WORK, 'batch_size': 4, 'examples': 10}
+    batches = our_networks.updates(our_networks.prepare(work))
     assert [len(next(batches)) for _ in range(5)] == [4] * 5
     for number, batch in enumerate(seen):
         example, epoch = input_pipeline.indices(0, 10, 4, number)
@@ -120,67 +133,69 @@ def test_ours_must_run_and_others_may_be_left_out(tmp_path):
     (tmp_path / 'it.py').write_text(
         f'import sys; sys.path.insert(0, {str(ROOT / "benchmarks" / "contestants")!r})\n{script}'
     )
-    it = contest.Entry('ours', [sys.executable, tmp_path / 'it.py'], {})
-    absent = contest.Entry('theirs', ['/nowhere/python'], {})
-    work = work_of(tmp_path, said, show=shown.append)
-    turns = tables.side_by_side([it, absent], 2, work, 'test')
+    it = contest.Contestant('ours', [sys.executable, tmp_path / 'it.py'], {})
+    absent = contest.Contestant('theirs', ['/nowhere/python'], {})
+    context = context_of(tmp_path, said, show=shown.append)
+    turns = contest.side_by_side([it, absent], 2, context, 'test')
     assert [[turn.images for turn in own] for own in turns.values()] == [[6, 6]]
     assert said == ['test: theirs is left out: /nowhere/python cannot be started: No such file or '
                     'directory.']  # fmt: skip
     assert shown[0] == 'test: starting ours'
     assert shown[-1] == 'test: ours, round 2 of 2'
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
-        tables.side_by_side([absent, it], 2, work, 'test')
+        contest.side_by_side([absent, it], 2, context, 'test')
 
     said.clear(), shown.clear()
-    turns = tables.side_by_side([it, absent], 2, work, 'test', processes=3)
+    turns = contest.side_by_side([it, absent], 2, context, 'test', processes=3)
     assert [[turn.images for turn in own] for own in turns.values()] == [[6] * 6]
     assert [line.partition(' is left')[0] for line in said] == ['test: theirs']
     assert shown[0] == 'test: starting ours, process 1'
     assert shown[-4:-2] == [f'test: ours, process {n}, round {r} of 2' for n, r in ((3, 1), (1, 2))]
     with pytest.raises(UserError, match='test: ours does not run: /nowhere/python cannot be'):
-        tables.side_by_side([absent, it], 2, work, 'test', processes=3)
+        contest.side_by_side([absent, it], 2, context, 'test', processes=3)
 
 
 def test_the_first_update_is_over_before_the_first_turn(monkeypatch, tmp_path):
     asked = []
 
     @contextlib.contextmanager
-    def started(entries, *arguments):
-        yield {entry.name: None for entry in entries}
+    def started(contestants, *arguments):
+        yield {contestant.name: None for contestant in contestants}
 
-    def play(contestants, rounds, batches, warm_up):
+    def play(running, rounds, batches, warm_up):
         asked.append((batches, warm_up))
         return iter(())
 
     monkeypatch.setattr(contest, 'started', started)
     monkeypatch.setattr(contest, 'play', play)
     for batches in (1, 3, 100):
-        tables.side_by_side([contest.Entry('ours', [], {})], batches, work_of(tmp_path, []), 'test')
+        ours = [contest.Contestant('ours', [], {})]
+        contest.side_by_side(ours, batches, context_of(tmp_path, []), 'test')
     assert asked == [(1, 4), (3, 4), (100, 25)]
-    assert tables.WARM_UP > runner.RUN_AHEAD
+    assert contest.WARM_UP > runner.RUN_AHEAD
 
 
 def test_processes_of_large_networks_come_one_after_the_other(monkeypatch, tmp_path):
     """Five of a small one run at once. PyTorch does not start beside the first of the large one."""
     calls = []
 
-    def play(entries, batches, work, what, processes=1):
-        calls.append((what, work.rounds, processes))
+    def play(contestants, batches, context, what, processes=1):
+        calls.append((what, context.rounds, processes))
         who = ['ours', 'PyTorch'] if len(calls) != 2 else ['ours']
-        return {name: [contest.Turn(100 * len(calls), 1.0, 1.0)] * work.rounds for name in who}
+        turn = contest.Turn(100 * len(calls), 1.0, 1.0)
+        return {name: [turn] * context.rounds for name in who}
 
-    monkeypatch.setattr(step, 'side_by_side', play)
-    work = dataclasses.replace(work_of(tmp_path), quick=False, rounds=5)
-    assert step.contest_of(step.CASES[0], 'train', work)[0].rate == 100
-    own, other = step.contest_of(step.CASES[2], 'train', work)
+    monkeypatch.setattr(networks, 'side_by_side', play)
+    context = dataclasses.replace(context_of(tmp_path), quick=False, rounds=5)
+    assert networks.compare(networks.CASES[0], 'train', context)[0].rate == 100
+    own, other = networks.compare(networks.CASES[2], 'train', context)
     assert calls == [
         ('lenet', 5, 5),
         *((f'resnet18, process {number} of 3', 2, 1) for number in (1, 2, 3)),
     ]
     assert (own.slowest, own.rate, own.fastest) == (200, 300, 400)
     assert (other.slowest, other.rate, other.fastest) == (300, 350, 400)
-    assert 'in 3, one after the other, with 2 each' in step.turns_of(work, 'turns')
+    assert 'in 3, one after the other, with 2 each' in networks.describe_turns(context, 'turns')
 
 
 @pytest.mark.parametrize(
@@ -221,14 +236,14 @@ ENTRY %main.1 (x: f32[8]) -> f32[] {
   ROOT %after = f32[] copy(%ynn_fusion.2)
 }
 """
-    found = our_trace.places(program)
+    found = step_trace.locations(program)
     assert found['ynn_fusion.2'] == found['r'] == found['after'] == 'a/norm1/reduce_sum'
     assert found['copy'] == ''
 
 
 def test_operations_that_run_at_once_share_the_time():
     events = [('a', 0, 4), ('b', 2, 6), ('b', 4, 5), ('c', 8, 9), ('a', 9, 9)]
-    assert our_trace.elapsed(events) == {'a': 3, 'b': 3, 'c': 1}
+    assert step_trace.elapsed(events) == {'a': 3, 'b': 3, 'c': 1}
 
 
 def test_small_shares_are_one_row():
@@ -241,8 +256,8 @@ def test_small_shares_are_one_row():
 def test_what_is_lost_by_devices(monkeypatch, tmp_path):
     rates = {'1 device': 100.0, '8 devices, pmap': 80.0, '8 devices, shard_map': 125.0}
     turns = {name: [contest.Turn(100, 100 / rate, 1.0)] for name, rate in rates.items()}
-    monkeypatch.setattr(virtual_devices, 'side_by_side', lambda *_: turns)
-    table = virtual_devices.run(work_of(tmp_path))
+    monkeypatch.setattr(networks, 'side_by_side', lambda *_: turns)
+    table = networks.devices(context_of(tmp_path))
     assert [row[-1] for row in table.rows] == ['-', '+20 %', '-25 %']
 
 
@@ -253,7 +268,7 @@ def test_growth_is_found_and_swings_are_not():
 
 def test_growth_is_said(tmp_path):
     def caption(cost, memory):
-        sizes = [growth.Size(count, 1e-5, 1e-7, count, 10**9 + count) for count in (1000, 10**6)]
+        sizes = [growth.SetSize(count, 1e-5, 1e-7, count, 10**9 + count) for count in (1000, 10**6)]
         points = enumerate(zip([None, *cost], memory, strict=True))
         return growth.caption(sizes, [growth.Mark(n, *point) for n, point in points])
 
@@ -267,4 +282,4 @@ def test_growth_is_said(tmp_path):
 def test_a_run_that_fails_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(growth, 'CONFIG', 'configs/nowhere.py')
     with pytest.raises(UserError, match=r'^train\.py failed: .*configs/nowhere\.py'):
-        growth.long_run(work_of(tmp_path))
+        growth.long_run(context_of(tmp_path))

@@ -24,7 +24,7 @@ def small_report(small, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp('preflight')
     run = folder / 'runs' / 'run'
     given = [f'--config={small}', f'--workdir={run}']
-    found = memory.estimate(given, folder)
+    found = memory.estimate(given)
     assert not run.parent.exists()
     return found
 
@@ -43,7 +43,7 @@ def test_the_numbers_are_those_of_the_network(small_report):
 
 def test_memory_and_disk_are_about_those_of_a_run(tmp_path):
     given = memory.short('configs/digits_lenet.py', *WIDE)
-    said, taken = memory.estimate(given, tmp_path), memory.taken(given, tmp_path, 'run')
+    said, taken = memory.estimate(given), memory.peak(given, tmp_path, 'run')
     assert said['host_peak'] == pytest.approx(taken, rel=0.3)
     assert said['parameters'] == WIDE_PARAMETERS
     # Beside Python there is the state, and its copies: that is no small part here.
