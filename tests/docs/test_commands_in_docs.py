@@ -203,7 +203,7 @@ def check(given: argparse.Namespace, extras: list[str]) -> None:
     if path:
         checks.check(reading.from_arguments(path, extras))
     else:
-        schema.override(base.get_config(), extras, base.FIELDS)
+        schema.override(base.get_config(), extras, base.fields())
     if getattr(given, 'sweep', None):
         search.load(given.sweep)
     for name in getattr(given, 'images', ()):
