@@ -81,7 +81,7 @@ def test_the_bytes_of_training_batches_are_the_recorded_ones(waves, policy, reco
     with config.ignore_type():
         for name, value in (COMMON | policy | {'data.dir': str(waves)}).items():
             schema.assign(config, name, value)
-    config = schema.validate(config, base.FIELDS)
+    config = schema.validate(config, base.fields())
     checks.check(config)
     found = []
     for batch in itertools.islice(input_pipeline.batches(config, 'train'), 2):

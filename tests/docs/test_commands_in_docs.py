@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import configs
 from configs import base, reading, schema, search
+from models import registry
 from tests.conftest import ROOT
 from tests.docs import pages
 from tests.support import once
@@ -136,6 +138,12 @@ class Parsed(Exception):  # noqa: N818
     """Ends a command when its arguments are parsed."""
 
 
+@pytest.fixture(autouse=True)
+def own_models_are_forgotten(monkeypatch):
+    """A configuration of a page may register a model."""
+    monkeypatch.setattr(registry, '_MODELS', dict(registry._MODELS))
+
+
 @pytest.fixture
 def stop_after_parsing(monkeypatch):
     """Commands raise Parsed(namespace, extras) from their outermost parser."""
@@ -215,6 +223,9 @@ def test_every_command_parses_and_its_configuration_is_valid(
     page, workplace, stop_after_parsing, monkeypatch
 ):
     monkeypatch.chdir(workplace)
+    # A page may have the reader write a command, and a configuration that it imports.
+    monkeypatch.syspath_prepend(workplace)
+    monkeypatch.setattr(configs, '__path__', [*configs.__path__, str(workplace / 'configs')])
     for command in (*pages.commands(page), *pages.inline_commands(page)):
         if command.python is None or command.python[0] in ('pytest', 'venv'):
             continue

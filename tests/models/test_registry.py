@@ -227,7 +227,8 @@ def test_an_option_that_means_another_type_elsewhere_is_refused():
 
 def page_file(tmp_path, number: int = 0) -> str:
     """The example of the page, as the user saves it."""
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/own_model.md').read_text(), re.DOTALL)
+    page = (ROOT / 'docs/models.md').read_text().partition('## Your own model')[2]
+    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     path = tmp_path / 'my_net.py'
     path.write_text(blocks[number])
     return str(path)
