@@ -97,7 +97,7 @@ def register(
 def _check_class(name: str, network: Any) -> None:
     """Raises a UserError unless `network` is a class that can be made and applied."""
     if not inspect.isclass(network):
-        raise UserError(f'{name}: register the class itself, not {network!r}.')
+        raise UserError(f'{name}: register a class, not an instance of {type(network).__name__}.')
     if not issubclass(network, Network):
         kind = 'a plain flax module' if issubclass(network, nn.Module) else 'no network'
         raise UserError(

@@ -177,12 +177,11 @@ class _Recorder:
         for path in flatten_dict(self._params):
             owners = ['/'.join(path[:length]) for length in range(1, len(path))]
             if listed.isdisjoint(owners):
-                layer = owners[-1] if owners else ''
-                kind = self._types.get(layer, 'layer')
+                kind = self._types.get(owners[-1] if owners else '', 'layer')
                 raise UserError(
-                    f'{layer or path[0]} belongs to a {kind}, a kind of layer that models/trace.py '
-                    'cannot count: use the layers of self.factory(), or list it without '
-                    f'multiply-adds by models.trace.KINDS[{kind}] = "its name".'
+                    f'{"/".join(path)}: models/trace.py cannot count the parameters of a {kind}. '
+                    'Use the layers of self.factory(), or a module that holds nothing else and is '
+                    f'listed, without multiply-adds, by models.trace.KINDS[{kind}] = "its name".'
                 )
 
     def follow(self, jaxpr: Any, image: Any) -> None:

@@ -249,7 +249,7 @@ class Normed(HeadedNetwork):
 
 def test_a_layer_that_the_trace_does_not_know_is_named(monkeypatch):
     _, backbone, headed = make('lenet', Normed)
-    with pytest.raises(UserError, match=r'^head belongs to a LayerNorm, .*KINDS\[LayerNorm\]'):
+    with pytest.raises(UserError, match=r'^head/\w+: .* of a LayerNorm\..*KINDS\[LayerNorm\]'):
         trace(headed, SHAPE)
     monkeypatch.setitem(tracing.KINDS, nn.LayerNorm, 'layer norm')
     last = trace(headed, SHAPE).layers[-1]

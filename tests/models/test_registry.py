@@ -191,7 +191,7 @@ def with_option(annotation, default):
     [
         ('mine', Plain, 'Plain is a plain flax module; make it a subclass of models.Network, as'),
         ('mine', dict, 'dict is no network; make it a subclass'),
-        ('mine', Plain(), 'register the class itself, not Plain'),
+        ('mine', Plain(), 'register a class, not an instance of Plain'),
         ('mine', Unfinished, 'Unfinished does not define stages()'),
         ('my-net', Mine, '"my-net" is not an identifier'),
         ('resnet18', Mine, 'the model name "resnet18" is taken by ResNet'),
