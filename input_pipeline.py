@@ -10,7 +10,7 @@ A data set that fits lives on the device, and a batch is only indices into it. O
 permutation in constant memory, and an example may come `data.repeats` times in a row.
 
 What is read beside the images are the targets of the configured task. Worker processes import this
-module, so tasks, and JAX with them, are imported where they are needed.
+module, so the tasks, and Flax with them, are imported where they are needed.
 """
 
 import dataclasses
