@@ -9,12 +9,28 @@ from pathlib import Path
 import channel
 
 
+def import_transforms(torch):
+    """Returns torchvision.transforms.
+
+    Its operators are built for a GPU's PyTorch, and beside a CPU's its import fails unless two of
+    them, which no transform of images uses, are declared.
+    """
+    try:
+        from torchvision import transforms
+    except RuntimeError:
+        library = torch.library.Library('torchvision', 'DEF')
+        library.define('nms(Tensor a, Tensor b, float c) -> Tensor')
+        library.define('qnms(Tensor a, Tensor b, float c) -> Tensor')
+        from torchvision import transforms
+    return transforms
+
+
 def make_loader(work):
     """Returns an endless DataLoader of uint8 [batch_size, 3, size, size]."""
     import torch
     from PIL import Image
-    from torchvision import transforms
 
+    transforms = import_transforms(torch)
     crop = transforms.RandomResizedCrop(work['size'], work['scale'], work['ratio'])
     flip, to_tensor = transforms.RandomHorizontalFlip(), transforms.PILToTensor()
     transform = transforms.Compose([crop, flip, to_tensor])
