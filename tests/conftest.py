@@ -39,6 +39,31 @@ def compilation_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def plot_curves():
+    """Runs in this process leave a curves.png without a picture; yields the function that draws.
+
+    Drawing takes as long as all else of a small run.
+    """
+    from training import curves
+
+    def leave_out(workdir, *about):
+        path = Path(workdir) / curves.CURVES_FILE
+        path.write_bytes(b'')
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw = curves.plot_curves
+        patch.setattr(curves, 'plot_curves', leave_out)
+        yield draw
+
+
+@pytest.fixture
+def drawing(plot_curves, monkeypatch):
+    """The runs of this test draw their curves all the same."""
+    monkeypatch.setattr('training.curves.plot_curves', plot_curves)
+
+
 @pytest.fixture(scope='module')
 def compiled_in_haste():
     """XLA optimises little: what takes long to compile, and is run once, is done a third sooner.
@@ -66,27 +91,31 @@ def mnist_idx_dir() -> Path:
 @pytest.fixture(scope='session')
 def digit_set(tmp_path_factory) -> Path:
     """A data folder with the streamed set "pictures": 300 real digits as JPEGs of many sizes."""
+    from tests.support import once
     from tests.support_pictures import digit_folder
     from tools import prepare_data
 
-    folder = tmp_path_factory.mktemp('digit_set')
-    source = digit_folder(folder / 'source')
-    command = ['folder', '--name=pictures', f'--source={source}', f'--data_dir={folder}']
-    assert prepare_data.main(command) == 0
-    return folder
+    def make(folder):
+        source = digit_folder(folder / 'source')
+        command = ['folder', '--name=pictures', f'--source={source}', f'--data_dir={folder}']
+        assert prepare_data.main(command) == 0
+
+    return once(tmp_path_factory, 'digit_set', make)
 
 
 @pytest.fixture(scope='session')
 def imagenet_set(tmp_path_factory) -> Path:
     """A data folder with "imagenet2012": 200 real pictures for training, 50 for validation."""
+    from tests.support import once
     from tests.support_pictures import imagenet_tars
     from tools import prepare_data
 
-    folder = tmp_path_factory.mktemp('imagenet_set')
-    source = imagenet_tars(folder / 'source')
-    command = ['imagenet2012', f'--source={source}', f'--data_dir={folder}']
-    assert prepare_data.main(command) == 0
-    return folder
+    def make(folder):
+        source = imagenet_tars(folder / 'source')
+        command = ['imagenet2012', f'--source={source}', f'--data_dir={folder}']
+        assert prepare_data.main(command) == 0
+
+    return once(tmp_path_factory, 'imagenet_set', make)
 
 
 @pytest.fixture(scope='session')
@@ -98,10 +127,13 @@ def small(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def small_run(small, tmp_path_factory) -> Path:
+def small_run(small, plot_curves, tmp_path_factory) -> Path:
     """The workdir of that run, finished; copy it before changing it."""
-    from tests.support import train_here
+    from tests.support import once, train_here
 
-    workdir = tmp_path_factory.mktemp('small_run') / 'run'
-    assert train_here(small, workdir) == 0
-    return workdir
+    def make(workdir):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('training.curves.plot_curves', plot_curves)
+            assert train_here(small, workdir) == 0
+
+    return once(tmp_path_factory, 'small_run', make)

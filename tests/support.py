@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import train
 from tests.conftest import ROOT
@@ -34,6 +35,16 @@ def get_sweep():
     return Sweep({'optimizer.learning_rate': Float(1e-4, 1e-1, log=True), 'seed': Int(0, 9)%s},
                  Objective(of='best'), trials=6)
 """
+
+
+def slow(*case):
+    """A case of a parametrised test that `make test` does without: others say the same."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+def most_slow(names, few) -> list:
+    """The names; all but the few are for `make test-slow`."""
+    return [name if name in few else slow(name) for name in names]
 
 
 def write_config(folder: Path, **fields) -> Path:
@@ -225,15 +236,14 @@ def free_port() -> int:
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
-    """Returns the file that make(path) writes: one of the test processes does it for all."""
+    """Returns the file or folder that make(path) writes: one test process does it for all."""
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         folder = folder.parent
-    path = folder / name
+    path, made = folder / name, folder / f'{name}.made'
     with (folder / f'{name}.lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            part = folder / f'part-{name}'
-            make(part)
-            part.rename(path)
+        if not made.exists():
+            make(path)
+            made.touch()
     return path

@@ -24,6 +24,7 @@ def test_a_recipe_runs_on_real_pictures(name, imagenet_set, tmp_path):
     assert config['data']['image_size'] == (160 if name.endswith('a3') else 224)
 
 
+@pytest.mark.slow
 def test_a_narrow_network_runs_the_recipe_of_strikes_back(imagenet_set, tmp_path):
     """RandAugment, repeats, mixup, CutMix, BCE, LAMB: all that A2 has, in seconds."""
     fields = {'model__name': 'resnet18', 'model__width': 0.125, 'data__image_size': 64}

@@ -115,6 +115,7 @@ def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
     assert len(list((workdir / 'tensorboard').iterdir())) == 2  # one each start, of process 0
 
 
+@pytest.mark.slow
 def test_two_processes_under_shard_map(config, tmp_path):
     """Against one under shard_map: pmap's step is another program, rounded differently, and one
     number beyond a ReLU's border moves a step's gradient norm by a part in ten thousand."""
@@ -140,6 +141,7 @@ command.run(train.main)
 """
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_process_ends_the_other(small, tmp_path):
     with Several(small, tmp_path / 'run', tmp_path / 'log', (FAILING_SAVE, None)) as children:
         assert [child.wait() for child in children] == [2, 2], outputs(children)
@@ -157,6 +159,7 @@ command.run(train.main)
 """
 
 
+@pytest.mark.slow
 def test_a_probe_of_two_processes_starts_from_what_the_first_has_read(small, small_run, tmp_path):
     fields = {'init_from': small_run, 'linear_probe': True, 'steps': 4, 'seed': 1}
     both, alone = tmp_path / 'both', tmp_path / 'alone'
@@ -253,6 +256,7 @@ def whole(config, tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 4])
 def test_a_run_of_two_processes_goes_on_on_other_numbers(processes, whole, tmp_path):
     workdir = tmp_path / 'run'

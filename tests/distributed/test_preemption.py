@@ -11,7 +11,7 @@ import pytest
 
 from distributed.preemption import Preemption
 from tasks.classification import Classification
-from tests.support import curve, result, saved_steps, train_here
+from tests.support import curve, result, saved_steps, slow, train_here
 from training import run, start, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
@@ -45,8 +45,8 @@ def signal_at(monkeypatch):
     ('step', 'number'),
     [
         (5, signal.SIGTERM),  # between two records
-        (6, signal.SIGUSR2),  # at a record
-        (8, signal.SIGINT),  # where an evaluation and a checkpoint are due
+        slow(6, signal.SIGUSR2),  # at a record
+        slow(8, signal.SIGINT),  # where an evaluation and a checkpoint are due
     ],
 )
 def test_stops_after_the_step_and_goes_on_as_if_it_had_not(

@@ -12,7 +12,7 @@ import pytest
 from distributed import watchdog
 from distributed.watchdog import Heartbeat
 from tests.conftest import ROOT
-from tests.support import Several, last_step, outputs
+from tests.support import Several, last_step, outputs, slow
 
 LIMITS = (30.0, 600.0)
 HOST = socket.gethostname()
@@ -102,6 +102,7 @@ def waiting(timeout: float, first: str = '', **options) -> subprocess.Popen:
     return child
 
 
+@pytest.mark.slow
 def test_what_was_waited_between_pauses_adds_up():
     first = 'watchdog.INTERVAL, watchdog.SUSPENDED_AFTER = 0.2, 1.0'
     with waiting(4.0, first, stderr=subprocess.PIPE) as child:
@@ -163,6 +164,7 @@ command.run(train.main)
 """
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_named_and_shows_where_it_is(small, tmp_path):
     fields = {'distributed_timeout': 10, 'log_every': 1}
     with Several(small, tmp_path / 'run', tmp_path / 'log', (None, HANGING), **fields) as children:
@@ -198,6 +200,7 @@ command.run(train.main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('number', 'rank', 'sentence'),
     [
@@ -225,6 +228,7 @@ def test_one_that_is_killed_or_stopped_is_named_by_all_others(
     assert (workdir / 'checkpoints' / 'written').exists() == (rank != 0)
 
 
+@pytest.mark.slow
 def test_a_pause_of_all_is_no_loss(small, tmp_path):
     workdir = tmp_path / 'run'
     fields = {'distributed_timeout': 12, 'steps': 100_000, 'log_every': 10}
@@ -244,6 +248,7 @@ def test_a_pause_of_all_is_no_loss(small, tmp_path):
         assert children[1].running, outputs(children)
 
 
+@pytest.mark.slow
 def test_one_that_never_starts_is_named(small, tmp_path):
     fields = {'distributed_timeout': 10}
     scripts = (None, Several.ABSENT, None)
@@ -265,6 +270,7 @@ command.run(train.main)
 """
 
 
+@pytest.mark.slow
 def test_one_that_dies_before_it_has_said_a_word_is_named(small, tmp_path):
     fields = {'distributed_timeout': 10}
     with Several(small, tmp_path / 'run', tmp_path / 'log', (None, DYING), **fields) as children:
@@ -288,7 +294,9 @@ command.run(train.main)
 """
 
 
-@pytest.mark.parametrize('function', ['jax.devices', 'start.opened', 'runner.Runner.fetch'])
+@pytest.mark.parametrize(
+    'function', [slow('jax.devices'), 'start.opened', slow('runner.Runner.fetch')]
+)
 def test_a_defect_of_one_is_told_to_the_other_at_once(function, small, tmp_path):
     scripts = None, FAILING.format(function=function)
     with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:

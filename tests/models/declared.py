@@ -103,6 +103,11 @@ STAGES = {
     **{f'resnet{n}': resnet(BOTTLENECK) for n in (50, 101, 152)},
     **{f'vgg{n}{suffix}': VGG for n in (11, 13, 16, 19) for suffix in ('', '_bn')},
 }
+# One of each family and kind of block: what the others repeat is for `make test-slow`.
+FEW = (
+    'alexnet', 'deep_cnn', 'densenet121', 'fcn', 'lenet', 'resnet18', 'resnet50', 'strided_cnn',
+    'vgg11', 'vgg11_bn',
+)  # fmt: skip
 # The smallest of each family, small, for what has to be compiled: options and size of the image.
 SMALL = {
     'alexnet': ({'stem': 'cifar', 'width': 0.05}, 12),

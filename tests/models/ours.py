@@ -67,6 +67,7 @@ def _sgd_step(model):
     return {path: np.asarray(leaf) for path, leaf in flat.items()}, [float(before), float(after)]
 
 
-def cases(names, plain):
-    """Marks all but the plain ones as part of the whole matrix."""
-    return [pytest.param(n, marks=() if n in plain else pytest.mark.full) for n in names]
+def cases(names, plain, few=()):
+    """Marks all but the plain ones as part of the whole matrix; all but few of those as slow."""
+    marks = {n: () if n in few or not few else pytest.mark.slow for n in plain}
+    return [pytest.param(n, marks=marks.get(n, pytest.mark.full)) for n in names]

@@ -1,5 +1,6 @@
 """What every registered model promises, whatever its architecture."""
 
+import functools
 import subprocess
 import sys
 from collections import OrderedDict
@@ -14,6 +15,7 @@ import models
 from models import densenet, resnet
 from models.trace import trace
 from tests.models.declared import (
+    FEW,
     IMAGENET,
     MNIST,
     PARAMETERS,
@@ -29,14 +31,15 @@ from tests.models.declared import (
     make_small,
     train,
 )
+from tests.support import most_slow
 
 pytestmark = pytest.mark.usefixtures('compiled_in_haste')
 
 ROOT = Path(__file__).parents[2]
-every_model = pytest.mark.parametrize('name', models.names())
+every_model = pytest.mark.parametrize('name', most_slow(models.names(), FEW))
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(params=most_slow(SMALL, ('deep_cnn', 'fcn', 'lenet', 'resnet18')))
 def small(request, monkeypatch):
     """Model, variables and images [8, h, w, 1] for each family; what is compiled is kept by JAX."""
     # Fewer of the same blocks, which compile in seconds; the whole networks: see below.
@@ -56,10 +59,16 @@ def test_names_and_importing_start_nothing():
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=120)
 
 
+@functools.cache
+def whole(name):
+    """The network as declared, its variables without numbers, and two images."""
+    model = models.create(name, num_classes=classes_of(name))
+    return model, *abstract_variables(model, image_of(name))
+
+
 @every_model
 def test_parameters_and_stages_are_as_declared(name):
-    model = models.create(name, num_classes=classes_of(name))
-    variables, images = abstract_variables(model, image_of(name))
+    model, variables, images = whole(name)
     assert count(variables['params']) == PARAMETERS[name]
     assert set(variables) <= {'params', 'batch_stats'}
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
@@ -78,7 +87,7 @@ def test_parameters_and_stages_are_as_declared(name):
 def test_without_head_it_gives_features(name):
     headless = models.create(name, num_classes=0)
     variables, images = abstract_variables(headless, image_of(name))
-    head = abstract_variables(headless.clone(num_classes=7), image_of(name))[0]['params']['head']
+    head = whole(name)[1]['params']['head']
     assert 'head' not in variables['params']
     assert count(variables['params']) == PARAMETERS[name] - head['kernel'].shape[0] * (
         classes_of(name)

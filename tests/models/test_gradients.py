@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import models
 from models import densenet, resnet
+from tests.support import slow
 
 NETWORKS = [
     ('fcn', 6, {'units': 16}),
@@ -28,6 +29,10 @@ LARGE = [
     ('resnet50', 32, {'width': 0.02}),
     ('densenet121', 8, {'stem': 'cifar', 'width': 0.1}),
 ]
+CASES = [(*case, masked) for case in NETWORKS for masked in (True, False)]
+CASES += [(*case, True) for case in LARGE]
+FEW = [next(case for case in CASES if case[0] == name)
+       for name in ('fcn', 'lenet', 'deep_cnn', 'strided_cnn', 'resnet18')]  # fmt: skip
 FAMILIES = {type(models.create(name, num_classes=1)) for name in models.names()}
 
 
@@ -46,8 +51,7 @@ def short(monkeypatch):
 
 @pytest.mark.parametrize(
     ('name', 'size', 'options', 'masked'),
-    [(*case, masked) for case in NETWORKS for masked in (True, False)]
-    + [(*case, True) for case in LARGE],
+    [case if case in FEW else slow(*case) for case in CASES],
 )
 def test_gradient_equals_central_differences(name, size, options, masked):
     """Compiled, with and without padding: what XLA makes of a gradient may differ between them."""
@@ -92,6 +96,7 @@ def test_gradient_equals_central_differences(name, size, options, masked):
             assert difference == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale)
 
 
+@pytest.mark.slow
 def test_compiled_gradient_through_max_pooling_equals_the_one_op_by_op():
     """XLA:CPU computes what is pooled anew for the gradient, rounded otherwise (`pooling.larger`).
 

@@ -16,7 +16,7 @@ from configs import base
 from models import convolution, normalization, reduction, winograd
 from models.layers import Pool, activate
 from models.lowering import Lowering
-from tests.support import on_eight_devices
+from tests.support import QUICKLY, on_eight_devices
 from training.experiment import Experiment
 
 FORMS = {
@@ -42,7 +42,8 @@ def value_and_gradients(convolve, x, kernel, weight, stride, padding):
 
 
 # One program compiles sooner than its many operations.
-compiled = jax.jit(value_and_gradients, static_argnums=(0, 4, 5))
+quickly = functools.partial(jax.jit, compiler_options=QUICKLY)
+compiled = quickly(value_and_gradients, static_argnums=(0, 4, 5))
 
 
 def assert_close(found, expected):
@@ -117,7 +118,10 @@ def test_a_kernels_gradient_may_be_summed_over_any_parts(case, enough):
     expected = compiled(convolution.native, *arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, 'ENOUGH_POSITIONS', enough)
-        assert_close(value_and_gradients(convolution.by_parts, *arguments), expected)
+        # Of no function that was compiled before: the number of parts is read when it is traced.
+        by_parts = quickly(lambda *arrays: value_and_gradients(
+            convolution.by_parts, *arrays, *arguments[3:]))  # fmt: skip
+        assert_close(by_parts(*arguments[:3]), expected)
 
 
 @settings(deadline=None)
@@ -151,7 +155,7 @@ def test_a_bias_is_added_wherever_it_joins(features):
             y = convolve(x, kernel, bias)
             return (y * weight).sum(), y
 
-        gradients, y = jax.grad(total, (0, 1, 2), has_aux=True)(x, kernel, bias)
+        gradients, y = quickly(jax.grad(total, (0, 1, 2), has_aux=True))(x, kernel, bias)
         return y, *gradients
 
     ours = found(lambda x, kernel, bias: Lowering().convolve(x, kernel, 1, 2, bias))
@@ -167,12 +171,12 @@ def test_forms_work_in_lanes_and_loops(form):
         return value_and_gradients(EVERY_FORM[form], x, kernel, weight, 1, 1)
 
     expected = [
-        value_and_gradients(convolution.native, *pair, weight, 1, 1)
-        for pair in zip(xs, kernels, strict=True)
+        compiled(convolution.native, *pair, weight, 1, 1) for pair in zip(xs, kernels, strict=True)
     ]
     expected = [np.stack(arrays) for arrays in zip(*expected, strict=True)]
-    assert_close(jax.vmap(one)(xs, kernels), expected)
-    assert_close(jax.lax.map(lambda pair: one(*pair), (xs, kernels)), expected)
+    assert_close(quickly(jax.vmap(one))(xs, kernels), expected)
+    loop = quickly(lambda *pairs: jax.lax.map(lambda pair: one(*pair), pairs))
+    assert_close(loop(xs, kernels), expected)
 
 
 def convolutions(lowering, backend, monkeypatch):
@@ -222,6 +226,7 @@ def test_the_configuration_reaches_the_layers():
     assert experiment.spec().model.lowering == Lowering('native', 'window')
 
 
+@functools.partial(quickly, static_argnums=(1, 2, 3, 4), static_argnames='activation')
 def pooled(x, form, *arguments, activation=None):
     """The gradient of something uneven of the maxima, and the maxima."""
     pool = Pool('max', *arguments, lowering=Lowering(pooling=form))
@@ -244,7 +249,7 @@ def test_forms_of_pooling(form, channels, window, stride, padding):
     found, expected = (pooled(x, name, window, stride, padding) for name in (form, 'window'))
     np.testing.assert_array_equal(found[1], expected[1])
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
-    lanes = jax.vmap(lambda x: pooled(x, form, window, stride, padding))(np.stack([x, -x]))
+    lanes = quickly(jax.vmap(lambda x: pooled(x, form, window, stride, padding)))(np.stack([x, -x]))
     for lane, alone in zip(lanes, found, strict=True):
         np.testing.assert_allclose(lane[0], alone, atol=1e-6)
 
@@ -254,7 +259,7 @@ def test_forms_of_pooling(form, channels, window, stride, padding):
 def test_of_equal_maxima_the_first_gets_the_gradient(form, channels):
     x = jnp.ones((1, 4, 4, channels)).at[0, 0, 0].set(0)
     pool = Pool('max', lowering=Lowering(pooling=form))
-    gradient = jax.grad(lambda x: pool.apply({}, x).sum())(x)
+    gradient = quickly(jax.grad(lambda x: pool.apply({}, x).sum()))(x)
     first = np.tile([[1, 0], [0, 0]], (2, 2))
     # Row by row it is the one to the right; column by column, as the pairs go, the one below.
     first[:2, :2] = [[0, 0], [1, 0]] if form == 'pairs' else [[0, 1], [0, 0]]
@@ -277,8 +282,8 @@ def test_a_nan_spoils_its_window_alone(channels):
 def test_pooling_of_what_is_activated_in_either_order(form, channels, activation):
     x = np.random.default_rng(0).normal(size=(2, 7, 8, channels)).astype(np.float32)
     x[0, :4, :4] = -1  # where a whole window is cut off
-    expected = jax.grad(lambda x: jnp.sin(activate(x, activation)[:, :6].reshape(
-        2, 3, 2, 4, 2, channels).max((2, 4))).sum())(x)  # fmt: skip
+    expected = quickly(jax.grad(lambda x: jnp.sin(activate(x, activation)[:, :6].reshape(
+        2, 3, 2, 4, 2, channels).max((2, 4))).sum()))(x)  # fmt: skip
     found, y = pooled(x, form, activation=activation)
     reference = np.asarray(activate(x, activation))[:, :6].reshape(2, 3, 2, 4, 2, channels)
     np.testing.assert_array_equal(y, reference.max((2, 4)))
@@ -300,10 +305,8 @@ def test_batch_norm_sums_in_two_forms(shape):
 
     variables = normalization.BatchNorm().init(jax.random.key(0), x, True)
     params, stats = variables['params'], variables['batch_stats']
-    found, expected = (
-        jax.tree.leaves(jax.grad(total, (0, 1), has_aux=True)(x, params, form))
-        for form in ('wide', 'native')
-    )
+    gradient = quickly(jax.grad(total, (0, 1), has_aux=True), static_argnums=2)
+    found, expected = (jax.tree.leaves(gradient(x, params, form)) for form in ('wide', 'native'))
     assert_close(found, expected)
 
 
@@ -322,9 +325,14 @@ def test_positions_stand_side_by_side(shape):
     assert positions % beside == 0
     values = np.random.default_rng(0).integers(-9, 9, shape).astype(np.float32)
     mask = np.arange(shape[0]) % 3 > 0
-    found = reduction.masked_sum(jnp.asarray(values), jnp.asarray(mask, jnp.float32), wide=True)
+
+    @quickly
+    def both(values, mask, row):
+        summed = reduction.masked_sum(values, mask, wide=True)
+        return summed, reduction.spread(row, tuple(shape))
+
+    found, spread = both(values, mask.astype(np.float32), np.arange(shape[-1]))
     np.testing.assert_array_equal(found, values[mask].reshape(-1, shape[-1]).sum(0))
-    spread = reduction.spread(jnp.arange(shape[-1]), tuple(shape))
     np.testing.assert_array_equal(spread, np.broadcast_to(np.arange(shape[-1]), shape))
 
 

@@ -21,7 +21,10 @@ FORWARD = [
     for layout in torch_names.layouts(model)
     if layout == 'torchvision' or (model, layout) in parity.OTHER_LAYOUTS
 ]
-# In a plain run: the smallest of each family, and a bottleneck.
+# In `make test` one of each family; in `make test-slow` another layout or kind of block, too.
+FEW_FORWARD = (
+    'alexnet torchvision', 'vgg11 timm', 'resnet18 torchvision', 'densenet121 torchvision',
+)  # fmt: skip
 PLAIN_FORWARD = (
     'alexnet torchvision', 'vgg11 timm', 'vgg11_bn torchvision', 'resnet18 torchvision',
     'resnet18 huggingface', 'resnet50 torchvision', 'densenet121 torchvision',
@@ -47,7 +50,7 @@ def test_names_and_shapes_are_those_of_the_library(golden, model, layout):
     assert parity.names_digest(lines) == golden['names'][f'{model} {layout}']
 
 
-@pytest.mark.parametrize('name', ours.cases(FORWARD, PLAIN_FORWARD))
+@pytest.mark.parametrize('name', ours.cases(FORWARD, PLAIN_FORWARD, FEW_FORWARD))
 def test_stages_and_logits_equal_pytorch(golden, name):
     model, layout = name.split()
     variables, about = torch_weights.from_torch(ours.state_dict(model, layout), model)
@@ -65,7 +68,7 @@ def test_stages_and_logits_equal_pytorch(golden, name):
     np.testing.assert_allclose(logits, wanted, atol=TOLERANCE * abs(wanted).max())
 
 
-@pytest.mark.parametrize('model', ours.cases(parity.TRAINED, PLAIN_STEP))
+@pytest.mark.parametrize('model', ours.cases(parity.TRAINED, PLAIN_STEP, ('resnet18',)))
 def test_one_sgd_step_equals_pytorch(golden, model):
     expected = golden['step'][model]
     tensors = torch_weights.tensors(model, 'torchvision', parity.CLASSES, channels=3)

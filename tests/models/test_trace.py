@@ -9,6 +9,8 @@ import models
 from models import densenet
 from models.lowering import NATIVE
 from models.trace import trace
+from tests.models.declared import FEW, draw_variables
+from tests.support import most_slow, slow
 
 pytestmark = pytest.mark.usefixtures('compiled_in_haste')
 
@@ -33,7 +35,7 @@ def test_multiply_adds_and_receptive_field_are_the_published_ones(name):
     assert found.stages[stage].stride == 32
 
 
-@pytest.mark.parametrize('name', models.names())
+@pytest.mark.parametrize('name', most_slow(models.names(), FEW))
 def test_every_parameter_and_stage_is_listed(name):
     model, shape = models.create(name, num_classes=10), (64, 64, 3)
     found = trace(model, shape)
@@ -56,7 +58,7 @@ SEEN = [
     ('strided_cnn', {'width': 0.05}, 'conv5', 101),
     ('strided_cnn', {'width': 0.05, 'downsample': 'max_pool'}, 'conv4', 101),
     ('resnet18', {'width': 0.05, 'stem': 'cifar'}, 'stage2', 73),
-    ('resnet50', {'width': 0.05, 'stem': 'imagenet'}, 'stage2', 161),
+    slow('resnet50', {'width': 0.05, 'stem': 'imagenet'}, 'stage2', 161),
     ('densenet121', {'width': 0.05, 'stem': 'mnist'}, 'block1', 81),
     ('vgg11', {'width': 0.05, 'stem': 'cifar'}, 'pool4', 120),
     ('alexnet', {'width': 0.05}, 'pool2', 140),
@@ -71,7 +73,7 @@ def test_receptive_field_is_what_a_spoilt_pixel_reaches(name, options, stage, si
     # Wide patches meet zeros of a band, and NaN times 0 is NaN.
     model = models.create(name, num_classes=0, lowering=NATIVE, **options)
     images = np.ones((1, 67, size, 1), np.float32)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    variables = draw_variables(model, images)
 
     @jax.jit
     def middle(images):

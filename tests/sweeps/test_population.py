@@ -13,7 +13,7 @@ from errors import UserError
 from sweeps import population
 from sweeps.engine import configuration
 from sweeps.population import Population
-from tests.support import result, train_here, write_config
+from tests.support import result, slow, train_here, write_config
 from training.experiment import from_split, hyperparameters
 from training.runner import Runner
 
@@ -118,7 +118,7 @@ def test_lanes_start_from_the_states_of_the_runs_alone(config, splits):
         jax.tree.map(np.testing.assert_array_equal, lanes.state(place), first)
 
 
-@pytest.mark.parametrize('width', [1, 3])
+@pytest.mark.parametrize('width', [slow(1), 3])
 def test_a_lane_that_diverges_leaves_its_neighbours_as_they_were(
     config, splits, monkeypatch, width
 ):
@@ -146,6 +146,7 @@ def test_a_freed_lane_takes_another_run_from_its_start(config, splits):
     assert reused._train._cache_size() == compiled == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [2, pytest.param(4, marks=pytest.mark.full)])
 def test_lanes_side_by_side_are_lanes_that_take_turns(config, splits, monkeypatch, width):
     turns = populated(config, splits, LANES)
@@ -158,6 +159,7 @@ def test_lanes_side_by_side_are_lanes_that_take_turns(config, splits, monkeypatc
         assert found[place]['loss'] == pytest.approx(expected[place]['loss'], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_block_is_as_wide_as_the_memory_allows(dense, splits, monkeypatch):
     monkeypatch.setattr(population, 'WIDTH', {'cpu': 4})
     whole = populated(dense, splits, LANES)

@@ -94,6 +94,7 @@ def test_the_test_split_is_not_read(arguments, monkeypatch):
     assert set(opened) == {'train', 'validation'}
 
 
+@pytest.mark.slow
 def test_choices_that_compile_to_other_programs_make_several_populations(
     arguments, tmp_path, capsys
 ):

@@ -1,7 +1,9 @@
-"""Child of test_runners.py, with eight virtual CPU devices: argument is the .npz to write.
+"""Child of test_runners.py, with eight virtual CPU devices: arguments are the .npz to write, and
+which part of the cases to run, "few" or "rest".
 
 Everything is written as name/of/the/case -> array; the parent compares. All that needs more than
-one device is here, so that JAX starts once.
+one device is here, so that JAX starts once for each part. The few have each runner, and each number
+of devices that says something of its own, once.
 """
 
 import dataclasses
@@ -27,6 +29,13 @@ DEVICES = (1, 2, 4, 8)
 SOME = (2, 8)  # where two say as much as four
 KINDS = ('pmap', 'shard_map')
 NETWORKS = {'lenet': SOME, 'deep_cnn': DEVICES}
+# What is in the part that is run first; all else is in the rest.
+FEW = (('shard_map', 2), ('pmap', 8))
+FEW_KIND = 'pmap'
+FEW_NETWORK = 'deep_cnn'
+FEW_PARTITIONED = (('pmap', 'sync'), ('shard_map', 'own'))
+FEW_MIXED = (('bce', 'pmap'), ('bce', 'vmap'))
+PART = 'few'
 BATCH = 16
 # Which of the 16 are real: all; or unequal shards on every device count, one of them empty.
 MASKS = {
@@ -50,6 +59,24 @@ MIXED = ('crop', 'flip', 'erase', 'mixing')
 MIXING = {'crop': 2, 'flip': 0.5, 'mixup': 0.4, 'cutmix': 1.0, 'erase': 0.5,
           'mix_probability': 0.9, 'cutmix_share': 0.5}  # fmt: skip
 RESULTS = {}
+
+
+def is_few(network, kind, devices):
+    return network == FEW_NETWORK and (kind, devices) in FEW
+
+
+def mine(few):
+    """Whether a case, one of the few or not, belongs to this part."""
+    return few == (PART == 'few')
+
+
+def devices_here(devices):
+    """Pairs (kind, devices) of this part."""
+    return [pair for pair in itertools.product(KINDS, devices) if mine(pair in FEW)]
+
+
+def kinds_here():
+    return [kind for kind in KINDS if mine(kind == FEW_KIND)]
 
 
 def record(name, tree):
@@ -148,23 +175,29 @@ def batch_of(mask):
 
 
 def updates(data):
-    for network, (case, mask) in itertools.product(NETWORKS, MASKS.items()):
+    here = {
+        network: [pair for pair in itertools.product(KINDS, some) if mine(is_few(network, *pair))]
+        for network, some in NETWORKS.items()
+    }
+    here = {network: pairs for network, pairs in here.items() if pairs}
+    for network, (case, mask) in itertools.product(here, MASKS.items()):
         real = mask > 0
         images = (data['image'][:BATCH][real] / np.float32(255) - 0.1) / np.float32(0.3)
         for number, lane in enumerate(LANES):
             truth = reference(network, lane, jnp.asarray(images), data['label'][:BATCH][real])
             record(f'{network}/{case}/truth{number}', truth)
 
-    for network in NETWORKS:
+    for network, pairs in here.items():
         spec, lane = spec_of(network), LANES[1]
-        for kind, devices in itertools.product(KINDS, NETWORKS[network]):
+        for kind, devices in pairs:
             runner = Runner(spec, kind, jax.devices()[:devices])
             placed, hyper = runner.replicate(data), runner.replicate(hyper_of(lane))
             for case, mask in MASKS.items():
                 first = runner.replicate(start_of(network, lane))
                 found = runner.train(first, hyper, runner.split(batch_of(mask)), placed)
                 record(f'{network}/{case}/{kind}{devices}', outcome(*found))
-        lanes(network, spec, data)
+        if mine(network == FEW_NETWORK):
+            lanes(network, spec, data)
 
 
 def lanes(network, spec, data):
@@ -210,14 +243,18 @@ def partitioned(data):
     record('partitioned/start', {'params': firsts[1].params, 'stats': firsts[1].batch_stats})
     alone = jax.jit(functools.partial(step.train_step, spec))
     note('jit', alone(firsts[1], hypers[1], batch, data))
-    together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
-    stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
-    note('vmap', jax.tree.map(lambda x: x[1], together(*stacked, batch, data)))
-    for kind, sync in itertools.product(KINDS, (True, False)):
-        runner = Runner(dataclasses.replace(spec, sync_batch_norm=sync), kind, jax.devices()[:3])
+    if mine(few=True):
+        together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
+        stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
+        note('vmap', jax.tree.map(lambda x: x[1], together(*stacked, batch, data)))
+    for kind, norm in itertools.product(KINDS, ('sync', 'own')):
+        if not mine((kind, norm) in FEW_PARTITIONED):
+            continue
+        sync = dataclasses.replace(spec, sync_batch_norm=norm == 'sync')
+        runner = Runner(sync, kind, jax.devices()[:3])
         first, hyper = runner.replicate(firsts[1]), runner.replicate(hypers[1])
         found = runner.train(first, hyper, runner.split(batch), runner.replicate(data))
-        note(f'{kind}_{"sync" if sync else "own"}', found)
+        note(f'{kind}_{norm}', found)
 
 
 def mixtures(data):
@@ -232,21 +269,27 @@ def mixtures(data):
         call = jax.jit(functools.partial(step.train_step, spec))
         record(f'mixed/{name}', outcome(*call(firsts[1], hypers[1], batch, data)))
 
-    def on_eight(name, spec, kind):
+    def on_eight(loss, spec, kind):
+        if not mine((loss, kind) in FEW_MIXED):
+            return
         runner = Runner(spec, kind, jax.devices())
         first, hyper, all_data = map(runner.replicate, (firsts[1], hypers[1], data))
-        record(f'mixed/{name}', outcome(*runner.train(first, hyper, runner.split(batch), all_data)))
+        found = runner.train(first, hyper, runner.split(batch), all_data)
+        record(f'mixed/{loss}/{kind}', outcome(*found))
 
     plain = spec_of('fcn')
     spec = dataclasses.replace(plain, augmentations=probe.applied('mixing'))
     on_one('plain', plain)
-    on_one('softmax/jit', spec)
-    on_eight('softmax/shard_map', spec, 'shard_map')
+    if mine(few=False):
+        on_one('softmax/jit', spec)
+        on_eight('softmax', spec, 'shard_map')
     spec = dataclasses.replace(spec, task=Classification(10, 'bce'))
     on_one('bce/jit', spec)
-    on_one('bce/accumulate', dataclasses.replace(spec, accumulate=4))
     for kind in KINDS:
-        on_eight(f'bce/{kind}', spec, kind)
+        on_eight('bce', spec, kind)
+    if mine(few=False):
+        on_one('bce/accumulate', dataclasses.replace(spec, accumulate=4))
+        return
     together = jax.jit(jax.vmap(functools.partial(step.train_step, spec), (0, 0, None, None)))
     stacked = [jax.tree.map(lambda *x: np.stack(x), *trees) for trees in (firsts, hypers)]
     found = jax.tree.map(lambda x: x[1], together(*stacked, batch, data))
@@ -266,7 +309,7 @@ def evaluations():
     loss = -log_p[np.arange(len(log_p)), data['label']].sum()
     record('eval/truth', {'confusion': confusion, 'loss': loss})
 
-    for kind, devices in itertools.product(KINDS, DEVICES):
+    for kind, devices in devices_here(DEVICES):
         runner = Runner(spec, kind, jax.devices()[:devices], detailed=True)
         placed, variables = runner.replicate(data), runner.replicate(first.variables())
         for size in EVAL_SIZES:
@@ -292,11 +335,12 @@ def randomness():
     batch = batch_of(MASKS['full'])
     hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2, **MIXING)
     spec = probe.spec(BATCH, augmentations=probe.applied('affine', *MIXED))
-    for kind, devices in [('pmap', 1), *itertools.product(KINDS, SOME)]:
+    for kind, devices in [('pmap', 1), *devices_here(SOME)]:
         look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
         found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)
         RESULTS[f'augment/{kind}{devices}'] = found
-    for kind, devices in itertools.product(KINDS, SOME):
+    # What each is compared with is pmap's.
+    for kind, devices in sorted({*devices_here(SOME), *itertools.product(['pmap'], SOME)}):
         look = functools.partial(seen, Runner(probe.spec(BATCH), kind, jax.devices()[:devices]))
         for name, seed, number in (('a', 5, 0), ('again', 5, 0), ('step', 5, 1), ('seed', 6, 0)):
             shared = probe.hyper(seed, dropout_rate=0.25)
@@ -311,10 +355,10 @@ def compiled_step(data):
         lambda event, *_, **__: compilations.append(event)
         if event == '/jax/core/compile/backend_compile_duration' else None
     )  # fmt: skip
-    for kind in KINDS:
-        runner = Runner(spec_of('lenet'), kind, jax.devices())
+    for kind in kinds_here():
+        runner = Runner(spec_of('fcn'), kind, jax.devices())
         placed = runner.replicate(data)
-        now = runner.replicate(start_of('lenet', LANES[0]))
+        now = runner.replicate(start_of('fcn', LANES[0]))
         hypers = [runner.replicate(hyper_of(LANES[i % 2] | {'seed': i})) for i in range(5)]
         batches = [runner.split(batch_of(MASKS['full'])) for _ in range(5)]
         given, counts = [], []
@@ -347,7 +391,7 @@ def several_updates(data):
         for mask in (MASKS['masked'], MASKS['full'], MASKS['masked'][::-1].copy())
     ]
     hyper = hyper_of(LANES[1]) | {'dropout_rate': np.float32(0.4)}
-    for kind in KINDS:
+    for kind in kinds_here():
         runner = Runner(spec_of('fcn'), kind, jax.devices())
         placed, shared = runner.replicate(data), runner.replicate(hyper)
         now, found = runner.replicate(start_of('fcn', LANES[1])), []
@@ -375,6 +419,8 @@ def aliases(compiled):
 
 
 def main():
+    global PART
+    PART = sys.argv[2]
     assert jax.device_count() == max(DEVICES)
     # Noise, because digits have flat grounds: where max pooling has ties, rounding decides which
     # pixel gets the gradient. The 17th image is what padding points at.

@@ -20,6 +20,7 @@ from tests.support import (
     run_child,
     saved_arrays,
     saved_steps,
+    slow,
     train_here,
     write_config,
 )
@@ -118,7 +119,7 @@ def test_a_call_ends_where_something_is_due(steps, log, evaluate, save, most, ed
         assert first + count <= steps
 
 
-@pytest.mark.parametrize('runner', ['pmap', 'shard_map'])
+@pytest.mark.parametrize('runner', ['pmap', slow('shard_map')])
 def test_equals_a_run_step_by_step(runner, config, one_by_one, spy, tmp_path):
     """To 1e-6: the compiler may round a step within a loop otherwise. (Here it does not.)
 

@@ -20,6 +20,7 @@ from tests.support import (
     run_child,
     saved_arrays,
     saved_steps,
+    slow,
     train_here,
 )
 from training import checkpoints, trained
@@ -203,7 +204,7 @@ def tiny_disk(tmp_path):
     subprocess.run(['umount', '--lazy', str(folder)], check=True)
 
 
-@pytest.mark.parametrize('found', ['before', 'while writing'])
+@pytest.mark.parametrize('found', [slow('before'), 'while writing'])
 def test_a_full_disk_stops_the_run_and_loses_nothing(found, small_run, tiny_disk, tmp_path):
     workdir, ballast = tiny_disk / 'run', tiny_disk / 'ballast'
     shutil.copytree(small_run, workdir)

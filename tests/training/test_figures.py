@@ -6,7 +6,7 @@ import shutil
 import jax
 import pytest
 
-from tests.support import curve, result, train_here
+from tests.support import curve, result, slow, train_here
 from training import flops, start
 from training.records import read_metrics
 
@@ -45,7 +45,7 @@ def compilations(monkeypatch):
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize('kind', ['pmap', 'shard_map'])
+@pytest.mark.parametrize('kind', ['pmap', slow('shard_map')])
 def test_a_run_of_several_periods_compiles_its_step_once(kind, small, compilations, tmp_path):
     assert train_here(small, tmp_path, runner=kind) == 0
     assert compilations == [1] + [0] * 11

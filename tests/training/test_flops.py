@@ -12,6 +12,7 @@ from models.arithmetic import convolution_multiply_adds
 from models.lowering import NATIVE
 from models.trace import trace
 from tasks.classification import Classification
+from tests.support import slow
 from training import flops, optimizers, state
 from training.runner import Runner
 from training.spec import StepSpec
@@ -121,7 +122,7 @@ def counted(name, shape, size, **options):
     [
         # The wide patches of few channels meet zeros, which is no arithmetic of the model's.
         ('lenet', (28, 28, 1), 16, {'lowering': NATIVE}),
-        ('resnet18', (16, 16, 3), 8, {'stem': 'cifar', 'width': 0.25}),
+        slow('resnet18', (16, 16, 3), 8, {'stem': 'cifar', 'width': 0.25}),
     ],
 )
 def test_the_compiled_step_does_the_models_arithmetic_and_little_else(name, shape, size, options):

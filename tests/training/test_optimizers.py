@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import models
 from configs import base
+from tests.models.declared import FEW
+from tests.support import most_slow
 from training import optimizers
 
 DECAY = 0.03
@@ -160,7 +162,7 @@ def test_clipping_comes_before_weight_decay():
     assert np.abs(found['norm']['scale']).max() <= 1e-6
 
 
-@pytest.mark.parametrize('name', models.names())
+@pytest.mark.parametrize('name', most_slow(models.names(), FEW))
 def test_only_weights_decay(name):
     """Kernels are what has more than one axis; biases and norms have one."""
     model = models.create(name, num_classes=10)

@@ -38,6 +38,7 @@ def test_the_steps_asked_for_are_in_the_trace(small, small_run, tmp_path, capfd)
     assert result(tmp_path)['params_sha256'] == result(small_run)['params_sha256']
 
 
+@pytest.mark.slow
 def test_no_call_reaches_over_the_edge_of_the_trace(small, tmp_path):
     settings = {'steps_per_call': 3, 'log_every': 12, 'eval_every': 1.0}
     assert train_here(small, tmp_path, checkpoint__every_steps=12, profile__steps='(4,8)',
@@ -69,6 +70,7 @@ def test_a_run_that_is_stopped_within_writes_what_there_is(small, monkeypatch, t
     assert 1 <= len(traces(tmp_path)) <= 2  # a folder is named by the second it was written in
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_within_can_be_followed_by_another(small, monkeypatch, tmp_path):
     class Runner(start.Runner):
         def __init__(self, *args, **options):

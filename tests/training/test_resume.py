@@ -114,6 +114,7 @@ def test_killed_at_random_steps_and_in_the_middle_of_a_save(config, reference, t
     assert_same_run(workdir, reference)
 
 
+@pytest.mark.slow
 def test_told_to_stop_by_each_signal(config, reference, tmp_path):
     workdir = tmp_path / 'run'
     # While it starts: it says what it will train before it compiles the first step.

@@ -1,7 +1,8 @@
 """Both runners, plain jit and the lanes of a vmap agree on any number of devices.
 
-The cases run once, in one child with eight virtual CPU devices (runners_child.py); here they are
-compared, with the same update written in plain words and with each other.
+The cases run in children with eight virtual CPU devices (runners_child.py), one for the few of
+`make test` and one for the rest; here they are compared, with the same update written in plain
+words and with each other.
 """
 
 from pathlib import Path
@@ -9,22 +10,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import on_eight_devices, once
+from tests.support import most_slow, on_eight_devices, once, slow
 from tests.training import runners_child as child
 
 EVERY = [(kind, devices) for kind in child.KINDS for devices in child.DEVICES]
+every_kind = pytest.mark.parametrize('kind', most_slow(child.KINDS, [child.FEW_KIND]))
+every_network = pytest.mark.parametrize('network', most_slow(child.NETWORKS, [child.FEW_NETWORK]))
+
+
+def on_devices(cases):
+    """Those of other devices than the few, which come last, are slow."""
+    return [case if case[-2:] in child.FEW else slow(*case) for case in cases]
+
+
+@pytest.fixture
+def results(request):
+    """{name: array}, as the child wrote them that runs this test's cases."""
+    part = 'rest' if request.node.get_closest_marker('slow') else 'few'
+    return request.getfixturevalue(f'results_of_the_{part}')
 
 
 @pytest.fixture(scope='session')
-def results(tmp_path_factory):
-    """{name: array}, as the child wrote them."""
-    with np.load(once(tmp_path_factory, 'runners.npz', _run_child)) as stored:
+def results_of_the_few(tmp_path_factory):
+    return _run_child(tmp_path_factory, 'few')
+
+
+@pytest.fixture(scope='session')
+def results_of_the_rest(tmp_path_factory):
+    return _run_child(tmp_path_factory, 'rest')
+
+
+def _run_child(tmp_path_factory, part):
+    def run(file: Path) -> None:
+        # Without optimisation the programs compile three times as fast, and say the same.
+        on_eight_devices('-m', child.__name__, str(file), part, JAX_DISABLE_MOST_OPTIMIZATIONS='1')
+
+    with np.load(once(tmp_path_factory, f'runners_{part}.npz', run)) as stored:
         return dict(stored)
-
-
-def _run_child(file: Path) -> None:
-    # Without optimisation the programs compile three times as fast, and say the same.
-    on_eight_devices('-m', child.__name__, str(file), JAX_DISABLE_MOST_OPTIMIZATIONS='1')
 
 
 def case(results, prefix):
@@ -57,45 +79,59 @@ class TestUpdates:
 
     @pytest.mark.parametrize(
         ('network', 'kind', 'devices'),
-        [(n, k, d) for n, some in child.NETWORKS.items() for k in child.KINDS for d in some],
+        [
+            (n, k, d) if child.is_few(n, k, d) else slow(n, k, d)
+            for n, some in child.NETWORKS.items()
+            for k in child.KINDS
+            for d in some
+        ],
     )
     def test_a_runner_equals_the_plain_update(self, results, network, mask, kind, devices):
         truth = case(results, f'{network}/{mask}/truth1')
         assert_same(case(results, f'{network}/{mask}/{kind}{devices}'), truth)
 
     @pytest.mark.parametrize('lane', range(len(child.LANES)))
-    @pytest.mark.parametrize('network', child.NETWORKS)
+    @every_network
     @pytest.mark.parametrize('how', ['jit', 'vmap'])
     def test_jit_and_a_lane_of_vmap_equal_the_plain_update(self, results, network, mask, how, lane):
         found = case(results, f'{network}/{mask}/{how}{lane}')
         assert_same(found, case(results, f'{network}/{mask}/truth{lane}'))
 
     @pytest.mark.parametrize('lane', range(len(child.LANES)))
-    @pytest.mark.parametrize('network', child.NETWORKS)
+    @every_network
     def test_a_lane_with_dropout_equals_the_run_alone(self, results, network, mask, lane):
         alone = case(results, f'{network}/{mask}/dropoutjit{lane}')
         assert_same(case(results, f'{network}/{mask}/dropoutvmap{lane}'), alone)
         without = results[f'{network}/{mask}/vmap{lane}/gradient/head/kernel']
         assert np.abs(alone['gradient/head/kernel'] - without).max() > 1e-3
 
-    @pytest.mark.parametrize('network', child.NETWORKS)
+    @every_network
     def test_the_lanes_differ(self, results, network, mask):
         lanes = [case(results, f'{network}/{mask}/vmap{lane}') for lane in (0, 1)]
         for name in lanes[0].keys() - {'metrics/count', 'metrics/correct'}:
             assert not np.array_equal(lanes[0][name], lanes[1][name]), name
 
 
+ALONE = ('jit', 'vmap')
+FEW_PARTITIONED = (*ALONE, *(f'{kind}_{norm}' for kind, norm in child.FEW_PARTITIONED))
+
+
 class TestPartition:
     """deep_cnn with its first block frozen, and factors on the rates of the rest."""
 
-    @pytest.mark.parametrize('how', ['vmap', *(f'{kind}_sync' for kind in child.KINDS)])
+    @pytest.mark.parametrize(
+        'how', most_slow(['vmap', *(f'{kind}_sync' for kind in child.KINDS)], FEW_PARTITIONED)
+    )
     def test_runners_and_lanes_agree(self, results, how):
         found, alone = (case(results, f'partitioned/{name}') for name in (how, 'jit'))
         assert_same(found, alone)
 
     @pytest.mark.parametrize(
         'how',
-        ['jit', 'vmap', *(f'{kind}_{norm}' for kind in child.KINDS for norm in ('sync', 'own'))],
+        most_slow(
+            [*ALONE, *(f'{kind}_{norm}' for kind in child.KINDS for norm in ('sync', 'own'))],
+            FEW_PARTITIONED,
+        ),
     )
     def test_what_is_frozen_keeps_its_bytes(self, results, how):
         found, start = (case(results, f'partitioned/{name}') for name in (how, 'start'))
@@ -111,7 +147,13 @@ class TestPartition:
 
 @pytest.mark.parametrize(
     ('loss', 'how'),
-    [('softmax', 'shard_map'), *(('bce', how) for how in (*child.KINDS, 'vmap', 'accumulate'))],
+    [
+        case if case in child.FEW_MIXED else slow(*case)
+        for case in [
+            ('softmax', 'shard_map'),
+            *(('bce', how) for how in (*child.KINDS, 'vmap', 'accumulate')),
+        ]
+    ],
 )
 def test_mixed_images_are_learned_alike_everywhere(results, loss, how):
     alone = case(results, f'mixed/{loss}/jit')
@@ -120,7 +162,7 @@ def test_mixed_images_are_learned_alike_everywhere(results, loss, how):
     assert np.abs(alone['gradient/head/kernel'] - plain).max() > 1e-3
 
 
-@pytest.mark.parametrize(('kind', 'devices'), EVERY)
+@pytest.mark.parametrize(('kind', 'devices'), on_devices(EVERY))
 @pytest.mark.parametrize('size', child.EVAL_SIZES)
 def test_evaluation_counts_every_example_once(results, kind, devices, size):
     found, truth = case(results, f'eval/{kind}{devices}/{size}'), case(results, 'eval/truth')
@@ -130,7 +172,9 @@ def test_evaluation_counts_every_example_once(results, kind, devices, size):
     assert found['loss'] == pytest.approx(truth['loss'], rel=1e-6)
 
 
-@pytest.mark.parametrize(('kind', 'devices'), [(k, d) for k, d in EVERY if d in child.SOME])
+@pytest.mark.parametrize(
+    ('kind', 'devices'), on_devices([(k, d) for k, d in EVERY if d in child.SOME])
+)
 class TestDropout:
     """Masks at rate 0.25 of images that are all 1: what is left is 0 or 4/3."""
 
@@ -158,14 +202,16 @@ class TestDropout:
         assert abs(np.mean(agreement) - 0.625) < 0.07
 
 
-@pytest.mark.parametrize(('kind', 'devices'), [(k, d) for k, d in EVERY if d in child.SOME])
+@pytest.mark.parametrize(
+    ('kind', 'devices'), on_devices([(k, d) for k, d in EVERY if d in child.SOME])
+)
 def test_augmented_images_do_not_depend_on_the_devices(results, kind, devices):
     truth = results['augment/pmap1']
     assert np.ptp(truth) > 0.5
     np.testing.assert_allclose(results[f'augment/{kind}{devices}'], truth, atol=1e-6)
 
 
-@pytest.mark.parametrize('kind', child.KINDS)
+@every_kind
 class TestSeveralUpdates:
     """Three updates in one call, on eight devices."""
 
@@ -184,7 +230,7 @@ class TestSeveralUpdates:
             assert results[f'several/{kind}/aliases/{how}'] == results[f'several/{kind}/leaves']
 
 
-@pytest.mark.parametrize('kind', child.KINDS)
+@every_kind
 class TestCompiledStep:
     """Five steps with other hyperparameters each time, on eight devices."""
 

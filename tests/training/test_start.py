@@ -57,6 +57,7 @@ def starts(small, tmp_path_factory) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_the_second_run_compiles_nothing_and_the_next_what_was_spoilt(starts):
     cold, warm, mended = (start['counts'] for start in starts)
     asked = cold[f'{CACHE}/compile_requests_use_cache']
@@ -68,6 +69,7 @@ def test_the_second_run_compiles_nothing_and_the_next_what_was_spoilt(starts):
     assert 'Warning' not in starts[-1]['output']
 
 
+@pytest.mark.slow
 def test_the_first_step_waits_for_no_import_that_it_can_do_without(starts):
     imported = {name.partition('.')[0] for name in starts[0]['modules']}
     assert {'jax', 'numpy', 'training'} <= imported

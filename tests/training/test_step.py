@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 import models
 from tasks.classification import Classification
 from tests.golden import make_lenet_step
-from tests.support import QUICKLY
+from tests.support import QUICKLY, slow
 from tests.training import probe
 from training import optimizers, state, step
 from training.spec import StepSpec
@@ -34,11 +34,16 @@ HYPER = {
 SIZE, CLASSES = 8, 5
 
 
+def constant(step):
+    return 1.0
+
+
+@functools.cache
 def spec_of(network, dtype=jnp.float32, **options):
     small = {'units': 24} if network == 'fcn' else {}
     model = models.create(network, num_classes=CLASSES, dtype=dtype, **small)
     task = Classification(CLASSES)
-    return StepSpec(model, task, 'sgd', lambda step: 1.0, (0.5,), (0.3,), **options)
+    return StepSpec(model, task, 'sgd', constant, (0.5,), (0.3,), **options)
 
 
 def start_of(spec, shape=(SIZE, SIZE, 1)):
@@ -63,12 +68,16 @@ def batch_of(count, seed=0):
     }
 
 
+@functools.cache
+def compiled(spec):
+    return jax.jit(functools.partial(step.train_step, spec), compiler_options=QUICKLY)
+
+
 def run(spec, batch, hyper=HYPER, dataset=None, steps=1, first=None):
-    compiled = jax.jit(functools.partial(step.train_step, spec), compiler_options=QUICKLY)
     now = first or start_of(spec)
     history = []
     for _ in range(steps):
-        now, metrics = compiled(now, hyper, batch, dataset or {})
+        now, metrics = compiled(spec)(now, hyper, batch, dataset or {})
         history.append(now)
     return now, metrics, history
 
@@ -133,7 +142,9 @@ class TestGolden:
         assert float(metrics['grad_norm']) == pytest.approx(norm, rel=1e-5)
 
 
-@pytest.mark.parametrize(('parts', 'unroll'), [(2, True), (2, False), (4, True), (4, False)])
+@pytest.mark.parametrize(
+    ('parts', 'unroll'), [(2, True), slow(2, False), slow(4, True), (4, False)]
+)
 def test_micro_batches_add_up_to_the_batch(parts, unroll):
     batch = batch_of(16)
     batch['mask'][[1, 2, 3, 9]] = 0
@@ -148,7 +159,7 @@ def test_micro_batches_add_up_to_the_batch(parts, unroll):
     )
 
 
-@pytest.mark.parametrize('unroll', [True, False])
+@pytest.mark.parametrize('unroll', [slow(True), False])
 def test_running_statistics_are_updated_by_each_micro_batch(unroll):
     batch = batch_of(8)
     spec = spec_of('deep_cnn', accumulate=2, unroll=unroll)
@@ -253,7 +264,7 @@ def test_own_images_and_a_resident_data_set_give_the_same():
 
 
 def test_a_batch_of_padding_changes_nothing():
-    batch = batch_of(4)
+    batch = batch_of(16)
     batch['mask'][:] = 0
     spec = spec_of('deep_cnn')
     first = start_of(spec)

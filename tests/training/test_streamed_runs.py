@@ -22,6 +22,7 @@ from tests.support import (
     result,
     run_child,
     saved_arrays,
+    slow,
     train_here,
     write_config,
 )
@@ -72,6 +73,7 @@ def test_it_learns(reference):
     assert found['test_accuracy'] > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fields', [{'data__workers': 2, 'data__threads': 1}, {'data__threads': 5}])
 def test_workers_and_threads_may_change(config, reference, tmp_path, fields):
     child = run_child(arguments(config, tmp_path / 'run', **fields), tmp_path / 'log')
@@ -79,6 +81,7 @@ def test_workers_and_threads_may_change(config, reference, tmp_path, fields):
     assert_same_run(tmp_path / 'run', reference)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_bit_for_bit(config, reference, tmp_path):
     folder, killed, chance = tmp_path / 'run', 0, random.Random(0)
     for attempt in range(4):
@@ -95,7 +98,7 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(config, reference, tmp_path):
     assert_same_run(folder, reference)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, slow(signal.SIGINT)])
 def test_a_signal_saves_and_leaves_no_worker_behind(config, reference, tmp_path, number):
     """To all processes, as a terminal's Ctrl-C and a scheduler's notice come."""
     folder = tmp_path / 'run'
@@ -111,6 +114,7 @@ def test_a_signal_saves_and_leaves_no_worker_behind(config, reference, tmp_path,
     assert_same_run(folder, reference)
 
 
+@pytest.mark.slow
 def test_two_hosts_train_as_one_with_two_devices(config, tmp_path, monkeypatch):
     monkeypatch.setenv('PJRT_NPROC', '4')  # equally many threads, which split (and round) sums
     folder, address = tmp_path / 'two', f'127.0.0.1:{free_port()}'
@@ -149,6 +153,7 @@ def test_predict_names_what_it_cannot_read(reference, tmp_path, capsys):
     assert f'{tmp_path}/bad.jpg cannot be read as a picture' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_linear_probe_of_a_streamed_set(config, reference, tmp_path):
     fields = {'linear_probe': True, 'init_from': str(reference), 'steps': 20}
     assert train_here(config, tmp_path / 'run', **fields) == 0

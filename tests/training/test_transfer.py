@@ -256,6 +256,7 @@ class TestResume:
         for name, leaf in saved_arrays(workdir, 6).items():
             assert leaf.tobytes() == saved_arrays(probed, 6)[name].tobytes(), name
 
+    @pytest.mark.slow
     def test_a_fine_tuning_killed_in_mid_save_goes_on_bit_for_bit_without_its_source(
         self, config, parent, tmp_path
     ):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.support import train_here
+from tests.support import slow, train_here
 from training import start
 from training.runner import RUN_AHEAD
 
@@ -108,7 +108,7 @@ def watched(monkeypatch):
     return WatchedStep
 
 
-@pytest.mark.parametrize('kind', ['pmap', 'shard_map'])
+@pytest.mark.parametrize('kind', ['pmap', slow('shard_map')])
 @pytest.mark.parametrize('updates', [1, 2])
 def test_each_call_the_loop_asks_for_the_metrics_of_the_call_before_last(
     updates, kind, small, watched, tmp_path

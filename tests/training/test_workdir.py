@@ -67,6 +67,7 @@ def test_the_stored_configuration_repeats_the_run(small_run, tmp_path):
     assert result(tmp_path / 'again')['params_sha256'] == result(small_run)['params_sha256']
 
 
+@pytest.mark.usefixtures('drawing')
 def test_a_finished_run_is_not_trained_again(small, workdir, capfd):
     before = contents(workdir)
     assert train_here(small, workdir) == 0

@@ -41,6 +41,7 @@ def test_the_numbers_are_those_of_the_network(small_report):
     assert small_report['no_go'] == []
 
 
+@pytest.mark.slow
 def test_memory_and_disk_are_about_those_of_a_run(tmp_path):
     given = memory.short('configs/digits_lenet.py', *WIDE)
     said, taken = memory.estimate(given), memory.peak(given, tmp_path, 'run')

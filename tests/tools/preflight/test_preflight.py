@@ -207,6 +207,7 @@ def test_a_batch_that_is_not_learned(small, capsys, rate, verdict, words):
     assert said.code == (2 if verdict == 'NO-GO' else 0)
 
 
+@pytest.mark.slow
 def test_regularisation_and_warm_up_do_not_hide_that_a_batch_is_learned(small, capsys):
     fields = {
         'augment__mixup': 0.4,
@@ -288,6 +289,7 @@ def test_two_processes_agree_and_the_first_speaks(small, tmp_path):
     assert spoken(second) == []
 
 
+@pytest.mark.slow
 def test_what_is_wrong_on_one_process_is_named_and_ends_all(small, tmp_path):
     other = ('--config.data.dir=elsewhere', '--config.data.name=mnist')
     small = write_config(tmp_path, **json.loads(small.read_text()), data__name='mnist')
@@ -300,6 +302,7 @@ def test_what_is_wrong_on_one_process_is_named_and_ends_all(small, tmp_path):
     assert spoken(second) == []
 
 
+@pytest.mark.slow
 def test_too_little_memory_on_one_process_ends_all_and_is_said_by_all(small, tmp_path):
     children = pair(small, tmp_path, FULL)
     for child in children:
@@ -308,6 +311,7 @@ def test_too_little_memory_on_one_process_ends_all_and_is_said_by_all(small, tmp
         assert 'Traceback' not in child.output
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_come_is_named(small, tmp_path):
     given = [f'--config={small}', '--config.devices=1', '--config.distributed_timeout=2']
     given.append(f'--config.distributed=127.0.0.1:{free_port()},3,0')
