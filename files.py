@@ -49,7 +49,7 @@ def explaining_errors(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f'Cannot write {path}: {error.strerror or error}. Make room or choose another '
-            '--workdir; the same command goes on from the last checkpoint.'
+            '--workdir; the same command resumes from the last checkpoint.'
         ) from error
 
 
