@@ -1,1 +1,1 @@
-"""Hyperparameter sweeps: what sweep.py is made of. See "A sweep" in ARCHITECTURE.md."""
+"""Hyperparameter sweeps, the parts of sweep.py. See "A sweep" in ARCHITECTURE.md."""
