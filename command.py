@@ -1,4 +1,4 @@
-"""What the commands share: a user's mistake is one sentence on standard error and an exit code."""
+"""The common parts of the commands: parsing, and mistakes as a sentence and an exit code."""
 
 import argparse
 import os
@@ -11,10 +11,10 @@ from errors import UserError, did_you_mean
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns the parsed options and the '--config.NAME=VALUE' arguments beside them.
+    """Returns the parsed options, and the '--config.NAME=VALUE' arguments.
 
     Raises:
-      UserError: an argument that is neither.
+      UserError: an argument is neither.
     """
     arguments, overrides = parser.parse_known_args(argv)
     for wrong in overrides:
@@ -36,16 +36,16 @@ def positive(text: str) -> int:
 
 
 def has_accelerator() -> bool:
-    """Whether the system shows a GPU or TPU; asks no library, which would start it."""
+    """Returns whether the system has a GPU or TPU, without asking a library, which would start."""
     return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0'))
 
 
 def _ask_for_huge_pages() -> None:
-    """Starts this process anew with the C library's memory in huge pages, where Linux has them.
+    """Restarts this process with the C library's memory in huge pages, if Linux has them.
 
-    XLA's CPU backend asks for all of a step's memory anew at each step, and the system hands it out
-    a page at a time: in pages of 2 MB a step takes 10 to 20 % less time. The library reads the
-    setting only as a process starts, so there is no other way; it costs 20 ms.
+    XLA's CPU backend allocates all of a step's memory at each step, and the system provides it page
+    by page. With pages of 2 MB a step takes 10 to 20 % less time. The library reads the setting
+    only when a process starts, so the process has to be restarted, which takes 20 ms.
     """
     setting = 'GLIBC_TUNABLES'
     if sys.platform != 'linux' or setting in os.environ or has_accelerator():
@@ -55,17 +55,18 @@ def _ask_for_huge_pages() -> None:
 
 
 def _hush_xla() -> None:
-    """Chooses what XLA's libraries say; JAX must not be imported yet, for they ask only once.
+    """Silences XLA's libraries; JAX must not be imported yet, because they read this only once.
 
-    Absent accelerators are not news. Without any, neither are errors: XLA:CPU reports one, of two
-    thousand characters, for each program that it takes from the cache, about tuning hints that it
-    put there itself. What is fatal is still said, and what matters is raised as an exception.
+    Messages about missing accelerators are left out. Without an accelerator errors are left out as
+    well: XLA:CPU reports one of two thousand characters for each program that it takes from the
+    cache, about tuning hints that it wrote itself. Fatal errors are still reported, and all others
+    that matter are raised as exceptions.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if has_accelerator() else '3')
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Calls main with the command line, and exits with its code."""
+    """Calls `main` with the command line, and exits with its code."""
     _ask_for_huge_pages()
     _hush_xla()
     code = call(main, sys.argv[1:])
@@ -74,14 +75,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 
 def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
-    """Returns what main(argv) does, 0 for nothing; after a UserError, which it prints, its code."""
+    """Calls main(argv); returns its exit code, or that of a UserError, which is printed."""
     try:
         return main(argv) or 0
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        return 0  # the reader of our output (head, less) has gone
+        return 0  # the reader of the output (head, less) has ended
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130

@@ -1,10 +1,10 @@
-"""A check of a folder of pictures: ResNet-18 learns them by heart at 64 pixels, unaugmented.
+"""Checks a folder of pictures: ResNet-18 memorizes them at 64 pixels, without augmentation.
 
     python -m tools.prepare_data folder --source=DIR --name=pets
     python train.py --config=configs/folder_overfit.py --workdir=runs/overfit \
         --config.data.name=pets
 
-Expected: a training accuracy near 100 % whatever the pictures, if labels and decoding are right.
+Expected: a training accuracy near 100 % for any pictures, if labels and decoding are right.
 See "Streamed pictures" in README.md for 200 pictures of ImageNet; a minute on two CPU cores.
 """
 
