@@ -12,14 +12,17 @@ examples:
   python evaluate.py --workdir=runs/digits
   python evaluate.py --workdir=runs/digits --split=validation --checkpoint=best
 
-Prints accuracy, loss, precision and recall of each class and the confusion matrix, and writes
-evaluation_SPLIT.json and confusion_SPLIT.png into the workdir. Every example counts once.
-Fields of the run can be given as --config.NAME=VALUE, such as --config.data.dir=DIR.
+Prints the report of the task (for classification: accuracy, loss, precision and recall of each
+class, and the confusion matrix), and writes evaluation_SPLIT.json and pictures such as
+confusion_SPLIT.png into the workdir. Every example counts once. Fields of the run can be set by
+--config.NAME=VALUE, such as --config.data.dir=DIR.
+
+exit codes: 0 done, 2 the command or its input is wrong
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         description='Evaluates the network that train.py has trained in a workdir.',
         epilog=EPILOG,
@@ -28,14 +31,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--workdir', metavar='DIR', required=True, help='folder of the run')
-    add('--split', choices=('validation', 'test'), default='test', help='what to read [test]')
+    add('--split', choices=('validation', 'test'), default='test', help='split to evaluate [test]')
     add(
         '--checkpoint',
         metavar='WHICH',
         default='last',
         help='last, best (by validation), or a step [last]',
     )
-    add('--output', metavar='DIR', help='where to write the files [the workdir]')
+    add('--output', metavar='DIR', help='folder for the files [the workdir]')
     return parser
 
 
@@ -47,25 +50,29 @@ def main(argv: list[str]) -> int:
     from training.evaluation import Evaluator
     from training.runner import Runner
 
-    found = trained.load(arguments.workdir, arguments.checkpoint, overrides)
-    config = found.experiment.config
+    network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
+    config, step = network.experiment.config, network.step
     output = Path(arguments.output or arguments.workdir)
+    # Before the evaluation, which may take long.
     workdir.check_writable(output, '--output' if arguments.output else '--workdir')
     split = input_pipeline.open_split(config, arguments.split)
-    if tuple(split.class_names) != found.experiment.class_names:
-        raise UserError(f'The {arguments.split} split has other classes than the training split.')
-    runner = Runner(found.spec, config.runner, found.devices, detailed=True)
-    evaluation = Evaluator(found.experiment, runner, split)(runner.replicate(found.variables))
-    report = found.spec.task.report(evaluation.sums, evaluation.rows, split.class_names)
-    title = f'{config.model.name} on {config.data.name}, {arguments.split} split, step {found.step}'
+    if tuple(split.class_names) != network.experiment.class_names:
+        raise UserError(
+            f'The {arguments.split} split has other classes than the training split: prepare the '
+            'data set again.'
+        )
+    runner = Runner(network.spec, config.runner, network.devices, detailed=True)
+    evaluation = Evaluator(network.experiment, runner, split)(runner.replicate(network.variables))
+    report = network.spec.task.report(evaluation.sums, evaluation.rows, split.class_names)
+    title = f'{config.model.name} on {config.data.name}, {arguments.split} split, step {step}'
     bad = evaluation.bad_records
-    result = {'split': arguments.split, 'step': found.step, 'bad_records': bad, **report.to_json()}
-    numbers = output / f'evaluation_{arguments.split}.json'
-    files.write_json(numbers, result)
+    result = {'split': arguments.split, 'step': step, 'bad_records': bad, **report.to_json()}
+    path = output / f'evaluation_{arguments.split}.json'
+    files.write_json(path, result)
     pictures = report.pictures(output, arguments.split, title)
     left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
     print(f'{title}\n\n{report.text()}{left_out}\n')
-    print('Written: ' + ', '.join(map(str, [numbers, *pictures])))
+    print('Written: ' + ', '.join(map(str, [path, *pictures])))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One field of the configuration; configs, tasks and models declare theirs with it."""
+"""One field of the configuration; configs, tasks and models declare their fields with it."""
 
 import dataclasses
 import math
@@ -13,17 +13,17 @@ class Field:
 
     Attributes:
       name: dotted path, such as 'optimizer.momentum'.
-      default: its value where nobody says otherwise; None makes the field optional.
-      doc: what it means, with its unit.
-      value_type: its Python type; read off the default unless that is None.
-      low, high, above, below: its range; the first two belong to it, the last two do not.
-      choices: all its values, if it has few.
-      items: what a tuple holds: float, int or str.
+      default: its default value; None makes the field optional.
+      doc: its meaning, with unit and range, for --help.
+      value_type: its Python type; that of the default unless the default is None.
+      low, high, above, below: its range. `low` and `high` are allowed, `above` and `below` are not.
+      choices: all allowed values, if there are few.
+      items: type of a tuple's items: float, int or str.
       scope: 'experiment' (must be the same on resume) or 'run' (may change).
       traced: whether the value enters the compiled step as an argument, under the last part of its
         name, so that the lanes of a vmapped sweep may differ in it.
-      regularizer: whether the value keeps the training loss up; tools.preflight sets it to zero
-        while it over-fits one batch.
+      regularizer: whether the value keeps the training loss high; tools.preflight sets it to zero
+        while it overfits one batch.
     """
 
     name: str
@@ -61,7 +61,11 @@ class Field:
         return self.value(config) == self.default
 
     def check(self, value: Any) -> Any:
-        """Returns `value`, as the field's type; raises UserError if it is not fit."""
+        """Returns the value as the field's type.
+
+        Raises:
+          UserError: it has another type or is out of range.
+        """
         if value is None and self.default is None:
             return None
         value = self._converted(value)
@@ -85,7 +89,7 @@ class Field:
         return value
 
     def _converted(self, value: Any) -> Any:
-        """The value as the field's type: int may serve as float, list as tuple, nothing else."""
+        """Returns the value as the field's type; only int to float and list to tuple convert."""
         is_int = isinstance(value, int) and not isinstance(value, bool)
         if self.kind is float and is_int:
             return float(value)

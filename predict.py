@@ -1,4 +1,4 @@
-"""Predicts the classes of pictures: python predict.py --workdir=runs/digits IMAGE..."""
+"""Applies a trained network to pictures: python predict.py --workdir=runs/digits IMAGE..."""
 
 import argparse
 import json
@@ -13,17 +13,21 @@ examples:
   python predict.py --workdir=runs/digits folder/ --top=3
   python predict.py --workdir=runs/digits folder/ --json > predictions.jsonl
 
-Pictures may be of any size and mode; a folder stands for all pictures in it. They are fitted into
-the network's image, keeping their shape. Grey-scale networks here learned bright strokes on black:
-a picture with a bright border (ink on paper) is inverted, unless --invert says otherwise.
-The exit code is 2 if a picture could not be read; the others are predicted all the same.
+Pictures may have any size and mode; a folder stands for all pictures in it. For a data set in
+memory, pictures are scaled to fit into the network's image without changing their proportions. Its
+grayscale networks were trained on bright strokes on black, so a picture with a bright border (ink
+on paper) is inverted, unless --invert says otherwise. For a streamed set they are scaled and
+cropped as in evaluation.
+
+exit codes: 0 done, 2 the command or its input is wrong, or a picture could not be read (the others
+are predicted)
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description='Predicts what is on pictures, with the network trained in a workdir.',
+        description='Applies the network that train.py has trained in a workdir to pictures.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -32,9 +36,14 @@ def parser() -> argparse.ArgumentParser:
     add('images', metavar='IMAGE', nargs='+', help='PNG or JPEG file, or a folder of them')
     add('--workdir', metavar='DIR', required=True, help='folder of the run')
     add('--checkpoint', metavar='WHICH', default='last', help='last, best, or a step [last]')
-    add('--top', metavar='N', type=int, default=5, help='classes to print for each picture [5]')
-    add('--invert', choices=('auto', 'yes', 'no'), default='auto', help='ink on paper? [auto]')
-    add('--json', action='store_true', help='one JSON object a line instead of text')
+    add('--top', metavar='N', type=int, default=5, help='answers to print for each picture [5]')
+    add(
+        '--invert',
+        choices=('auto', 'yes', 'no'),
+        default='auto',
+        help='invert brightness: for a bright border, always, or never [auto]',
+    )
+    add('--json', action='store_true', help='print a JSON object per line instead of text')
     return parser
 
 
@@ -47,9 +56,9 @@ def main(argv: list[str]) -> int:
     from training import prediction, trained
 
     paths = images.list_images(arguments.images)
-    found = trained.load(arguments.workdir, arguments.checkpoint, overrides)
+    network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
     unreadable = 0
-    for path, answer in prediction.predict(found, paths, arguments.invert, arguments.top):
+    for path, answer in prediction.predict(network, paths, arguments.invert, arguments.top):
         if isinstance(answer, UserError):
             print(f'error: {answer}', file=sys.stderr)
             unreadable += 1

@@ -1,12 +1,20 @@
-"""Looks for good hyperparameters: python sweep.py --config=... --sweep=... --workdir=runs/sweep."""
+"""Searches for hyperparameters: python sweep.py --config=... --sweep=... --workdir=runs/sweep."""
 
 import argparse
 import contextlib
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import command
 from errors import UserError
+
+if TYPE_CHECKING:  # imported when the command line has been read
+    from ml_collections import ConfigDict
+
+    from configs.search import Sweep
+    from sweeps.engine import Work
 
 ENGINES = ('vmap', 'local', 'slurm', 'ray')
 EPILOG = """\
@@ -18,19 +26,22 @@ examples:
   ... --engine=ray --jobs=16 --gpus=1 --ray_address=auto
   python train.py --config=runs/sweep/best_config.json --workdir=runs/best
 
-The same command goes on with a sweep that was stopped. Fields of the configuration can be set by
+The same command resumes a sweep that was stopped. Fields of the configuration can be set by
 --config.NAME=VALUE, as for train.py.
 
-exit codes: 0 done, 2 a mistake in the command or its input, 75 stopped by SIGTERM, SIGUSR2 or Ctrl-C
-(start again to go on).
+exit codes:
+  0   the sweep is finished
+  2   the command or its input is wrong, or no trial was completed
+  75  trials are left: stopped by SIGTERM, SIGUSR2 or Ctrl-C, or other processes still run them;
+      the same command resumes the sweep
 """  # noqa: E501
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description='Trains a configuration many times, with other values each time, and says '
-        'which are best on the validation split. The test split decides nothing.',
+        description='Trains a configuration many times with different values, and reports which '
+        'are best on the validation split. The test split is not used for any choice.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -43,28 +54,39 @@ def parser() -> argparse.ArgumentParser:
         '--engine',
         choices=ENGINES,
         default='vmap',
-        help='vmap: trials side by side in one program; local: a process for each; slurm, ray: '
-        'the same on a cluster [vmap]',
+        help='vmap: several trials in one program; local: a process for each trial; slurm, ray: '
+        'processes on a cluster [vmap]',
     )
-    add('--trials', type=command.positive, help="how many [the sweep file's]")
-    add('--sampler', choices=('tpe', 'random', 'grid', 'cmaes'), default='tpe', help='[tpe]')
-    add('--pruner', choices=('asha', 'median', 'none'), default='asha', help='[asha]')
-    add('--storage', metavar='URL', help='a data base for the trials [a journal in the workdir]')
-    add('--lanes', type=command.positive, help='vmap: trials at once [by memory and device]')
-    add('--jobs', type=command.positive, default=1, help='but vmap: trials at once [1]')
-    add('--cpus', type=command.positive, help='slurm, ray: cores of a trial')
-    add('--gpus', type=command.positive, help='slurm, ray: GPUs of a trial')
+    add('--trials', type=command.positive, help='number of trials [that of the sweep file]')
+    add(
+        '--sampler',
+        choices=('tpe', 'random', 'grid', 'cmaes'),
+        default='tpe',
+        help='how the values of a trial are chosen; see Optuna [tpe]',
+    )
+    add(
+        '--pruner',
+        choices=('asha', 'median', 'none'),
+        default='asha',
+        help='which trials are stopped early; see Optuna [asha]',
+    )
+    add('--storage', metavar='URL', help='database for the trials [a journal in the workdir]')
+    add('--lanes', type=command.positive, help='vmap: trials at a time [by memory and device]')
+    add('--jobs', type=command.positive, default=1, help='other engines: trials at a time [1]')
+    add('--cpus', type=command.positive, help='slurm, ray: cores per trial')
+    add('--gpus', type=command.positive, help='slurm, ray: GPUs per trial')
     add(
         '--slurm',
         metavar='NAME=VALUE',
         action='append',
-        help="slurm: submitit's or sbatch's options: partition, timeout_min, mem_gb, account, ...",
+        help='slurm: an option of submitit or sbatch, such as partition, timeout_min, mem_gb, '
+        'account; may be repeated',
     )
     add(
         '--ray_address',
         metavar='ADDRESS',
         default='auto',
-        help='ray: of the cluster; local starts one here [auto]',
+        help='ray: address of the cluster; local starts one on this machine [auto]',
     )
     return parser
 
@@ -82,7 +104,7 @@ def main(argv: list[str]) -> int:
     return run(config, sweep.resolved(config), arguments)
 
 
-def run(config, sweep, arguments) -> int:
+def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> int:
     """Runs a checked sweep; returns the exit code."""
     from distributed.preemption import EXIT_CODE, Preemption
     from sweeps import engine, report, study
@@ -90,8 +112,8 @@ def run(config, sweep, arguments) -> int:
 
     folder = Path(arguments.workdir).resolve()
     workdir.check_writable(folder)
-    with contextlib.ExitStack() as held:
-        held.enter_context(workdir.lock(folder))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workdir.lock(folder))
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)
         alone = arguments.storage is None and arguments.engine in ('vmap', 'local')
@@ -105,30 +127,31 @@ def run(config, sweep, arguments) -> int:
             about,
             alone,
         )
-        held.callback(trials.close)
-        if arguments.engine != 'vmap':  # the devices are for the trials' processes
+        stack.callback(trials.close)
+        if arguments.engine != 'vmap':  # the devices are left to the processes of the trials
             import jax
 
             jax.config.update('jax_platforms', 'cpu')
-        stop = held.enter_context(Preemption())
+        stop = stack.enter_context(Preemption())
         work = engine.Work(config, sweep, trials, folder, stop, _say, vars(arguments))
         _engine(arguments.engine)(work)
         report.write(work)
         left = trials.trials - len(trials.finished())
         if left > 0:
-            reason = stop.reason() or 'Other processes run them, or died a moment ago'
-            _say(f'{reason}: {left} trials have not ended; the same command goes on')
+            reason = stop.reason() or 'Other processes run them, or have just died'
+            _say(f'{reason}: {left} trials have not ended; the same command resumes the sweep')
             return EXIT_CODE
     if trials.best() is None:
-        raise UserError(f'Not one trial went to its end; {folder / report.TRIALS} says why.')
+        raise UserError(f'No trial was completed; see the reasons in {folder / report.TRIALS}.')
     return 0
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # a log is read while the sweep runs
+    print(text, flush=True)  # so that a log file can be read while the sweep runs
 
 
-def _engine(name: str):
+def _engine(name: str) -> Callable[['Work'], None]:
+    """Returns the function that runs the trials."""
     return importlib.import_module(f'sweeps.{name}_engine').run
 
 

@@ -1,7 +1,9 @@
 """Trains a network: python train.py --config=configs/digits_lenet.py --workdir=runs/digits."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import command
 from errors import UserError
@@ -15,29 +17,31 @@ NO_EXPERIMENT = (
     'schema',
     'search',
     'smoke',
-)  # of the files in configs/
+)  # files in configs/ that are no experiments
 
 EPILOG = """\
 examples:
   python train.py --config=configs/digits_lenet.py --workdir=runs/digits
   python train.py --config=configs/mnist_lenet.py --workdir=runs/tanh --config.model.activation=tanh
-  python train.py --workdir=runs/digits                  go on with a run that was stopped
+  python train.py --workdir=runs/digits                  resume a run that was stopped
   python train.py --config=runs/digits/config.json --workdir=runs/again     repeat a run
 
-exit codes: 0 done, 2 a mistake in the command or its input, 75 stopped by SIGTERM, SIGUSR2 or
-Ctrl-C after saving (start again to go on), 69 another process of the run hangs or is gone (the
-same).
+exit codes:
+  0   the run is finished
+  2   the command or its input is wrong; the message says what to change
+  69  another process of the run hangs or is gone; the same command resumes the run
+  75  stopped by SIGTERM, SIGUSR2 or Ctrl-C after saving; the same command resumes the run
 
-fields of the configuration, each settable by --config.NAME=VALUE [default]:
+fields of the configuration, set by --config.NAME=VALUE, with their defaults in brackets:
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     from configs import base, schema
 
     parser = argparse.ArgumentParser(
-        description='Trains a network as a configuration file says, and tests it once at the end. '
+        description='Trains a network by a configuration file, and tests it once at the end. '
         'The same configuration gives the same numbers, however often the run is stopped.',
         epilog=EPILOG + schema.describe(base.fields()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,39 +51,42 @@ def parser() -> argparse.ArgumentParser:
     add(
         '--config',
         metavar='FILE',
-        help='a file of configs/, or a config.json; leave it out to go on with the run there',
+        help='a file of configs/, or a config.json; may be left out to resume the run in --workdir',
     )
     add(
         '--workdir',
         metavar='DIR',
-        help='folder of the run: checkpoints, records, result; a run that is there is gone on with',
+        help='folder for checkpoints, records and result; a run that it holds is resumed',
     )
     add(
         '--resume',
         choices=('auto', 'must', 'never'),
         default='auto',
-        help='go on if there is a run, only if there is one, or never [auto]',
+        help='auto: resume if --workdir holds a run; must: fail if it does not; never: fail if it '
+        'does [auto]',
     )
     add(
         '--extend',
         action='store_true',
-        help='let the run in --workdir have more epochs or steps than before',
+        help='allow more epochs or steps than the run in --workdir was started with',
     )
-    add('--list', action='store_true', help='print configurations and models')
+    add('--list', action='store_true', help='print configurations, tasks, and models with options')
     return parser
 
 
 def listing() -> str:
-    """Returns the configurations and models that there are."""
+    """Returns the available configurations, tasks and models as text."""
     import ast
 
     import models
+    from tasks import registry
 
     lines = ['configurations:']
     for path in sorted((ROOT / 'configs').glob('*.py')):
         if path.stem not in NO_EXPERIMENT:
             text = (ast.get_docstring(ast.parse(path.read_text())) or '').partition('\n')[0]
             lines.append(f'  configs/{path.name:<27} {text}')
+    lines += ['', 'tasks (--config.task=NAME):', f'  {", ".join(registry.names())}']
     lines += ['', 'models, with their options, defaults first (--config.model.OPTION=VALUE):']
     alike = {}
     for name in models.names():
@@ -89,8 +96,8 @@ def listing() -> str:
     return '\n'.join(lines)
 
 
-def _options(options: dict) -> str:
-    """The options of a model on one line, each with its default and then its other values."""
+def _options(options: Mapping[str, Any]) -> str:
+    """Returns the options of a model as a line, each with its default and its other values."""
     texts = []
     for name, option in options.items():
         others = [choice for choice in option.choices or () if choice != option.default]
@@ -113,7 +120,10 @@ def main(argv: list[str]) -> int:
     if not path:
         path = str(Path(arguments.workdir) / workdir.CONFIG)
         if not Path(path).is_file():
-            raise UserError('--config=FILE is missing; `python train.py --list` shows what is.')
+            raise UserError(
+                f'--config=FILE is missing, and {arguments.workdir} holds no run to resume; '
+                '`python train.py --list` prints the configurations.'
+            )
     config = reading.from_arguments(path, overrides)
     from training import run
 

@@ -1,1 +1,1 @@
-"""One file per experiment; base.py lists every field, schema.py checks them."""
+"""The experiments, one file each; base.py lists the fields, and schema.py checks them."""

@@ -1,8 +1,8 @@
-"""Every field of a run's configuration, once: its type, default, range and meaning.
+"""All fields of a run's configuration, with their types, defaults, ranges and meanings.
 
-An experiment file starts from `get_config()` and says only how it differs. `scope` says whether a
-field belongs to the experiment (it decides the numbers, and must be the same when a run is resumed)
-or to the run (devices, paths, logging: it may change).
+An experiment file starts from `get_config()` and sets the fields that differ. The scope of a field
+is 'experiment' if the numbers depend on it (it must be the same when a run is resumed), or 'run' if
+it may change (devices, paths, logging).
 """
 
 import functools
@@ -15,30 +15,34 @@ from field import Field
 EXPERIMENT, RUN = 'experiment', 'run'
 
 FIELDS = (
-    Field('task', 'classification', 'What the network learns; `python train.py --list` names the '
-          'tasks.'),
-    Field('seed', 0, 'The source of every random draw of the run.', low=0, high=2**32 - 1,
-          traced=True),
+    Field('task', 'classification', 'What the network learns; a name that `python train.py --list` '
+          'prints.'),
+    Field('seed', 0, 'Seed of every random draw of the run.', low=0, high=2**32 - 1, traced=True),
     Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
     Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
-    Field('steps', None, 'Length of the run in updates; if given, it replaces epochs.', int, low=1),
-    Field('accumulate', 1, 'Micro-batches per update; divides batch_size.', low=1),
-    Field('dtype', 'float32', 'Compute type; parameters, statistics and loss stay float32.',
-          choices=('float32', 'bfloat16')),
-    Field('ema_decay', 0.0, 'Decay of the averaged weights that evaluation uses; 0: none.',
-          low=0, below=1, traced=True),
-    Field('sync_batch_norm', True, 'Batch statistics over the global batch, not per device.'),
-    Field('deterministic', False, 'Ask a GPU for deterministic kernels (slower); CPUs are anyway.'),
-    Field('smoke', False, 'A few steps and small batches of the same run, to see that it works.'),
+    Field('steps', None, 'Length of the run in updates; replaces epochs if given.', int, low=1),
+    Field('accumulate', 1, 'Micro-batches per update, which save memory; divides batch_size.',
+          low=1),
+    Field('dtype', 'float32', 'Type of the computation: float32 or bfloat16. Parameters, '
+          'statistics and loss stay float32.', choices=('float32', 'bfloat16')),
+    Field('ema_decay', 0.0, 'Decay per update of the moving average of the weights, in [0, 1), for '
+          'instance 0.999; evaluation uses the average. 0: no average.', low=0, below=1,
+          traced=True),
+    Field('sync_batch_norm', True, 'Compute batch norm over the global batch, not per device.'),
+    Field('deterministic', False, 'Use deterministic kernels on a GPU, which are slower; CPUs are '
+          'always deterministic.'),
+    Field('smoke', False, 'Shorten the run to a few steps with small batches, as a test.'),
     # --- transfer learning; a glob matches a parameter's whole path, '*' crosses '/' --------------
-    Field('init_from', None, 'Folder of a run (its last checkpoint) or of converted weights to '
-          'start from; the head is new.', str),
-    Field('freeze', (), "Globs of parameters that stay as they are, such as 'stem*'.", items=str),
-    Field('multipliers', (), "'glob=factor', on the learning rate; the first that matches counts.",
-          items=str),
-    Field('layer_decay', 1.0, 'Factor on the learning rate for each layer after it.', above=0,
-          high=1),
-    Field('linear_probe', False, 'Train the head alone, on features that are computed once.'),
+    Field('init_from', None, 'Folder of weights to start from, converted or of a run (its last '
+          'checkpoint); the head is new. None: random weights.', str),
+    Field('freeze', (), "Globs of parameters that are not trained, such as 'stem*'; a glob matches "
+          'the whole path.', items=str),
+    Field('multipliers', (), "Factors on the learning rate by parameter, as 'glob=factor', such as "
+          "'head/*=10'; the first glob that matches counts.", items=str),
+    Field('layer_decay', 1.0, 'Factor in (0, 1] on the learning rate of each layer, applied once '
+          'for every layer after it. 1: all layers learn equally fast.', above=0, high=1),
+    Field('linear_probe', False, 'Train only the head, on features that are computed once; needs '
+          'init_from.'),
     # --- model; its options follow from the registered models' declarations -------------------
     Field('model.name', 'lenet', 'A name that `python train.py --list` prints.'),
     # --- data ----------------------------------------------------------------------------------
@@ -77,64 +81,83 @@ FIELDS = (
     Field('data.std', (0.3081,), 'Standard deviation of pixels in [0, 1], which is divided by; one '
           'value for each channel, or one for all.'),
     # Here stand those of tasks and augmentations; see `fields`.
-    # --- optimizer; None leaves an option at its own default --------------------------------
-    Field('optimizer.name', 'sgd', 'The rule of the update.',
-          choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
-    Field('optimizer.learning_rate', 0.1, 'Peak of the schedule.', above=0, traced=True),
-    Field('optimizer.weight_decay', 0.0, 'On kernels; biases and norms are left alone.', low=0,
-          traced=True, regularizer=True),
-    Field('optimizer.clip_norm', None, 'Largest global norm of the gradient.', float, above=0,
+    # --- optimizer; None leaves an option at the optimizer's own default --------------------
+    Field('optimizer.name', 'sgd', 'Name of the optimizer: sgd, adam, adamw, lars, lamb or '
+          'rmsprop.', choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
+    Field('optimizer.learning_rate', 0.1, 'Peak learning rate; the schedule multiplies it by a '
+          'fraction.', above=0, traced=True),
+    Field('optimizer.weight_decay', 0.0, 'Factor on the weights that is added to the gradient (L2; '
+          'adamw, lamb: to the update, decoupled). Kernels only.', low=0, traced=True,
+          regularizer=True),
+    Field('optimizer.clip_norm', None, 'Largest global norm of the gradient, which is scaled down '
+          'to it. None: no limit.', float, above=0, traced=True),
+    Field('optimizer.momentum', None, 'sgd, lars, rmsprop: fraction in [0, 1) of the accumulated '
+          'gradients that is kept per update. None: 0.9; rmsprop: 0.', float, low=0, below=1,
           traced=True),
-    Field('optimizer.momentum', None, 'sgd, lars, rmsprop.', float, low=0, below=1, traced=True),
-    Field('optimizer.nesterov', None, 'sgd, lars.', bool),
-    Field('optimizer.beta1', None, 'adam, adamw, lamb.', float, low=0, below=1, traced=True),
-    Field('optimizer.beta2', None, 'adam, adamw, lamb.', float, low=0, below=1, traced=True),
-    Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop.', float, above=0, traced=True),
-    Field('optimizer.decay', None, 'rmsprop: decay of the mean square.', float, low=0, below=1,
+    Field('optimizer.nesterov', None, "sgd, lars: use Nesterov's form of momentum. None: True for "
+          'sgd, False for lars.', bool),
+    Field('optimizer.beta1', None, 'adam, adamw, lamb: decay per update of the mean of gradients, '
+          'in [0, 1). None: 0.9.', float, low=0, below=1, traced=True),
+    Field('optimizer.beta2', None, 'adam, adamw, lamb: decay per update of the mean of squared '
+          'gradients, in [0, 1). None: 0.999.', float, low=0, below=1, traced=True),
+    Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop: added to the denominator, '
+          'outside of the square root (rmsprop: inside). None: 1e-8; lamb: 1e-6.', float, above=0,
           traced=True),
-    Field('optimizer.trust_coefficient', None, 'lars.', float, above=0, traced=True),
-    Field('schedule.name', 'cosine', 'Shape of the learning rate after warm-up.',
-          choices=('cosine', 'step', 'constant')),
-    Field('schedule.unit', 'epochs', 'Unit of warmup and milestones.', choices=('epochs', 'steps')),
-    Field('schedule.warmup', 0.0, 'Linear rise from zero to the peak.', low=0),
-    Field('schedule.milestones', (), 'step: where the rate is multiplied by factor.'),
-    Field('schedule.factor', 0.1, 'step: what it is multiplied by.', above=0, high=1),
-    Field('schedule.final', 0.0, 'cosine: rate at the end, as a share of the peak.', low=0, high=1),
+    Field('optimizer.decay', None, 'rmsprop: decay per update of the mean of squared gradients, in '
+          '[0, 1). None: 0.9.', float, low=0, below=1, traced=True),
+    Field('optimizer.trust_coefficient', None, "lars: factor on the ratio of a kernel's norm to "
+          "its update's norm. None: 0.001.", float, above=0, traced=True),
+    Field('schedule.name', 'cosine', 'Shape of the learning rate after warm-up: cosine, step or '
+          'constant.', choices=('cosine', 'step', 'constant')),
+    Field('schedule.unit', 'epochs', 'Unit of warmup and milestones: epochs or steps.',
+          choices=('epochs', 'steps')),
+    Field('schedule.warmup', 0.0, 'Duration of the linear rise from 0 to the peak, in units.',
+          low=0),
+    Field('schedule.milestones', (), 'step: times, in units, at which the learning rate is '
+          'multiplied by factor.'),
+    Field('schedule.factor', 0.1, 'step: factor on the learning rate at a milestone, in (0, 1].',
+          above=0, high=1),
+    Field('schedule.final', 0.0, 'cosine: learning rate at the end, as a fraction of the peak.',
+          low=0, high=1),
     # --- the run: free to change on resume ------------------------------------------------
-    Field('runner', 'pmap', 'What spreads the step over the devices.', scope=RUN,
-          choices=('pmap', 'shard_map')),
-    Field('lowering.convolution', 'auto', "How convolutions are computed: XLA's own (native), as "
-          'matrix products (patches), or the fastest for each layer. Equal up to rounding.',
+    Field('runner', 'pmap', 'How the step runs on several devices: jax.pmap or jax.shard_map.',
+          scope=RUN, choices=('pmap', 'shard_map')),
+    Field('lowering.convolution', 'auto', "Convolutions: native (XLA's), patches (matrix "
+          'products), or auto (the fastest for each layer). Equal up to rounding.',
           choices=('auto', 'native', 'patches'), scope=RUN),
-    Field('lowering.pooling', 'auto', "Max pooling: remembering where maxima are, comparing pairs, "
-          "XLA's own (window), or the fastest.", choices=('auto', 'place', 'pairs', 'window'),
+    Field('lowering.pooling', 'auto', "Max pooling: window (XLA's), place (stores the positions of "
+          'maxima), pairs (compares shifted maps), or auto (the fastest).',
+          choices=('auto', 'place', 'pairs', 'window'), scope=RUN),
+    Field('lowering.reduction', 'auto', "Sums of norm layers: native (XLA's), wide (rows of "
+          'several positions), or auto (the fastest).', choices=('auto', 'native', 'wide'),
           scope=RUN),
-    Field('lowering.reduction', 'auto', "Sums of norm layers: XLA's own (native), of wide rows, "
-          'or the faster.', choices=('auto', 'native', 'wide'), scope=RUN),
-    Field('distributed', 'auto', 'Several hosts: auto, off, or host:port,processes,index.',
+    Field('distributed', 'auto', 'Processes of the run: auto (from the cluster), off (one '
+          'process), or host:port,processes,index.', scope=RUN),
+    Field('distributed_timeout', 600.0, 'Seconds for which a process waits for another one; the '
+          'run then ends and names it.', above=0, scope=RUN),
+    Field('devices', 0, 'Devices per process; 0: all. A CPU can be split into any number.', low=0,
           scope=RUN),
-    Field('distributed_timeout', 600.0, 'Seconds that a process waits for another before the run '
-          'ends and says which.', above=0, scope=RUN),
-    Field('devices', 0, 'Devices per process; 0: all. On a CPU, any number.',
-          low=0, scope=RUN),
-    Field('steps_per_call', None, 'Updates per compiled call, for a training set on the devices; 1 '
-          'where a record comes sooner. None: 10 on a GPU or TPU, else 1.', int, low=1, scope=RUN),
-    Field('eval_every', 1.0, 'Epochs between validations.', above=0, scope=RUN),
-    Field('eval_batch_size', 1000, 'Examples per evaluation call, over all devices.', low=1,
+    Field('steps_per_call', None, 'Updates per call, with the training set on the devices; 1 if a '
+          'report is due in between. None: 10 on GPUs and TPUs, else 1.', int, low=1, scope=RUN),
+    Field('eval_every', 1.0, 'Epochs between validations; fractions are allowed.', above=0,
           scope=RUN),
-    Field('log_every', 20, 'Updates between records of the training metrics.', low=1, scope=RUN),
-    Field('checkpoint.every', 1.0, 'Epochs between checkpoints.', above=0, scope=RUN),
-    Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every.', int,
+    Field('eval_batch_size', 1000, 'Examples per evaluation call, over all devices and hosts.',
           low=1, scope=RUN),
-    Field('checkpoint.keep', 2, 'Latest checkpoints kept, beside the best one.', low=1, scope=RUN),
-    Field('checkpoint.best', None, "What the best checkpoint is best at, such as "
-          "'validation/loss'; None: the task's first metric.", str, scope=RUN),
+    Field('log_every', 20, 'Updates between records of the training metrics.', low=1, scope=RUN),
+    Field('checkpoint.every', 1.0, 'Epochs between checkpoints; fractions are allowed.', above=0,
+          scope=RUN),
+    Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every if given.',
+          int, low=1, scope=RUN),
+    Field('checkpoint.keep', 2, 'Number of latest checkpoints to keep besides the best one.', low=1,
+          scope=RUN),
+    Field('checkpoint.best', None, 'Metric by which the best checkpoint is chosen, such as '
+          "'validation/loss'. None: the task's first metric.", str, scope=RUN),
     Field('profile.steps', (), '(start, stop): trace updates start + 1 to stop for TensorBoard.',
           items=int, scope=RUN),
-    Field('peak_tflops', None, 'What one device could do, in TFLOP/s; None: known GPUs and TPUs.',
-          float, above=0, scope=RUN),
-    Field('compilation_cache', 'auto', "Folder of compiled programs; 'auto': the user's cache; "
-          "'off': none.", scope=RUN),
+    Field('peak_tflops', None, 'Peak TFLOP/s of one device, for the utilization. None: from a '
+          'table of GPUs and TPUs.', float, above=0, scope=RUN),
+    Field('compilation_cache', 'auto', "Folder for compiled programs. 'auto': the user's cache "
+          "folder; 'off': none.", scope=RUN),
 )  # fmt: skip
 
 
@@ -165,5 +188,5 @@ def fields() -> tuple[Field, ...]:
 
 
 def get_config() -> ConfigDict:
-    """Returns all fields at their defaults, locked: a misspelt name is an error at once."""
+    """Returns all fields with their defaults, locked, so that a misspelled name is an error."""
     return build(fields())

@@ -1,4 +1,4 @@
-"""The common ground of the small experiments: LeNet-5 on the digits, 20 epochs, no augmentation.
+"""The base of the small comparisons: LeNet-5 on the digits, 20 epochs, no augmentation.
 
     python train.py --config=configs/digits_compare.py --workdir=runs/tanh \
         --config.model.activation=tanh

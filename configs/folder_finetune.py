@@ -5,10 +5,11 @@
     python train.py --config=configs/folder_finetune.py --workdir=runs/pets \
         --config.data.name=pets --config.init_from=WEIGHTS
 
-WEIGHTS is what convert_weights made, or another run's folder. The new head learns ten times as fast
-as the rest; with few pictures try config.layer_decay=0.7 as well, so that the first layers stay
-nearer to where they were. Mean and std are those of ImageNet, which most weights expect. There is
-no published figure, because it depends on the pictures. Not trained here.
+WEIGHTS is the folder that convert_weights has written, or that of another run. The new head has ten
+times the learning rate of the rest. With few pictures try config.layer_decay=0.7 as well, which
+keeps the first layers closer to their initial weights. Mean and std are those of ImageNet, which
+most weights expect. There is no published result, because it depends on the pictures. Not trained
+here.
 """
 
 from configs import imagenet

@@ -1,8 +1,8 @@
-"""What the ImageNet configurations share; no experiment of its own.
+"""The common parts of the ImageNet configurations; not an experiment.
 
-Where all of them depart from the published programs: weight decay leaves biases and norms alone,
-and batch norm counts the whole global batch, not each device's part (config.sync_batch_norm=False
-for that). Published accuracies are of the 50,000 validation images.
+All of them differ from the published programs in two points. Weight decay does not apply to biases
+and norms, and batch norm is computed over the global batch, not over the part of each device
+(config.sync_batch_norm=False does that). Published accuracies are of the 50,000 validation images.
 """
 
 from configs import base
@@ -11,7 +11,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 def streamed():
-    """Returns a configuration for pictures of any size: random-resized crops of 224, flipped."""
+    """Returns a configuration for pictures of any size: random-resized crops of 224, and flips."""
     config = base.get_config()
     config.data.image_size = 224
     config.data.mean = MEAN
@@ -23,11 +23,11 @@ def streamed():
 
 
 def classic():
-    """Returns the recipe of 90 epochs at batch 256 that most published networks were trained by.
+    """Returns the recipe of 90 epochs at batch size 256 of most published networks.
 
-    SGD with momentum, a rate that falls tenfold every 30 epochs, crops and flips and nothing else;
-    evaluation on the centre crop of 224 from a shorter side of 256 (He et al. 2015, section 3.4;
-    torchvision's references/classification).
+    SGD with momentum, a learning rate that is divided by 10 every 30 epochs, and crops and flips as
+    the only augmentation. Evaluation takes the center crop of 224 from a shorter side of 256 (He et
+    al. 2015, section 3.4; torchvision's references/classification).
     """
     config = streamed()
     config.data.name = 'imagenet2012'
@@ -45,10 +45,10 @@ def classic():
 
 
 def strikes_back():
-    """Returns what procedures A2 and A3 of Wightman et al. 2021 share ("ResNet strikes back").
+    """Returns the common parts of procedures A2 and A3 of "ResNet strikes back".
 
-    Table 2 there. Blocks that start as the identity, the threshold of the targets and the clipping
-    are what timm's networks, commands and LAMB have.
+    See Wightman et al. 2021, table 2. Blocks that start as the identity, the threshold of the
+    targets and the clipping are those of timm's networks, commands and LAMB.
     """
     config = streamed()
     config.model.name = 'resnet50'
@@ -56,7 +56,7 @@ def strikes_back():
     config.data.name = 'imagenet2012'
     config.data.num_classes = 1000
     config.data.eval_image_size = 224
-    config.data.eval_resize = 235  # a centre crop of 0.95
+    config.data.eval_resize = 235  # a center crop of 0.95
     config.batch_size = 2048
     config.loss = 'bce'
     config.bce_threshold = 0.2

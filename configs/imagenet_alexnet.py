@@ -4,7 +4,7 @@
     python train.py --config=configs/imagenet_alexnet.py --workdir=runs/imagenet_alexnet
 
 Published: 56.522 % top-1 (torchvision, AlexNet_Weights.IMAGENET1K_V1; 8 V100 GPUs). Not trained
-here. Its rate is that of torchvision for AlexNet and VGG.
+here. The learning rate is that of torchvision for AlexNet and VGG.
 """
 
 from configs import imagenet

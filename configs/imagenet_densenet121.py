@@ -5,7 +5,7 @@
 
 Published: 74.98 % top-1 (single-crop error 25.02 %; Huang et al. 2016, "Densely connected
 convolutional networks", table 3, recipe of section 4.2; hardware not given). Not trained here.
-config.model.remat=True trades a third more arithmetic for memory.
+config.model.remat=True saves memory at the cost of a third more arithmetic.
 """
 
 from configs import imagenet

@@ -4,8 +4,8 @@
     python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
 Published: 76.4 % top-1 (error 23.60 +- 0.12 %, five runs, 8 P100 GPUs; Goyal et al. 2017,
-"Accurate, large minibatch SGD", table 1). Not trained here. Another batch size, n: a rate of
-0.1 n / 256, with the same warm-up (section 2.1 there).
+"Accurate, large minibatch SGD", table 1). Not trained here. For another batch size n, use a
+learning rate of 0.1 n / 256 with the same warm-up (section 2.1).
 """
 
 from configs import imagenet

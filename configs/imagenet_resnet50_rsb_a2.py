@@ -4,8 +4,9 @@
     python train.py --config=configs/imagenet_resnet50_rsb_a2.py --workdir=runs/rsb_a2
 
 Published: 79.8 % top-1 (Wightman, Touvron and Jegou 2021, table 2; V100 GPUs, in mixed precision).
-Not trained here. An epoch counts repeated pictures: it is as many updates as without, and shows a
-third of the pictures, as in timm. Batch 2048: with less memory set config.accumulate.
+Not trained here. An epoch counts repeated pictures: it has as many updates as without repeats and
+shows a third of the pictures, as in timm. The batch size is 2048; with less memory set
+config.accumulate.
 """
 
 from configs import imagenet

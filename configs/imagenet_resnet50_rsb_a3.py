@@ -4,7 +4,7 @@
     python train.py --config=configs/imagenet_resnet50_rsb_a3.py --workdir=runs/rsb_a3
 
 Published: 78.1 % top-1 at 224 pixels (Wightman, Touvron and Jegou 2021, table 2; 4 V100 GPUs of
-16 GB, 15 hours, in mixed precision). Not trained here. Batch 2048: with less memory set
+16 GB, 15 hours, in mixed precision). Not trained here. The batch size is 2048; with less memory set
 config.accumulate.
 """
 

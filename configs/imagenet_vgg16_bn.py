@@ -4,7 +4,7 @@
     python train.py --config=configs/imagenet_vgg16_bn.py --workdir=runs/imagenet_vgg16_bn
 
 Published: 73.360 % top-1 (torchvision, VGG16_BN_Weights.IMAGENET1K_V1; 8 V100 GPUs). Not trained
-here. Its rate is that of torchvision for AlexNet and VGG.
+here. The learning rate is that of torchvision for AlexNet and VGG.
 """
 
 from configs import imagenet

@@ -1,4 +1,4 @@
-"""Reads a configuration: a file, then the command line on top of it."""
+"""Reads a configuration: a file, and then the fields set on the command line."""
 
 import importlib.util
 import json
@@ -14,15 +14,15 @@ from errors import UserError, did_you_mean
 
 
 def load(path: str) -> ConfigDict:
-    """Reads a config: a .py file with get_config(), or a .json file that a run or sweep wrote.
+    """Reads a .py file with get_config(), or a .json file that a run or sweep has written.
 
     Raises:
-      UserError: no such file, or the file does not run; names the line.
+      UserError: the file does not exist or does not run; names the line.
     """
     file = Path(path)
     if not file.is_file():
         near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
-        hint = did_you_mean(path, near) or ' `python train.py --list` shows what there is.'
+        hint = did_you_mean(path, near) or ' `python train.py --list` prints the configurations.'
         raise UserError(f'There is no config file {path}.{hint}')
     if file.suffix == '.json':
         return _load_json(file)
@@ -30,10 +30,10 @@ def load(path: str) -> ConfigDict:
 
 
 def call(path: str, function: str) -> Any:
-    """Returns what a function without arguments in a .py file returns.
+    """Calls a function without arguments in a .py file; returns its result.
 
     Raises:
-      UserError: no such file or function, or it does not run; names the line.
+      UserError: the file or the function does not exist or does not run; names the line.
     """
     file = Path(path)
     if not file.is_file():
@@ -72,7 +72,7 @@ def _load_json(file: Path) -> ConfigDict:
 
 
 def _where(path: str, error: Exception) -> str:
-    """'file, line n: what' for an error raised while a config file ran."""
+    """Returns 'file, line n: error' for an error that was raised while a file ran."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     line = f', line {frames[-1].lineno}' if frames else ''
     if isinstance(error, SyntaxError) and error.lineno:
@@ -82,10 +82,10 @@ def _where(path: str, error: Exception) -> str:
 
 
 def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
-    """Loads a config file, applies the command line, checks the whole, and shrinks a smoke run.
+    """Loads a configuration, applies the command line, checks it, and shrinks a smoke run.
 
     Raises:
-      UserError: whatever is wrong with either.
+      UserError: the file or the command line is wrong.
     """
     config = load(path)
     try:

@@ -1,13 +1,18 @@
-"""The configuration's mechanism: build from fields, load, override, check, compare."""
+"""Builds a configuration from its fields; checks, overrides, compares and describes it."""
 
 import ast
 import difflib
+import re
+import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from errors import UserError, did_you_mean
 from field import Field
+
+HELP_WIDTH = 100  # columns
 
 
 def build(fields: tuple[Field, ...]) -> ConfigDict:
@@ -34,10 +39,10 @@ def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
 
 
 def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
-    """Returns a new locked config, each field checked and of its own type.
+    """Returns a new, locked configuration, with each value checked and of its field's type.
 
     Raises:
-      UserError: an unknown or missing field, a wrong type, a value out of range.
+      UserError: a field is unknown or missing, or a value has a wrong type or is out of range.
     """
     if not isinstance(config, ConfigDict):
         raise UserError(f'get_config() must return a ConfigDict, not {type(config).__name__}.')
@@ -47,7 +52,7 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
         if name not in known:
             raise UserError(unknown(name, known))
     checked = build(fields)
-    # Entered once: it walks through the whole configuration.
+    # Entered once, because it walks through the whole configuration.
     with checked.ignore_type():
         for name, field in known.items():
             if name not in flat:
@@ -60,8 +65,11 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
     return checked
 
 
-def unknown(name: str, known: Any) -> str:
-    """The sentence for a field that does not exist; also looks at the last part of the name."""
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Returns the error for a field that does not exist, with the most similar field.
+
+    The last parts of the names are compared if no whole name is similar.
+    """
     known = list(known)
     hint = did_you_mean(f'config.{name}', [f'config.{k}' for k in known])
     if not hint:
@@ -72,7 +80,7 @@ def unknown(name: str, known: Any) -> str:
 
 
 def assign(config: ConfigDict, name: str, value: Any) -> None:
-    """Sets a field by its dotted name; the caller allows another type."""
+    """Sets a field by its dotted name; the caller has to allow another type (ignore_type)."""
     *sections, leaf = name.split('.')
     for section in sections:
         config = config[section]
@@ -83,7 +91,7 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
     """Applies '--config.a.b=value' arguments in place.
 
     Raises:
-      UserError: no value, an unknown field, or a value of the wrong type or range.
+      UserError: a field is unknown, or a value is missing, of the wrong type or out of range.
     """
     known = {field.name: field for field in fields}
     with config.ignore_type():
@@ -97,9 +105,12 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
 
 
 def _parse(text: str, field: Field) -> Any:
-    """The value that a command line means, by the field's type; text stays text where unsure."""
+    """Returns the value of a text from the command line, parsed by the field's type.
+
+    A text that cannot be parsed is returned as it is; the field's check then refuses it.
+    """
     if field.kind is str:
-        # 'none' is a choice of some models, so that only Python's own spelling leaves a text out.
+        # 'none' is a choice of some models, so only Python's spelling means no value.
         return None if text == 'None' and field.default is None else text
     if text.lower() == 'none' and field.default is None:
         return None
@@ -111,7 +122,7 @@ def _parse(text: str, field: Field) -> Any:
         value = text
     if field.kind is not tuple or isinstance(value, tuple | list):
         return value
-    # One item needs no brackets; a pattern such as stem* is no Python, and stays as it is.
+    # A single item needs no brackets. A pattern such as stem* is not Python and stays a text.
     if field.items is str:
         return (value if isinstance(value, str) else text,)
     return (value,) if isinstance(value, int | float) else value
@@ -120,7 +131,7 @@ def _parse(text: str, field: Field) -> Any:
 def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> dict[str, tuple]:
     """Returns {name: (old, new)} of the fields of one scope that differ."""
     old, new = flatten(old), flatten(new)
-    # A file of an earlier version lacks the fields that came later; it was run at their defaults.
+    # The file of an earlier version lacks later fields, which had the effect of their defaults.
     pairs = {
         field.name: tuple(plain(values.get(field.name, field.default)) for values in (old, new))
         for field in fields
@@ -130,14 +141,19 @@ def differences(old: Any, new: Any, fields: tuple[Field, ...], scope: str) -> di
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON gives it back: tuples become lists, ConfigDicts become dicts."""
+    """Returns the value as JSON would return it: tuples become lists, ConfigDicts dicts."""
     if isinstance(value, (ConfigDict, dict)):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def describe(fields: tuple[Field, ...]) -> str:
-    """Returns the list of all fields for --help: name, default, meaning."""
-    width = max(len(field.name) for field in fields)
-    rows = [f'  {f.name:<{width}}  {f.doc} [{f.default!r}]' for f in fields]
-    return '\n'.join(rows)
+    """Returns the list of all fields for --help: name, meaning, default."""
+    indent = max(len(field.name) for field in fields) + 4
+    rows = []
+    for field in fields:
+        # A range or a tuple, such as [0, 1), is not broken between its numbers.
+        text = re.sub(r', (?=\d)', ',\xa0', f'{field.doc} [{field.default!r}]')
+        lines = textwrap.wrap(text, HELP_WIDTH - indent)
+        rows += [f'  {field.name}'.ljust(indent) + lines[0], *(' ' * indent + x for x in lines[1:])]
+    return '\n'.join(rows).replace('\xa0', ' ')

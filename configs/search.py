@@ -1,19 +1,28 @@
-"""What a sweep file says: which fields to vary and how, what to look for, how much to spend."""
+"""The contents of a sweep file: which fields vary, which metric is optimized, how many trials."""
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
 
 from configs import base, reading, schema
 from errors import UserError, did_you_mean
 from field import Field
 
+if TYPE_CHECKING:  # only sweeps need Optuna
+    import optuna
+
 
 @dataclasses.dataclass(frozen=True)
 class Float:
-    """A number between `low` and `high`, both included; `log` draws its logarithm evenly.
+    """A number between `low` and `high`, both included.
 
-    `points` is how many of them a grid has, spread evenly (in the logarithm, with `log`).
+    Attributes:
+      low, high: the range.
+      log: whether the logarithm is drawn uniformly, not the number.
+      points: how many values a grid has, spread evenly (in the logarithm, with `log`).
     """
 
     low: float
@@ -21,87 +30,93 @@ class Float:
     log: bool = False
     points: int = 5
 
-    def suggest(self, trial, name: str) -> float:
+    def suggest(self, trial: 'optuna.Trial', name: str) -> float:
         """Asks an Optuna trial for the value."""
         return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     @property
     def size(self) -> int:
-        """How many points its grid has."""
+        """Number of values of its grid."""
         return self.points
 
     def grid(self) -> list[float]:
         """Returns the values of a grid."""
         low, high = (math.log(v) if self.log else v for v in (self.low, self.high))
-        shares = [i / (self.points - 1) if self.points > 1 else 0.5 for i in range(self.points)]
-        values = [low + share * (high - low) for share in shares]
+        fractions = [i / (self.points - 1) if self.points > 1 else 0.5 for i in range(self.points)]
+        values = [low + fraction * (high - low) for fraction in fractions]
         values = [math.exp(v) for v in values] if self.log else values
-        return [min(max(value, self.low), self.high) for value in values]  # rounding in exp
+        # The exponential of a logarithm may be rounded to a number outside of the range.
+        return [min(max(value, self.low), self.high) for value in values]
 
-    def ends(self) -> tuple:
+    def ends(self) -> tuple[Any, ...]:
         """Returns values that the field has to accept."""
         return self.low, self.high
 
 
 @dataclasses.dataclass(frozen=True)
 class Int:
-    """A whole number between `low` and `high`, both included, in steps; `log` as in Float."""
+    """A whole number between `low` and `high`, both included.
+
+    Attributes:
+      low, high: the range.
+      step: distance between two values.
+      log: whether the logarithm is drawn uniformly, not the number.
+    """
 
     low: int
     high: int
     step: int = 1
     log: bool = False
 
-    def suggest(self, trial, name: str) -> int:
+    def suggest(self, trial: 'optuna.Trial', name: str) -> int:
         """Asks an Optuna trial for the value."""
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
 
     @property
     def size(self) -> int:
-        """How many points its grid has."""
+        """Number of values of its grid."""
         return (self.high - self.low) // self.step + 1
 
     def grid(self) -> list[int]:
         """Returns the values of a grid: all of them."""
         return list(range(self.low, self.high + 1, self.step))
 
-    def ends(self) -> tuple:
+    def ends(self) -> tuple[Any, ...]:
         """Returns values that the field has to accept."""
         return self.low, self.high
 
 
 @dataclasses.dataclass(frozen=True)
 class Categorical:
-    """One of several values: numbers, texts, truth values or None."""
+    """One of several values: numbers, texts, booleans or None."""
 
-    choices: tuple
+    choices: tuple[Any, ...]
 
-    def suggest(self, trial, name: str) -> Any:
+    def suggest(self, trial: 'optuna.Trial', name: str) -> Any:
         """Asks an Optuna trial for the value."""
         return trial.suggest_categorical(name, list(self.choices))
 
     @property
     def size(self) -> int:
-        """How many points its grid has."""
+        """Number of values of its grid."""
         return len(self.choices)
 
-    def grid(self) -> list:
+    def grid(self) -> list[Any]:
         """Returns the values of a grid: all of them."""
         return list(self.choices)
 
-    def ends(self) -> tuple:
+    def ends(self) -> tuple[Any, ...]:
         """Returns values that the field has to accept."""
         return tuple(self.choices)
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a trial is judged by: a metric of the records, at its last or best evaluation.
+    """The value that a sweep optimizes: a validation metric at the last or best evaluation.
 
     Attributes:
-      metric: a record of the validation split, such as 'validation/loss'; None: that of the
-        task's first metric.
-      direction: 'maximize' or 'minimize'; None: the metric's own.
+      metric: name of its record, such as 'validation/loss'. None: the task's first metric.
+      direction: 'maximize' or 'minimize'. None: the direction of the metric.
       of: 'last' or 'best' of a trial's evaluations.
     """
 
@@ -109,8 +124,8 @@ class Objective:
     direction: str | None = None
     of: str = 'last'
 
-    def resolved(self, config: Any) -> 'Objective':
-        """Returns the objective with metric and direction of the configuration's task.
+    def resolved(self, config: ConfigDict) -> 'Objective':
+        """Returns the objective with the metric and direction of the configuration's task.
 
         Raises:
           UserError: the task has no such metric.
@@ -121,28 +136,30 @@ class Objective:
         return Objective(f'validation/{metric.name}', self.direction or metric.direction, self.of)
 
     def better(self, a: float, b: float) -> bool:
-        """Whether a is better than b."""
+        """Returns whether a is better than b."""
         return a > b if self.direction == 'maximize' else a < b
 
-    def value(self, values: list[float]) -> float:
-        """Returns the figure of a trial by those of its evaluations, in order."""
-        if self.of == 'last':
-            return values[-1]
+    def best(self, values: Iterable[Any]) -> Any:
+        """Returns the best of some values, or of tuples that begin with one."""
         return max(values) if self.direction == 'maximize' else min(values)
+
+    def value(self, values: list[float]) -> float:
+        """Returns the value of a trial from those of its evaluations, in their order."""
+        return values[-1] if self.of == 'last' else self.best(values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What get_sweep() of a sweep file returns.
+    """The result of get_sweep() in a sweep file.
 
     Attributes:
       space: {dotted name of a field: Float, Int or Categorical}.
-      objective: what to look for.
-      trials: how many, unless the command line says otherwise.
-      seed: of the sampler's draws (that of the trainings is config.seed, or varied).
-      reduction: asha: one in so many trials goes on at each rung; rungs are `first_rung` times its
-        powers.
-      first_rung: asha, median: evaluations before a trial may be stopped.
+      objective: the value to optimize.
+      trials: number of trials, unless the command line has --trials.
+      seed: seed of the sampler (training has config.seed, which may be varied).
+      reduction: for the pruner asha: one in this many trials continues at each rung. The rungs are
+        at `first_rung` times its powers.
+      first_rung: for asha and median: number of evaluations before a trial may be stopped.
     """
 
     space: dict[str, Any]
@@ -152,8 +169,8 @@ class Sweep:
     reduction: int = 3
     first_rung: int = 1
 
-    def resolved(self, config: Any) -> 'Sweep':
-        """Returns the sweep with the objective of a configuration's task; see Objective."""
+    def resolved(self, config: ConfigDict) -> 'Sweep':
+        """Returns the sweep with a resolved objective; see Objective."""
         return dataclasses.replace(self, objective=self.objective.resolved(config))
 
 
@@ -161,7 +178,7 @@ def load(path: str) -> Sweep:
     """Reads and checks a sweep file.
 
     Raises:
-      UserError: what is wrong with it.
+      UserError: the file does not run, or the sweep is invalid.
     """
     sweep = reading.call(path, 'get_sweep')
     try:
@@ -175,14 +192,14 @@ def check(sweep: Sweep) -> None:
     """Checks a sweep against the configuration's fields.
 
     Raises:
-      UserError: no such field, a value it does not take, or a setting that cannot be.
+      UserError: a field does not exist or does not accept a value, or a setting is invalid.
     """
     if not isinstance(sweep, Sweep):
         raise UserError(f'get_sweep() must return a configs.search.Sweep, not {sweep!r}.')
     if not isinstance(sweep.space, dict) or not isinstance(sweep.objective, Objective):
         raise UserError('space must be a dict of fields, and objective an Objective.')
     if not sweep.space:
-        raise UserError('the space is empty: name at least one field to vary.')
+        raise UserError('the space is empty: name at least one field that varies.')
     fields = {field.name: field for field in base.fields()}
     for name, values in sweep.space.items():
         _check_values(fields, name, values)
@@ -201,10 +218,11 @@ def check(sweep: Sweep) -> None:
 
 
 def _check_values(fields: dict[str, Field], name: str, values: Any) -> None:
+    """Checks the values of one field of the space."""
     if name not in fields:
         raise UserError(schema.unknown(name, fields))
     if fields[name].scope != 'experiment':
-        raise UserError(f'config.{name} does not change what is learned; it cannot be varied.')
+        raise UserError(f'config.{name} does not change what is learned: remove it from the space.')
     if not isinstance(values, Float | Int | Categorical):
         raise UserError(
             f'config.{name} must vary by a Float, Int or Categorical of configs.search, not '
@@ -217,8 +235,7 @@ def _check_values(fields: dict[str, Field], name: str, values: Any) -> None:
         fields[name].check(value)
         if value is not None and not isinstance(value, bool | int | float | str):
             raise UserError(
-                f'config.{name}: a choice is a number, a text, a truth value or None, not '
-                f'{value!r}.'
+                f'config.{name}: a choice is a number, a text, a boolean or None, not {value!r}.'
             )
     if isinstance(values, Categorical):
         return

@@ -1,28 +1,29 @@
-"""What `smoke=True` makes of a configuration: a run of a few steps, to see that it works.
+"""Shrinks a configuration with `smoke=True` to a run of a few steps, which shows that it works.
 
-Only lengths and sizes of batches change: never the size of images, the network, augmentation, loss,
-optimiser or any other path through the code.
+Only lengths and batch sizes change. The size of images, the network, augmentation, loss and
+optimizer stay the same, and so does every path through the code.
 """
 
 from ml_collections import ConfigDict
 
 STEPS, BATCH, EVAL_BATCH = 4, 8, 16
-# A batch of this size or smaller is small as it is: so many devices can get one that they share.
+# A batch of at most this size is kept, so that a batch for many devices can still be chosen.
 SMALL = 64
 
 
 def shrunk(config: ConfigDict) -> ConfigDict:
-    """Returns the configuration that a run uses: as it is, or shrunk where `smoke` says so.
+    """Returns the configuration that a run uses, shrunk if config.smoke is set.
 
-    What is shrunk already stays the same, so that a smoke run goes on from its own config.json.
+    A configuration that has been shrunk stays the same, so that a smoke run can be resumed from its
+    own config.json.
 
     Args:
-      config: checked, with the command line applied; left as it is.
+      config: checked, with the command line applied; it is not modified.
     """
     if not config.smoke:
         return config
     config = config.copy_and_resolve_references()
-    # None may become a number: ConfigDict's own check of types would not have it.
+    # None may become a number, which ConfigDict's own check of types refuses.
     with config.ignore_type():
         config.steps = min(config.steps or STEPS, STEPS)
         config.checkpoint.every_steps = max(config.steps // 2, 1)

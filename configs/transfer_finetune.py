@@ -1,4 +1,4 @@
-"""LeNet-5 on 10 labelled digits of each class, fine-tuned from one that was trained on MNIST.
+"""LeNet-5 on 10 labeled digits of each class, fine-tuned from one that was trained on MNIST.
 
     python train.py --config=configs/mnist_lenet.py --workdir=runs/results/mnist/lenet_5/seed0
     python train.py --config=configs/transfer_finetune.py --workdir=runs/finetune
@@ -13,7 +13,7 @@ The learning rate was chosen as in transfer_scratch.py: 96.97 % at 0.0003, 97.67
 
 from configs import transfer_scratch
 
-SOURCE = 'runs/results/mnist/lenet_5/seed0'  # where tools.results puts it
+SOURCE = 'runs/results/mnist/lenet_5/seed0'  # the folder in which tools.results trains it
 
 
 def get_config():

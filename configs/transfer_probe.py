@@ -1,4 +1,4 @@
-"""A linear probe: the head alone, on the features that LeNet-5 learned from MNIST.
+"""A linear probe: only the head is trained, on the features that LeNet-5 learned from MNIST.
 
     python train.py --config=configs/mnist_lenet.py --workdir=runs/results/mnist/lenet_5/seed0
     python train.py --config=configs/transfer_probe.py --workdir=runs/probe

@@ -1,4 +1,4 @@
-"""LeNet-5 on 10 labelled digits of each class, from scratch: what transfer has to beat.
+"""LeNet-5 on 10 labeled digits of each class, from scratch: the baseline for transfer.
 
     python train.py --config=configs/transfer_scratch.py --workdir=runs/scratch
 

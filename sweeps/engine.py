@@ -1,4 +1,4 @@
-"""What engines have in common: the sweep as they see it, and what a user is told meanwhile."""
+"""The common parts of the engines: the sweep that they run, and its progress messages."""
 
 import dataclasses
 import importlib
@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from configs import base, schema
 from configs.search import Sweep
@@ -18,7 +21,7 @@ from training import checks
 INTERVAL = 5.0  # seconds between two lines of progress
 
 
-def extra(package: str, engine: str):
+def extra(package: str, engine: str) -> ModuleType:
     """Imports a package that only one engine needs.
 
     Raises:
@@ -34,18 +37,20 @@ def extra(package: str, engine: str):
 
 @dataclasses.dataclass
 class Work:
-    """What an engine is given.
+    """A sweep, with everything that an engine needs to run its trials.
 
     Attributes:
-      config: the sweep's own configuration.
-      sweep, study: what is looked for, and the trials.
-      folder: the sweep's.
-      stop: asked whether the user or the scheduler wants the sweep to end.
+      config: the configuration into which the values of a trial are put.
+      sweep: the space and the objective.
+      study: the trials.
+      folder: the workdir of the sweep.
+      stop: tells whether the user or the scheduler wants the sweep to end.
       say: prints a line.
-      options: of the engine, from the command line.
+      options: options of the command line, by name.
+      broken: set if a part of the engine has failed.
     """
 
-    config: Any
+    config: ConfigDict
     sweep: Sweep
     study: Study
     folder: Path
@@ -54,39 +59,43 @@ class Work:
     options: dict[str, Any]
 
     def __post_init__(self):
-        self._told = 0.0
+        self._last_line = 0.0  # when progress was last printed, by time.monotonic
         self.broken = threading.Event()
 
     def stopping(self) -> bool:
-        """Whether to end now: the user or the scheduler wants it, or an engine's part failed."""
+        """Returns whether the sweep is to end: on request, or because part of the engine failed."""
         return self.broken.is_set() or self.stop.reason() is not None
 
     def ended(self, trial: OpenTrial, how: str, running: int) -> None:
-        """Says that a trial ended; not every one of many, but every one that is the best yet."""
+        """Prints that a trial ended: at once if it is the best so far, else every few seconds.
+
+        Args:
+          trial: the trial.
+          how: its outcome, in a few words.
+          running: number of trials that are still running.
+        """
         best = self.study.best()
-        new = best is not None and best.number == trial.number
-        self.tell(running, f'trial {trial.number}: {how}', now=new)
+        is_best = best is not None and best.number == trial.number
+        self.tell(running, f'trial {trial.number}: {how}', now=is_best)
 
     def tell(self, running: int, news: str, now: bool = False) -> None:
-        """Says how far the sweep is, and the news; seldom unless it has to be now."""
-        if not now and time.monotonic() - self._told < INTERVAL:
+        """Prints the progress of the sweep and the news, at most once in INTERVAL unless `now`."""
+        if not now and time.monotonic() - self._last_line < INTERVAL:
             return
-        self._told = time.monotonic()
+        self._last_line = time.monotonic()
         ended, best = len(self.study.finished()), self.study.best()
-        text = f'{ended}/{self.study.trials} trials ended, {running} under way'
+        text = f'{ended}/{self.study.trials} trials ended, {running} running'
         if best is not None:
             text += f'; best {best.value:.4f} (trial {best.number})'
         self.say(f'{text}; {news}')
 
 
-def configuration(config, parameters: dict[str, Any]):
-    """Returns a trial's configuration: the sweep's own with the trial's values in it.
+def configuration(config: ConfigDict, parameters: dict[str, Any]) -> ConfigDict:
+    """Returns a trial's configuration: that of the sweep with the trial's values.
 
     Raises:
-      UserError: a value is not fit, or contradicts another.
+      UserError: a value is invalid, or contradicts another.
     """
-    # Imported here because it imports JAX.
-
     config = config.copy_and_resolve_references()
     with config.unlocked(), config.ignore_type():
         for name, value in parameters.items():

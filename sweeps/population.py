@@ -1,9 +1,9 @@
-"""Several trainings by one compiled program: lanes of jax.vmap over (state, values, batch).
+"""Trains several networks by one compiled program: lanes of jax.vmap over (state, values, batch).
 
-Each lane is the run that train.py makes of its configuration: the same first state, batches, keys
-and evaluations, because all of these are functions of the configuration and the step. What lanes
-may differ in are values, such as rates and the seed; `alike` says whether two configurations may
-share a population. A lane that is done, or dropped, takes another run without a new compilation.
+Each lane does the run of train.py for its configuration, with the same first state, batches, keys
+and evaluations, because all of these are functions of the configuration and the step. Lanes may
+differ in values, such as learning rates and seeds; `alike` decides whether two configurations may
+share a population. A lane that is done or dropped takes another run without a new compilation.
 """
 
 import collections
@@ -18,24 +18,30 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 import input_pipeline
 from augmentation import registry as augmentations
 from configs import base, schema
+from data_sources.arrays import ArraySource
 from distributed.devices import memory_limit
 from errors import UserError
+from tasks.task import Batch, Hyper
 from training.calendar import Calendar
+from training.collectives import Tree
 from training.evaluation import add, in_order
 from training.experiment import Experiment, from_split, hyperparameters
 from training.runner import RUN_AHEAD
+from training.spec import StepSpec
+from training.state import TrainState
 from training.step import eval_step, train_step
 
-LANES = 'lanes'
-# Lanes of a device that go through vmap at a time; those of a larger population take turns. A CPU's
-# caches hold the activations of one, and XLA's CPU backend has no fast convolution for several.
+LANES = 'lanes'  # name of the mesh axis
+# Lanes per device that go through vmap at once; those of a larger population take turns. The caches
+# of a CPU hold the activations of one, and XLA's CPU backend has no fast convolution for several.
 WIDTH = {'cpu': 1}
 WIDTH_ELSEWHERE = 64
-SHARE = 0.8  # of a device's memory that a step may take
+MEMORY_FRACTION = 0.8  # of a device's memory, at most, for a step
 
 
 def values() -> frozenset[str]:
@@ -46,21 +52,21 @@ def values() -> frozenset[str]:
     return frozenset(field.name for field in base.fields() if field.traced)
 
 
-def alike(config) -> str:
-    """Returns a text that is the same for configurations that may be lanes of one population."""
+def alike(config: ConfigDict) -> str:
+    """Returns a text that is equal for configurations that may be lanes of one population."""
     varying = values()
     rest = {k: schema.plain(v) for k, v in schema.flatten(config).items() if k not in varying}
     if config.data.train_per_class:
-        rest['seed'] = config.seed  # it chooses the examples
+        rest['seed'] = config.seed  # the seed draws the examples, and lanes share the data set
     names = [augmentation.name for augmentation in augmentations.applied(config)]
     return json.dumps([rest, names, sorted(hyperparameters(config))], sort_keys=True)
 
 
-def check(config) -> None:
+def check(config: ConfigDict) -> None:
     """Checks that a configuration can be a lane.
 
     Raises:
-      UserError: it needs what a population has not.
+      UserError: it needs something that populations do not support.
     """
     for what, needed in (
         ('a streamed data set (config.data.image_size)', config.data.image_size),
@@ -69,21 +75,21 @@ def check(config) -> None:
         ('config.linear_probe', config.linear_probe),
     ):
         if needed:
-            raise UserError(f'--engine=vmap cannot do {what}: choose --engine=local.')
+            raise UserError(f'--engine=vmap does not support {what}: choose --engine=local.')
 
 
 @dataclasses.dataclass
 class Lane:
-    """One run under way.
+    """A run in a lane.
 
     Attributes:
       config: its configuration.
-      tag: whatever the owner wants to find it by.
-      step: updates done.
+      tag: any object by which the caller recognizes it.
+      step: number of updates done.
       target: the step of its next evaluation.
     """
 
-    config: Any
+    config: ConfigDict
     tag: Any
     step: int
     target: int
@@ -93,17 +99,24 @@ class Population:
     """Lanes that are trained together.
 
     Args:
-      config: of any of them.
-      train_split, validation_split: open, whole in memory.
-      size: how many lanes; rounded up to what the devices take at a time.
-      devices: over which they are spread, each lane on one.
+      config: the configuration of any lane.
+      train_split, validation_split: open splits, whole in memory.
+      size: number of lanes; rounded up to a multiple of those that are trained at once.
+      devices: the devices over which the lanes are distributed, each lane on one.
 
     Attributes:
-      lanes: a Lane or None (idle) for each place.
-      experiment: of the configuration.
+      lanes: the Lane at each position, or None if it is idle.
+      experiment: the experiment of the configuration.
     """
 
-    def __init__(self, config, train_split, validation_split, size: int, devices: list):
+    def __init__(
+        self,
+        config: ConfigDict,
+        train_split: ArraySource,
+        validation_split: ArraySource,
+        size: int,
+        devices: list[jax.Device],
+    ):
         self.experiment: Experiment = from_split(config, train_split)
         self._spec = self.experiment.spec()
         self._due = Calendar.of(self.experiment)
@@ -112,27 +125,35 @@ class Population:
         self._dataset = self._everywhere(train_split.arrays)
         self._validation = self._everywhere(validation_split.arrays)
         step, score = (functools.partial(f, self._spec) for f in (_train, eval_step))
+        # Lanes share the data set (None): each batch is only indices into it. The state is donated,
+        # or every update would need the memory of two states for each lane.
         self._train = jax.jit(jax.vmap(step, (0, 0, 0, None, 0, 0)), donate_argnums=0)
         self._evaluate = jax.jit(jax.vmap(score, (0, None, None)))
         self._create = jax.jit(lambda seed: self.experiment.create_state(self._spec, seed))
         self._insert = jax.jit(_inserted, donate_argnums=0)
+        # The width has to be known before the lanes are made: it is the shape of their states.
         width = WIDTH.get(devices[0].platform, WIDTH_ELSEWHERE)
         self._width = self._fitting(min(width, -(-size // len(devices))) * len(devices))
         self._make_lanes(-(-size // self._width))
 
     def _fitting(self, width: int) -> int:
-        """The width, halved until its programs fit, where the devices say what they have."""
+        """Returns the width, halved until its programs fit into the memory, if that is known."""
         limit, devices = memory_limit(self._mesh.devices[0]), len(self._mesh.devices)
-        while limit is not None and width > devices and self._step_bytes(width) > SHARE * limit:
+        if limit is None:
+            return width
+        while width > devices and self._step_bytes(width) > MEMORY_FRACTION * limit:
             width = max(width // 2 // devices, 1) * devices
         return width
 
     def _step_bytes(self, width: int) -> int:
-        """What a step or an evaluation of `width` lanes takes of each device; compiles both."""
+        """Returns the bytes per device of a step or an evaluation of `width` lanes; compiles both.
+
+        Everything is abstract except for the data sets, so that no lane is made that does not fit.
+        """
         config = self.experiment.config
         split = NamedSharding(self._mesh, PartitionSpec(LANES))
 
-        def stacked(tree):
+        def stacked(tree: Tree) -> Tree:
             return jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((width, *np.shape(x)), x.dtype, sharding=split), tree
             )
@@ -150,7 +171,10 @@ class Population:
         )
 
     def _make_lanes(self, blocks: int) -> None:
-        """Makes all lanes, idle: in blocks of `width`, each a stack of states."""
+        """Makes all lanes, which are idle, in blocks of `width`; each block is a stack of states.
+
+        An idle lane has a state as well: the compiled step always computes all lanes of a block.
+        """
         count = blocks * self._width
         first = jax.tree.map(np.asarray, self._create(np.uint32(0)))
         stacked = jax.tree.map(lambda x: np.broadcast_to(x, (self._width, *x.shape)), first)
@@ -158,129 +182,155 @@ class Population:
         values = hyperparameters(self.experiment.config)
         self._hyper = {name: np.full(count, value) for name, value in values.items()}
         self.lanes: list[Lane | None] = [None] * count
-        # Each lane keeps its own order of the examples; input_pipeline's memory holds but two.
-        remember = functools.lru_cache(2)
-        self._orders = [remember(input_pipeline.permutation.__wrapped__) for _ in range(count)]
+        # Each lane has a cache of its own permutations. That of input_pipeline holds two, and lanes
+        # of different seeds would replace each other's; `__wrapped__` is the function without it.
+        cached = functools.lru_cache(2)
+        self._orders = [cached(input_pipeline.permutation.__wrapped__) for _ in range(count)]
 
     @property
     def evaluations(self) -> int:
-        """How many evaluations a whole run has."""
+        """Number of evaluations in a whole run."""
         return sum(self._due.evaluates(n) for n in range(1, self.experiment.steps + 1))
 
-    def start(self, place: int, config, tag: Any) -> None:
-        """Starts a run in an idle lane; the configuration has to be alike (see `alike`)."""
-        state = jax.tree.map(np.asarray, self._create(np.uint32(config.seed)))
-        block, inside = divmod(place, self._width)
-        self._states[block] = self._insert(self._states[block], state, np.int32(inside))
-        for name, value in hyperparameters(config).items():
-            self._hyper[name][place] = value
-        self.lanes[place] = Lane(config, tag, 0, self._next(0))
+    def start(self, position: int, config: ConfigDict, tag: Any) -> None:
+        """Starts a run in an idle lane.
 
-    def drop(self, place: int) -> None:
+        Args:
+          position: of the lane.
+          config: a configuration that is alike those of the other lanes (see `alike`).
+          tag: see Lane.
+        """
+        state = jax.tree.map(np.asarray, self._create(np.uint32(config.seed)))
+        block, row = divmod(position, self._width)
+        self._states[block] = self._insert(self._states[block], state, np.int32(row))
+        for name, value in hyperparameters(config).items():
+            self._hyper[name][position] = value
+        self.lanes[position] = Lane(config, tag, 0, self._next(0))
+
+    def drop(self, position: int) -> None:
         """Makes a lane idle."""
-        self.lanes[place] = None
+        self.lanes[position] = None
 
     def advance(
         self, asked_to_stop: Callable[[], Any] = lambda: None
     ) -> dict[int, dict[str, float] | None]:
-        """Takes every lane to its next evaluation.
+        """Trains every lane up to its next evaluation, and evaluates it.
 
         Args:
-          asked_to_stop: asked before each update; with an answer that is not None nothing is
-            finished, and the result is {}.
+          asked_to_stop: called before each update. If it does not return None, training ends at
+            once without evaluations, and the result is {}.
 
         Returns:
-          {place: the task's validation metrics}; None for a lane that is not finite.
+          {position: the task's validation metrics}; None for a lane that is not finite.
         """
-        waiting, found = collections.deque(), {}
+        under_way, evaluations = collections.deque(), {}
         finite = [self._split(np.ones(self._width, bool)) for _ in self._states]
-        hyper = [self._split({k: v[own] for k, v in self._hyper.items()}) for own in self._blocks()]
+        # Sent once: values change only between two calls of `advance`, in `start`.
+        hyper = [
+            self._split({k: v[rows] for k, v in self._hyper.items()}) for rows in self._blocks()
+        ]
+        # Lanes may be at different steps, because a run starts as soon as a lane is idle. One that
+        # has reached its target keeps its state until all have reached theirs; all lanes of a block
+        # are evaluated by one call.
         while any(lane and lane.step < lane.target for lane in self.lanes):
             if asked_to_stop() is not None:
                 return {}
-            for block, own in enumerate(self._blocks()):
-                batch, active = self._batch(own)
+            for block, rows in enumerate(self._blocks()):
+                batch, active = self._batch(rows)
                 if not active.any():
                     continue
                 self._states[block], finite[block] = self._train(
                     self._states[block], hyper[block], self._split(batch), self._dataset,
                     self._split(active), finite[block],
                 )  # fmt: skip
-                waiting.append(finite[block])
-                if len(waiting) > RUN_AHEAD:
-                    jax.block_until_ready(waiting.popleft())
-                for lane, moved in zip(self.lanes[own], active, strict=True):
-                    if moved:
+                # Of each call only the flags are kept. They are waited for, not fetched, which
+                # bounds the calls under way as in training/loop.py.
+                under_way.append(finite[block])
+                if len(under_way) > RUN_AHEAD:
+                    jax.block_until_ready(under_way.popleft())
+                for lane, trained in zip(self.lanes[rows], active, strict=True):
+                    if trained:
                         lane.step += 1
-        for block, own in enumerate(self._blocks()):
-            if any(self.lanes[own]):
-                found |= self._evaluated(block, own, np.asarray(finite[block]))
-        return found
+        for block, rows in enumerate(self._blocks()):
+            if any(self.lanes[rows]):
+                evaluations |= self._evaluated(block, rows, np.asarray(finite[block]))
+        return evaluations
 
     def _blocks(self) -> list[slice]:
-        """The places of each block."""
+        """Returns the positions of the lanes of each block."""
         return [slice(i, i + self._width) for i in range(0, len(self.lanes), self._width)]
 
-    def finished(self, place: int) -> bool:
-        """Whether a lane has done all its updates; sets its next target if not."""
-        lane = self.lanes[place]
+    def finished(self, position: int) -> bool:
+        """Returns whether a lane has done all its updates; sets its next target if not."""
+        lane = self.lanes[position]
         if lane.step >= self.experiment.steps:
             return True
         lane.target = self._next(lane.step)
         return False
 
-    def state(self, place: int):
+    def state(self, position: int) -> TrainState:
         """Returns a lane's state, as host arrays."""
-        block, inside = divmod(place, self._width)
-        return jax.tree.map(lambda x: np.array(x[inside]), self._states[block])
+        block, row = divmod(position, self._width)
+        return jax.tree.map(lambda x: np.array(x[row]), self._states[block])
 
     def _next(self, step: int) -> int:
+        """Returns the step of the next evaluation."""
         return next(n for n in range(step + 1, self.experiment.steps + 1) if self._due.evaluates(n))
 
-    def _batch(self, own: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """The next training batch of a block, leaves [width, b], and which lanes take theirs."""
-        size, lanes = self.experiment.config.batch_size, self.lanes[own]
+    def _batch(self, rows: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns the next training batch of a block, and which of its lanes are trained.
+
+        The leaves of the batch are [width, b], the flags bool [width]. A lane that is not trained
+        has a batch of zeros, whose result is discarded.
+        """
+        size, lanes = self.experiment.config.batch_size, self.lanes[rows]
         index = np.zeros((len(lanes), size), np.int32)
         epoch, active = np.zeros_like(index), np.zeros(len(lanes), bool)
-        for place, (lane, order) in enumerate(zip(lanes, self._orders[own], strict=True)):
+        for row, (lane, order) in enumerate(zip(lanes, self._orders[rows], strict=True)):
             if lane and lane.step < lane.target:
-                active[place] = True
-                index[place], epoch[place] = input_pipeline.indices(
+                active[row] = True
+                index[row], epoch[row] = input_pipeline.indices(
                     lane.config.seed, self.experiment.train_examples, size, lane.step, order
                 )
         return {'index': index, 'epoch': epoch, 'mask': np.ones(index.shape, np.float32)}, active
 
-    def _evaluated(self, block: int, own: slice, finite: np.ndarray) -> dict:
+    def _evaluated(
+        self, block: int, rows: slice, finite: np.ndarray
+    ) -> dict[int, dict[str, float] | None]:
+        """Evaluates the lanes of a block; returns {position: metrics, or None if not finite}."""
         variables, total, batches = self._states[block].variables(), {}, []
         size = self.experiment.config.eval_batch_size
         for batch in input_pipeline.EvalPlan(self._validation_size, size, 1):
             evaluated = self._evaluate(variables, self._everywhere(batch), self._validation)
-            sums, rows = jax.tree.map(np.asarray, evaluated)
+            sums, task_rows = jax.tree.map(np.asarray, evaluated)
             add(total, sums)
-            if rows is not None:
-                batches.append(rows)
+            if task_rows is not None:
+                batches.append(task_rows)
         evaluations = {}
-        for inside, lane in enumerate(self.lanes[own]):
+        for row, lane in enumerate(self.lanes[rows]):
             if lane:
-                sums = {name: value[inside] for name, value in total.items()}
-                own_rows = [{k: v[inside] for k, v in rows.items()} for rows in batches]
-                rows = in_order(own_rows) if own_rows else None
-                means = self._spec.task.summarize(sums, rows)
-                sound = finite[inside] and np.isfinite(means['loss'])
-                evaluations[own.start + inside] = means if sound else None
+                sums = {name: value[row] for name, value in total.items()}
+                blocks = [{k: v[row] for k, v in task_rows.items()} for task_rows in batches]
+                task_rows = in_order(blocks) if blocks else None
+                means = self._spec.task.summarize(sums, task_rows)
+                sound = finite[row] and np.isfinite(means['loss'])
+                evaluations[rows.start + row] = means if sound else None
         return evaluations
 
-    def _split(self, tree):
+    def _split(self, tree: Tree) -> Tree:
+        """Puts stacked arrays on the devices, each device its lanes."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(LANES)))
 
-    def _everywhere(self, tree):
+    def _everywhere(self, tree: Tree) -> Tree:
+        """Puts arrays on every device."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
 
-def most_lanes(config, train_split, device) -> int:
-    """Returns how many lanes' states half of the memory holds, of the device or else of the host.
+def most_lanes(config: ConfigDict, train_split: ArraySource, device: jax.Device) -> int:
+    """Returns how many lanes' states fit into half of the memory of the device.
 
-    Three times each: a new state is there before the old one goes, and one is on its way in.
+    If the device does not tell its memory, it is that of the host. Each lane counts three times: a
+    new state exists before the old one is freed, and one more is being inserted.
     """
     experiment = from_split(config, train_split)
     leaves = jax.tree.leaves(experiment.abstract_state(experiment.spec()))
@@ -289,20 +339,31 @@ def most_lanes(config, train_split, device) -> int:
     return max(1, int(memory / 2 / (3 * each)))
 
 
-def _train(spec, state, hyper, batch, dataset, active, finite):
-    """One lane's update, if it is active, and whether all its updates were finite so far."""
+def _train(
+    spec: StepSpec,
+    state: TrainState,
+    hyper: Hyper,
+    batch: Batch,
+    dataset: Batch,
+    active: jax.Array,
+    finite: jax.Array,
+) -> tuple[TrainState, jax.Array]:
+    """Returns one lane's next state, and whether all its updates were finite so far.
+
+    A lane that is not active keeps its state and its flag.
+    """
     new, metrics = train_step(spec, state, hyper, batch, dataset)
     sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(metrics['grad_norm'])
-    kept = jax.tree.map(lambda n, o: jnp.where(active, n, o), new, state)
-    return kept, finite & (sound | ~active)
+    next_state = jax.tree.map(lambda n, o: jnp.where(active, n, o), new, state)
+    return next_state, finite & (sound | ~active)
 
 
-def _bytes(program) -> int:
-    """What a lowered program takes of a device: compiles it."""
-    found = program.compile().memory_analysis()
-    return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+def _bytes(program: jax.stages.Lowered) -> int:
+    """Compiles a program; returns the bytes that it takes of a device."""
+    memory = program.compile().memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
 
 
-def _inserted(stacked, one, place):
-    """The stacked states with one of them replaced."""
-    return jax.tree.map(lambda many, x: many.at[place].set(x), stacked, one)
+def _inserted(stacked: Tree, state: Tree, row: jax.typing.ArrayLike) -> Tree:
+    """Returns the stacked states with that of one row replaced."""
+    return jax.tree.map(lambda many, x: many.at[row].set(x), stacked, state)

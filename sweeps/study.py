@@ -1,8 +1,8 @@
-"""The study of a sweep: its trials and their figures, kept by Optuna; asked, told, gone on with.
+"""The study of a sweep: its trials and their values, in Optuna's storage.
 
-A trial is drawn from the sweep's seed and its number alone where the sampler looks at no others
-(grid, random). A trial that was running when its process died keeps its number and its values and
-starts again: it is neither lost nor counted twice.
+If the sampler does not look at other trials (grid, random), a trial depends only on the seed of the
+sweep and its own number. A trial that was running when its process died keeps its number and its
+values and is started again: it is neither lost nor counted twice.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
 import files
@@ -28,25 +29,26 @@ from sweeps.owner import Owner, check_alone, unlock_if_moved
 
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
-MOST_POINTS = 1_000_000  # of a grid
+MOST_POINTS = 1_000_000  # points that a grid may have
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def storage_of(folder: Path, url: str | None, alone: bool = True):
-    """Returns Optuna's storage: a journal file in the folder, or the data base of a URL.
+def storage_of(folder: Path, url: str | None, alone: bool = True) -> optuna.storages.BaseStorage:
+    """Returns Optuna's storage: a journal file in the folder, or the database of a URL.
 
     Args:
-      folder: the sweep's.
-      url: of a data base, or None.
-      alone: no other process uses the journal.
+      folder: the workdir of the sweep.
+      url: of a database, or None.
+      alone: whether no other process uses the journal.
 
     Raises:
-      UserError: the data base does not answer, or its driver is not installed; or others use the
-        journal.
+      UserError: the database does not answer, or its driver is not installed; or other processes
+        use the journal.
     """
     if url is None:
         lock = folder / 'study.journal.lock'
-        if alone:  # a lock that is there is that of a dead process; Optuna waits 30 s for it
+        # An existing lock is then that of a dead process. Optuna would wait 30 s for it.
+        if alone:
             check_alone(folder)
             lock.unlink(missing_ok=True)
         unlock_if_moved(lock)
@@ -59,18 +61,18 @@ def storage_of(folder: Path, url: str | None, alone: bool = True):
         raise UserError(f'--storage={url} cannot be opened: {text}') from error
 
 
-def make_sampler(name: str, sweep: Sweep, seed: int):
+def make_sampler(name: str, sweep: Sweep, seed: int) -> optuna.samplers.BaseSampler:
     """Returns one of Optuna's samplers."""
-    if name in ('random', 'grid'):  # the points of a grid are there already
+    if name in ('random', 'grid'):  # the points of a grid are stored in advance
         return optuna.samplers.RandomSampler(seed)
     if name == 'cmaes':
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    # Trials that still run count as bad ones, so that those beside them look elsewhere.
+    # Running trials count as bad ones, so that trials drawn meanwhile are not close to them.
     return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def make_pruner(name: str, sweep: Sweep):
-    """Returns one of Optuna's pruners; a trial's steps are the numbers of its evaluations."""
+def make_pruner(name: str, sweep: Sweep) -> optuna.pruners.BasePruner:
+    """Returns one of Optuna's pruners; the steps of a trial are the numbers of its evaluations."""
     if name == 'asha':
         return optuna.pruners.SuccessiveHalvingPruner(
             min_resource=sweep.first_rung, reduction_factor=sweep.reduction
@@ -83,35 +85,37 @@ def make_pruner(name: str, sweep: Sweep):
 class OpenTrial:
     """A trial that this process runs.
 
-    What reports or ends it raises owner.TakenOverError if another process has taken it over.
+    Every method raises owner.TakenOverError if another process has taken the trial over.
 
     Attributes:
       number: from 0.
       parameters: {dotted field: value}.
     """
 
-    def __init__(self, study: 'Study', trial: optuna.Trial, parameters: dict, known: set[int]):
-        self._study, self._trial, self._known = study, trial, known
+    def __init__(
+        self, study: 'Study', trial: optuna.Trial, parameters: dict[str, Any], reported: set[int]
+    ):
+        self._study, self._trial, self._reported = study, trial, reported
         self.number, self.parameters = trial.number, parameters
         self._values: list[float] = []
 
     def report(self, value: float, step: int) -> bool:
-        """Notes the objective's metric after `step` updates; returns whether to stop the trial."""
+        """Stores the objective's metric after `step` updates; returns whether to stop the trial."""
         self._values.append(value)
-        return self._study.note(self._trial, len(self._values), value, step, self._known)
+        return self._study.note(self._trial, len(self._values), value, step, self._reported)
 
     def check(self) -> None:
-        """Raises owner.TakenOverError if another process has taken the trial over."""
+        """Checks that the trial still belongs to this process."""
         self._study.check(self.number)
 
-    def note(self, **about) -> None:
-        """Keeps what else is to be known of the trial, such as seconds=...; before it ends."""
+    def note(self, **about: Any) -> None:
+        """Stores other facts about the trial, such as seconds=...; only before it ends."""
         self.check()
         for name, value in about.items():
             self._trial.set_user_attr(name, value)
 
     def complete(self) -> float:
-        """Ends the trial; returns its figure."""
+        """Ends the trial; returns its value of the objective."""
         value = self._study.sweep.objective.value(self._values)
         self._study.tell(self.number, TrialState.COMPLETE, value)
         return value
@@ -121,26 +125,26 @@ class OpenTrial:
         self._study.tell(self.number, TrialState.PRUNED)
 
     def fail(self, reason: str) -> None:
-        """Ends the trial without a figure."""
+        """Ends the trial without a value."""
         self.check()
         self._trial.set_user_attr('reason', reason)
         self._study.tell(self.number, TrialState.FAIL)
 
 
 class Study:
-    """A sweep's trials.
+    """The trials of a sweep.
 
     Args:
-      sweep: what is looked for.
-      folder: where the sweep lives.
-      trials: how many there are to be; a grid may have fewer.
-      sampler, pruner: names.
-      storage: of `storage_of`.
-      about: what the sweep is; see `describe`.
-      alone: this process has the trials for itself (it holds the lock of the folder they are in).
+      sweep: the space and the objective.
+      folder: the workdir of the sweep.
+      trials: how many trials to run; a grid may have fewer points.
+      sampler, pruner: names, as on the command line.
+      storage: the result of `storage_of`.
+      about: the result of `describe`, which identifies the sweep.
+      alone: whether only this process runs the trials (it holds the lock of the folder).
 
     Raises:
-      UserError: the storage holds the trials of another sweep, or of the same in another folder.
+      UserError: the storage has the trials of another sweep, or of this one in another folder.
     """
 
     def __init__(
@@ -150,7 +154,7 @@ class Study:
         trials: int,
         sampler: str,
         pruner: str,
-        storage,
+        storage: optuna.storages.BaseStorage,
         about: dict[str, Any],
         alone: bool = True,
     ):
@@ -167,7 +171,7 @@ class Study:
         stored = self.optuna.user_attrs.get('sweep')
         if stored not in (None, about):
             raise UserError(
-                'The --storage holds the trials of another sweep: give this one another data base.'
+                'The --storage holds the trials of another sweep: choose another database.'
             )
         if stored is None:
             self.optuna.set_user_attr('sweep', about)
@@ -178,7 +182,10 @@ class Study:
             self._lay_grid()
 
     def _check_folder(self) -> None:
-        # Who is alive, and how far a trial is, stands in the folder.
+        """Checks that all processes with this storage have the same folder.
+
+        The folder tells which processes are alive, and has the checkpoints of the trials.
+        """
         own = _identity(self.folder)
         stored = self.optuna.user_attrs.get('folder')
         if stored is None:
@@ -190,25 +197,26 @@ class Study:
             )
 
     def close(self) -> None:
-        """Gives up what this process runs; another may take it."""
+        """Frees the trials of this process, so that others may take them over."""
         self._owner.close()
 
     def ask(self) -> OpenTrial | None:
-        """Returns the next trial: one whose process died, or a new one; None when all are there."""
+        """Returns the next trial: one whose process died, or a new one; None if there is none."""
         with self._lock, self._owner.drawing():
-            trial, known = self._orphan() or self._new() or (None, set())
+            trial, reported = self._orphan() or self._new() or (None, set())
             if trial is None:
                 return None
             self._owner.claim(trial)
             parameters = {}
             for name, values in self.sweep.space.items():
-                # One that died between two of these draws goes on with the same draws.
+                # Each draw has its own seed. A trial whose process died between two draws then
+                # gets the same values for the rest.
                 self._seed_sampler(trial.number, name)
                 parameters[name] = values.suggest(trial, name)
-            return OpenTrial(self, trial, parameters, known)
+            return OpenTrial(self, trial, parameters, reported)
 
     def load(self) -> tuple[int, int]:
-        """Returns how many trials are under way, and how many could be drawn or taken over."""
+        """Returns how many trials are running, and how many could be drawn or taken over."""
         trials = self.optuna.get_trials(deepcopy=False)
         drawn = sum(trial.state != TrialState.WAITING for trial in trials)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -220,14 +228,14 @@ class Study:
         self.optuna.sampler = make_sampler(self._sampler, self.sweep, zlib.crc32(text.encode()))
 
     def _lay_grid(self) -> None:
-        """Lets the trials to come be the points of the grid, in an order drawn from the seed.
+        """Enqueues the points of the grid as trials, in an order drawn from the seed.
 
-        Optuna's own GridSampler is not made for being asked and told.
+        Optuna's own GridSampler does not work with asking for trials one by one.
         """
-        values = [v.size for v in self.sweep.space.values()]
-        if math.prod(values) > MOST_POINTS:
+        sizes = [values.size for values in self.sweep.space.values()]
+        if math.prod(sizes) > MOST_POINTS:
             raise UserError(
-                f'the grid has more than {MOST_POINTS:,} points: choose another --sampler, or '
+                f'The grid has more than {MOST_POINTS:,} points: choose another --sampler, or '
                 'fewer points.'
             )
         points = list(itertools.product(*(v.grid() for v in self.sweep.space.values())))
@@ -238,36 +246,53 @@ class Study:
                 self.optuna.enqueue_trial(dict(zip(self.sweep.space, points[number], strict=True)))
 
     def _new(self) -> tuple[optuna.Trial, set[int]] | None:
-        known = self.optuna.get_trials(deepcopy=False)
-        count = sum(trial.state != TrialState.WAITING for trial in known)
+        """Returns a new trial and no reported evaluations; None if all trials have been drawn."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        count = sum(trial.state != TrialState.WAITING for trial in trials)
         if count >= self.trials:
             return None
         self._seed_sampler(count)
         return self.optuna.ask(), set()
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
+        """Returns a trial whose process died and the evaluations it has reported, or None."""
         for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._owner.takes(frozen, drawing=True):
-                # Its values are in the storage: a trial of the same identity finds them there.
+                # A trial with the same id finds its values in the storage. FrozenTrial has no
+                # public attribute for the id.
                 trial = optuna.Trial(self.optuna, frozen._trial_id)
                 return trial, set(frozen.intermediate_values)
         return None
 
     def check(self, number: int) -> None:
-        """Raises owner.TakenOverError if another process has taken a trial of this one over."""
+        """Raises owner.TakenOverError if another process has taken over a trial of this one."""
         self._owner.check(self.optuna, number)
 
-    def note(self, trial: optuna.Trial, number: int, value: float, step: int, known: set) -> bool:
-        """Reports evaluation `number`, from 1; returns whether the trial should be stopped."""
+    def note(
+        self, trial: optuna.Trial, number: int, value: float, step: int, reported: set[int]
+    ) -> bool:
+        """Stores evaluation `number`, from 1; returns whether the trial should be stopped.
+
+        Args:
+          trial: a trial of this process.
+          number: number of the evaluation in the trial.
+          value: the objective's metric.
+          step: number of updates before the evaluation.
+          reported: evaluations that were stored before the trial was started again.
+        """
         with self._lock:
             self.check(trial.number)
-            if number not in known:
+            # Optuna ignores a second value of an evaluation, with a warning.
+            if number not in reported:
                 trial.report(value, number)
-            if number < max(known, default=0):
-                return False  # a trial that starts again; what comes later is judged
+            # A trial that was started again is judged by new evaluations only: the pruner looks at
+            # the latest stored one, which this trial has not reached again.
+            if number < max(reported, default=0):
+                return False
             trial.set_user_attr('steps', step)
             if 'hopeless' in trial.user_attrs or trial.should_prune():
-                # Optuna says so once, and this process may die before it has ended the trial.
+                # Stored, because Optuna answers so only once, and this process may die before it
+                # has ended the trial.
                 trial.set_user_attr('hopeless', True)
                 return True
             return False
@@ -283,30 +308,35 @@ class Study:
         return self.optuna.get_trials(deepcopy=False, states=FINISHED)
 
     def ranked(self) -> list[optuna.trial.FrozenTrial]:
-        """Returns the trials that went to their end, the best first, equal ones by number."""
+        """Returns the completed trials, the best first, equal ones by number."""
         done = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         sign = -1 if self.sweep.objective.direction == 'maximize' else 1
         return sorted(done, key=lambda trial: (sign * trial.value, trial.number))
 
     def best(self) -> optuna.trial.FrozenTrial | None:
-        """Returns the best trial that went to its end; None without one."""
+        """Returns the best completed trial; None without one."""
         return next(iter(self.ranked()), None)
 
 
 def _identity(folder: Path) -> str:
-    """A word that is this folder's alone, wherever it is moved."""
+    """Returns a text that identifies this folder, even if it is moved."""
     file = folder / 'identity'
     if not file.exists():
+        # Linked and not written: of several processes, one makes the file, and it is complete.
         new = folder / f'identity.{uuid.uuid4().hex}'
         new.write_text(new.suffix[1:])
-        with contextlib.suppress(FileExistsError):  # another process was sooner
+        with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(new, file)
         new.unlink()
     return file.read_text()
 
 
 def check_settings(folder: Path, own: dict[str, Any]) -> None:
-    """Stores what the sweep is (see `describe`) in its folder; refuses another sweep there.
+    """Stores the settings of a sweep in its folder, or compares them with the stored ones.
+
+    Args:
+      folder: the workdir of the sweep.
+      own: the result of `describe`.
 
     Raises:
       UserError: the folder holds another sweep, or a run of train.py.
@@ -315,15 +345,14 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
     if not file.exists():
         if (folder / 'config.json').exists():
             raise UserError(f'{folder} holds a run of train.py. Choose another --workdir.')
-
         files.write_json(file, own)
         return
     stored = json.loads(file.read_text())
-    for part in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):
-        if stored[part] != own[part]:
-            what = part
-            if part == 'config':
-                pairs = schema.differences(stored[part], own[part], base.fields(), base.EXPERIMENT)
+    for name in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):
+        if stored[name] != own[name]:
+            what = name
+            if name == 'config':
+                pairs = schema.differences(stored[name], own[name], base.fields(), base.EXPERIMENT)
                 if not pairs:
                     continue
                 what = ', '.join(f'config.{k} ({a!r}, now {b!r})' for k, (a, b) in pairs.items())
@@ -332,8 +361,8 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
             )
 
 
-def describe(sweep: Sweep, config, sampler: str, url: str | None) -> dict[str, Any]:
-    """Returns what has to stay the same when a sweep goes on, as JSON."""
+def describe(sweep: Sweep, config: ConfigDict, sampler: str, url: str | None) -> dict[str, Any]:
+    """Returns the settings that have to be the same when a sweep is resumed, for JSON."""
     values = {
         name: {'kind': type(v).__name__.lower(), **{k: schema.plain(x) for k, x in vars(v).items()}}
         for name, v in sweep.space.items()
@@ -342,7 +371,7 @@ def describe(sweep: Sweep, config, sampler: str, url: str | None) -> dict[str, A
         'space': values,
         'objective': vars(sweep.objective).copy(),
         'seed': sweep.seed,
-        'grid': sampler == 'grid',  # its trials are laid out beforehand
+        'grid': sampler == 'grid',  # the trials of a grid are stored in advance
         'storage': url,
         'config': schema.plain(config),
     }

@@ -1,15 +1,17 @@
 """Engine `vmap`: trials that differ only in values are lanes of one compiled program.
 
 Trials whose configurations compile to other programs (another model, batch size, length) wait until
-the population under way has ended, and make populations of their own.
+the current population has ended, and form populations of their own.
 """
 
 import collections
 import time
 
 import jax
+from ml_collections import ConfigDict
 
 import input_pipeline
+from data_sources.arrays import ArraySource
 from distributed import devices
 from errors import UserError
 from sweeps import population
@@ -19,31 +21,38 @@ from sweeps.population import Population
 from sweeps.study import OpenTrial
 from training import checks
 
-MOST = {'cpu': 16}  # lanes, where the command line does not say
+Drawn = tuple[OpenTrial, ConfigDict]  # a trial and its configuration
+
+MOST = {'cpu': 16}  # lanes per device, unless the command line has --lanes
 MOST_ELSEWHERE = 256
-# Of the trials drawn for other populations at most so many wait for theirs.
-WAITING = 64
+WAITING = 64  # trials, at most, that have been drawn and wait for other populations
 
 
 def run(work: Work) -> None:
-    """Runs trials until all have ended, or the sweep is told to stop.
+    """Runs trials until all have ended or the sweep is told to stop.
 
     Raises:
-      UserError: the configuration needs another engine, or its data are not there.
+      UserError: the configuration needs another engine, or its data set is missing.
     """
     population.check(work.config)
     _Engine(work).run()
 
 
 class _Engine:
+    """Runs populations one after the other."""
+
     def __init__(self, work: Work):
         self._work, self._study = work, work.study
         self._devices = devices.start(work.config)
-        self._waiting = collections.defaultdict(collections.deque)  # alike -> (trial, config)
-        self._splits = {}
+        # The text of `population.alike` -> trials that wait for their population.
+        self._waiting: dict[str, collections.deque[Drawn]] = collections.defaultdict(
+            collections.deque
+        )
+        self._splits: dict[tuple, tuple[ArraySource, ArraySource]] = {}
 
     def run(self) -> None:
-        self._open(self._work.config)  # what is wrong with the data is wrong with all trials
+        # A mistake in the data would fail every trial, so it ends the sweep before the first.
+        self._open(self._work.config)
         while self._work.stop.reason() is None:
             kind = max(self._waiting, key=lambda key: len(self._waiting[key]), default=None)
             if kind is None or not self._waiting[kind]:
@@ -54,8 +63,8 @@ class _Engine:
                 self._waiting[kind].append(drawn)
             self._populate(kind)
 
-    def _draw(self) -> tuple[OpenTrial, object] | None:
-        """A trial and its configuration; those that cannot be are noted as failed."""
+    def _draw(self) -> Drawn | None:
+        """Returns the next trial with a valid configuration; invalid ones fail. None at the end."""
         while (trial := self._study.ask()) is not None:
             try:
                 config = configuration(self._work.config, trial.parameters)
@@ -72,10 +81,10 @@ class _Engine:
         except TakenOverError as taken:
             self._work.say(str(taken))
         else:
-            self._work.ended(trial, f'cannot be: {error}', 0)
+            self._work.ended(trial, f'invalid: {error}', 0)
 
-    def _next(self, kind: str) -> tuple[OpenTrial, object] | None:
-        """The next trial of a kind; others that are drawn meanwhile wait."""
+    def _next(self, kind: str) -> Drawn | None:
+        """Returns the next trial of a kind; others that are drawn meanwhile wait."""
         while not self._waiting[kind]:
             if sum(map(len, self._waiting.values())) >= WAITING:
                 return None
@@ -103,18 +112,19 @@ class _Engine:
             self._fill(lanes, kind)
             if not any(lanes.lanes):
                 return
-            found = lanes.advance(self._work.stop.reason)
+            evaluations = lanes.advance(self._work.stop.reason)
             if self._work.stop.reason() is not None:
                 return
-            self._tell_leader(lanes, found)
-            for place, means in found.items():
+            self._tell_leader(lanes, evaluations)
+            for position, means in evaluations.items():
                 try:
-                    self._judge(lanes, place, means)
+                    self._judge(lanes, position, means)
                 except TakenOverError as error:
                     self._work.say(str(error))
-                    lanes.drop(place)
+                    lanes.drop(position)
 
-    def _size(self, config, train_split) -> int:
+    def _size(self, config: ConfigDict, train_split: ArraySource) -> int:
+        """Returns the number of lanes of a population."""
         given = self._work.options.get('lanes')
         if given:
             return given
@@ -123,9 +133,10 @@ class _Engine:
         fit = population.most_lanes(config, train_split, self._devices[0])
         return max(1, min(left, min(most, fit) * len(self._devices)))
 
-    def _open(self, config) -> tuple:
-        where = config.data.name, config.data.dir, config.data.train_per_class, config.seed
-        key = where if config.data.train_per_class else where[:2]
+    def _open(self, config: ConfigDict) -> tuple[ArraySource, ArraySource]:
+        """Returns the training and validation splits of a configuration; each set is read once."""
+        source = config.data.name, config.data.dir, config.data.train_per_class, config.seed
+        key = source if config.data.train_per_class else source[:2]
         if key not in self._splits:
             self._splits[key] = tuple(
                 input_pipeline.open_split(config, split) for split in ('train', 'validation')
@@ -133,44 +144,50 @@ class _Engine:
         return self._splits[key]
 
     def _fill(self, lanes: Population, kind: str) -> None:
-        for place, lane in enumerate(lanes.lanes):
+        """Starts trials in the idle lanes."""
+        for position, lane in enumerate(lanes.lanes):
             if lane is None:
                 drawn = self._next(kind)
                 if drawn is None:
                     return
                 trial, config = drawn
-                lanes.start(place, config, (trial, time.monotonic()))
+                lanes.start(position, config, (trial, time.monotonic()))
 
-    def _tell_leader(self, lanes: Population, found: dict) -> None:
+    def _tell_leader(
+        self, lanes: Population, evaluations: dict[int, dict[str, float] | None]
+    ) -> None:
+        """Prints which of the running trials is the best."""
         objective = self._work.sweep.objective
         metric = objective.metric.partition('/')[2]
-        sound = [(means[metric], place) for place, means in found.items() if means]
+        sound = [(means[metric], position) for position, means in evaluations.items() if means]
         if sound:
-            value, place = (max if objective.direction == 'maximize' else min)(sound)
-            lane = lanes.lanes[place]
+            value, position = objective.best(sound)
+            lane = lanes.lanes[position]
             self._work.tell(
-                len(found),
+                len(evaluations),
                 f'trial {lane.tag[0].number} leads with {value:.4f} at step {lane.step:,}',
             )
 
-    def _judge(self, lanes: Population, place: int, means: dict[str, float] | None) -> None:
-        """Reports a lane's evaluation; ends its trial if it is done, hopeless or not finite."""
-        lane = lanes.lanes[place]
+    def _judge(self, lanes: Population, position: int, means: dict[str, float] | None) -> None:
+        """Reports a lane's evaluation; ends its trial if it is done, pruned or not finite."""
+        lane = lanes.lanes[position]
         trial, started = lane.tag
         running = sum(lane is not None for lane in lanes.lanes)
-        how = None
+        outcome = None
+        # Facts can be stored only before the trial ends.
         trial.note(seconds=round(time.monotonic() - started, 3))
         if means is None:
             trial.fail(f'loss or gradient not finite by step {lane.step}')
-            how = f'not finite by step {lane.step}'
+            outcome = f'not finite by step {lane.step}'
         else:
             metric = self._work.sweep.objective.metric.partition('/')[2]
             prune = trial.report(means[metric], lane.step)
-            if lanes.finished(place):
-                how = f'{trial.complete():.4f}'
+            # A trial at its end is complete, even if the pruner would stop it.
+            if lanes.finished(position):
+                outcome = f'{trial.complete():.4f}'
             elif prune:
                 trial.prune()
-                how = f'stopped at step {lane.step} with {means[metric]:.4f}'
-        if how is not None:
-            lanes.drop(place)
-            self._work.ended(trial, how, running - 1)
+                outcome = f'stopped at step {lane.step} with {means[metric]:.4f}'
+        if outcome is not None:
+            lanes.drop(position)
+            self._work.ended(trial, outcome, running - 1)

@@ -1,1 +1,1 @@
-"""What can be learned: the contract is in task.py, and each task is one file."""
+"""The tasks: task.py has their contract, and each task is one file."""

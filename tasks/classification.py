@@ -1,4 +1,4 @@
-"""Classification: each image shows one of several classes."""
+"""Classification: each image belongs to one of several classes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,18 @@ from tasks.task import Batch, Description, Hyper, Metric, Sums, Task
 class Classification(Task):
     """One of `num_classes` classes, or a mixture of two where images are mixed.
 
-    The target is (1 - s) mixture + s / classes. s is the label smoothing (Szegedy et al. 2016,
-    section 7); the mixture is the one-hot label, or in a batch with 'other_label' int32 [batch] and
-    'share' float32 [batch] the share of it and the rest of the other (augmentation/mixing.py).
+    The target is (1 - s) mixture + s / classes, where s is the label smoothing (Szegedy et al.
+    2016, section 7). The mixture is the one-hot label. In a batch of mixed images it is the
+    fraction 'share' float32 [batch] of that label, and 1 - share of 'other_label' int32 [batch]
+    (augmentation/mixing.py).
 
     Attributes:
-      num_classes: how many there are.
-      kind: 'softmax', cross-entropy; or 'bce', the mean over the classes of each one's binary
-        cross-entropy, as torch.nn.BCEWithLogitsLoss has it.
-      bce_threshold: bce: a target above it counts as 1 and any other as 0, after smoothing, so that
-        both of two mixed classes are to be found (Wightman et al. 2021, "ResNet strikes back",
-        section 3.1). None: targets as they are.
+      num_classes: number of classes.
+      kind: 'softmax' for cross-entropy, or 'bce' for the mean over the classes of the binary
+        cross-entropy of each, as in torch.nn.BCEWithLogitsLoss.
+      bce_threshold: with bce, targets above it become 1 and all others 0, after smoothing, so that
+        both of two mixed classes have to be predicted (Wightman et al. 2021, "ResNet strikes back",
+        section 3.1). None: targets are not changed.
     """
 
     name = 'classification'
@@ -44,7 +45,7 @@ class Classification(Task):
         Field(
             'label_smoothing',
             0.0,
-            'Fraction of the target that is spread evenly over all classes.',
+            'Fraction of the target, in [0, 1), that is spread evenly over all classes.',
             low=0,
             below=1,
             traced=True,
@@ -53,14 +54,14 @@ class Classification(Task):
         Field(
             'loss',
             'softmax',
-            'Cross-entropy over all classes (softmax), or the mean of one binary cross-entropy for '
-            'each class (bce).',
+            'softmax: cross-entropy over all classes; bce: mean over the classes of a binary '
+            'cross-entropy for each.',
             choices=('softmax', 'bce'),
         ),
         Field(
             'bce_threshold',
             None,
-            'With loss=bce: targets above it become 1, all others 0. None: targets as they are.',
+            'bce: targets above it become 1, all others 0. None: targets are not changed.',
             float,
             low=0,
             below=1,
@@ -81,35 +82,40 @@ class Classification(Task):
         """Checks the loss.
 
         Raises:
-          UserError: a threshold that the loss does not know.
+          UserError: there is a threshold, but the loss has none.
         """
         if config.bce_threshold is not None and config.loss != 'bce':
-            raise UserError(f'config.bce_threshold belongs to loss=bce, not {config.loss}.')
+            raise UserError(
+                f'config.bce_threshold belongs to loss=bce, not {config.loss}: leave it at None.'
+            )
 
     def network(self, backbone: Network) -> Network:
-        """Returns the backbone with its own head: one logit for each class."""
+        """Returns the backbone with its own head, which has one logit for each class."""
         return backbone.adjusted(num_classes=self.num_classes)
 
-    def losses(self, logits, batch, label_smoothing=0.0):
+    def losses(
+        self, logits: jax.Array, batch: Batch, label_smoothing: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
         """Returns the loss of each example, float32 [batch].
 
         Args:
           logits: float [batch, classes].
-          batch: 'label' int32 [batch], and 'other_label' and 'share' where images are mixed.
-          label_smoothing: s, in [0, 1).
+          batch: 'label' int32 [batch], and 'other_label' and 'share' if images are mixed.
+          label_smoothing: s, in [0, 1); may be traced.
         """
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         if self.kind == 'bce':
             targets = self._targets(batch, label_smoothing)
             return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
         log_p = jax.nn.log_softmax(logits)
-        hit = _chosen(log_p, batch['label'])
+        log_p_label = _chosen(log_p, batch['label'])
         if 'other_label' in batch:
             share = batch['share']
-            hit = share * hit + (1 - share) * _chosen(log_p, batch['other_label'])
-        return -(1 - label_smoothing) * hit - label_smoothing * log_p.mean(-1)
+            log_p_other = _chosen(log_p, batch['other_label'])
+            log_p_label = share * log_p_label + (1 - share) * log_p_other
+        return -(1 - label_smoothing) * log_p_label - label_smoothing * log_p.mean(-1)
 
-    def _targets(self, batch, label_smoothing):
+    def _targets(self, batch: Batch, label_smoothing: jax.typing.ArrayLike) -> jax.Array:
         """Returns the targets of bce, float32 [batch, classes]."""
         targets = jax.nn.one_hot(batch['label'], self.num_classes)
         if 'other_label' in batch:
@@ -127,9 +133,9 @@ class Classification(Task):
         return {'loss': jnp.sum(batch['mask'] * losses)}
 
     def sums(self, outputs: jax.Array, batch: Batch, detailed: bool = False) -> Sums:
-        """Returns a dict of sums over the real examples: 'loss' (not smoothed), 'correct', 'count'.
+        """Returns sums over the real examples: 'loss' (without smoothing), 'correct', 'count'.
 
-        A mixed example is correct if the class with the larger share in it is predicted.
+        A mixed example is correct if the class with the larger fraction of it is predicted.
 
         Args:
           outputs: logits, float [batch, classes].
@@ -152,17 +158,17 @@ class Classification(Task):
         return sums
 
     def summarize(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
-        """Returns {'loss', 'accuracy'} from summed sums; accuracy in [0, 1]."""
+        """Returns {'loss', 'accuracy'} of sums; the accuracy is in [0, 1]."""
         del rows
         count = max(int(sums['count']), 1)
         return {'loss': float(sums['loss']) / count, 'accuracy': int(sums['correct']) / count}
 
     def result(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
-        """Returns the metrics, and how many examples were classified correctly."""
+        """Returns the metrics and the number of examples that were classified correctly."""
         return {**self.summarize(sums, rows), 'correct': int(sums['correct'])}
 
     def headline(self, result: Mapping[str, Any]) -> str:
-        """Returns, for instance, '98.89 % (355 of 359 images)'."""
+        """Returns a text such as '98.89 % (355 of 359 images)'."""
         correct, examples = result['correct'], result['examples']
         accuracy = self.metric('accuracy').shown(correct / examples if examples else float('nan'))
         return f'{accuracy} ({correct:,} of {examples:,} images)'
@@ -170,26 +176,26 @@ class Classification(Task):
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> ConfusionReport:
-        """Returns accuracy, loss, precision and recall by class, and the confusion matrix."""
+        """Returns accuracy, loss, the confusion matrix, and precision and recall of each class."""
         loss = self.summarize(sums, rows)['loss']
         return ConfusionReport(sums['confusion'], class_names, loss)
 
     def constant_value(self, targets: Mapping[str, np.ndarray]) -> float:
-        """Returns the accuracy of always naming the most frequent class."""
+        """Returns the accuracy of always predicting the most frequent class."""
         labels = targets['label']
         return float(np.bincount(labels).max() / len(labels))
 
     def predictions(self, outputs: jax.Array) -> jax.Array:
         """Returns the probability of each class, float [batch, classes].
 
-        Trained by binary cross-entropy, each class has a probability of its own.
+        With binary cross-entropy they do not add up to 1, because each class is independent.
         """
         return jax.nn.sigmoid(outputs) if self.kind == 'bce' else jax.nn.softmax(outputs)
 
     def described(
         self, prediction: np.ndarray, class_names: Sequence[str], most: int
     ) -> Description:
-        """Returns the most probable classes, the most probable one first."""
+        """Returns the most probable classes, in order of their probabilities."""
         order = np.argsort(-prediction, kind='stable')[:most]
         top = [(class_names[i], float(prediction[i])) for i in order]
         text = '  '.join(f'{name} {probability:.1%}' for name, probability in top)
@@ -198,7 +204,7 @@ class Classification(Task):
     def caption(
         self, targets: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> tuple[str, ...]:
-        """Returns the class; for a mixed picture both classes, each with its fraction of it."""
+        """Returns the class; for a mixed picture both classes, each with its fraction."""
         name = class_names[targets['label']]
         if 'share' not in targets:
             return (name,)
@@ -206,6 +212,6 @@ class Classification(Task):
         return (f'{fraction:.0%} {name}', f'{1 - fraction:.0%} {other}')
 
 
-def _chosen(log_p, labels):
-    """The log-probability [batch] of each row's label."""
+def _chosen(log_p: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the log-probability [batch] of each row's label."""
     return jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]

@@ -1,4 +1,4 @@
-"""How good a classifier is, class by class, and what it takes for what: from a confusion matrix."""
+"""The report of a classifier: its metrics for each class and its errors, by a confusion matrix."""
 
 import dataclasses
 import io
@@ -6,14 +6,18 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import files
 from files import columns
 
-# Beyond this many classes a matrix is too wide to read; the most frequent confusions say more.
+if TYPE_CHECKING:  # imported when a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A matrix of more classes is too wide to read; the most frequent confusions are listed instead.
 MOST_CLASSES_IN_MATRIX = 30
 CONFUSIONS_LISTED = 20
 
@@ -25,10 +29,10 @@ class ConfusionReport:
     Attributes:
       confusion: int [classes, classes]; row = true class, column = predicted class.
       class_names: one name per class.
-      loss: mean loss per example, or None where it was not measured.
+      loss: mean loss per example, or None if it was not measured.
 
-    Precision, recall and F1 are float [classes], NaN where the class makes them 0/0: precision of
-    a class that was never predicted, recall of a class without examples.
+    Precision, recall and F1 are float [classes]. They are NaN for a class that makes them 0/0: the
+    precision of a class that was never predicted, the recall of a class without examples.
     """
 
     confusion: np.ndarray
@@ -47,17 +51,17 @@ class ConfusionReport:
 
     @property
     def examples(self) -> int:
-        """How many examples were evaluated."""
+        """Number of examples."""
         return int(self.confusion.sum())
 
     @property
     def correct(self) -> int:
-        """How many of them were predicted right."""
+        """Number of examples that were predicted correctly."""
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        """Share of examples predicted right, 0..1; NaN without examples."""
+        """Fraction of examples predicted correctly, in [0, 1]; NaN without examples."""
         return self.correct / self.examples if self.examples else math.nan
 
     @property
@@ -67,12 +71,12 @@ class ConfusionReport:
 
     @property
     def recall(self) -> np.ndarray:
-        """Share of each class's examples that were predicted as it."""
+        """Fraction of each class's examples that were predicted as that class."""
         return _ratio(np.diag(self.confusion), self.support)
 
     @property
     def precision(self) -> np.ndarray:
-        """Share of each class's predictions that were right."""
+        """Fraction of each class's predictions that were correct."""
         return _ratio(np.diag(self.confusion), self.confusion.sum(axis=0))
 
     @property
@@ -80,8 +84,8 @@ class ConfusionReport:
         """Harmonic mean of precision and recall."""
         return _ratio(2 * np.diag(self.confusion), self.support + self.confusion.sum(axis=0))
 
-    def shares(self) -> np.ndarray:
-        """Returns the matrix in per cent of each true class, NaN for a class without examples."""
+    def percentages(self) -> np.ndarray:
+        """Returns the matrix in percent of each true class; NaN for a class without examples."""
         support = np.broadcast_to(self.support[:, None], self.confusion.shape)
         return 100 * _ratio(self.confusion, support)
 
@@ -119,9 +123,9 @@ class ConfusionReport:
         return columns(rows)
 
     def confusion_table(self) -> str:
-        """Returns the matrix as aligned columns, '.' for zero so that the errors stand out."""
+        """Returns the matrix as aligned columns, with '.' for zero, so that errors stand out."""
         names, heads = list(self.class_names), list(self.class_names)
-        if max(map(len, names)) > 6:  # long names as column heads would tear the matrix apart
+        if max(map(len, names)) > 6:  # long column heads would make the matrix too wide
             heads = [str(i) for i in range(len(names))]
             names = [f'{i} {name}' for i, name in enumerate(names)]
         rows = [('true \\ predicted', *heads)]
@@ -136,7 +140,7 @@ class ConfusionReport:
         if not confusions:
             return 'no errors'
         support = self.support
-        rows = [('true class', 'taken for', 'times', 'of')]
+        rows = [('true class', 'predicted as', 'times', 'of')]
         rows += [
             (
                 self.class_names[true],
@@ -150,7 +154,7 @@ class ConfusionReport:
         return title + '\n' + columns(rows, left_columns=2)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns everything as JSON can say it: null for 0/0, lists for arrays."""
+        """Returns everything as values for JSON: null for 0/0, lists for arrays."""
         columns = {
             'precision': self.precision,
             'recall': self.recall,
@@ -176,7 +180,7 @@ class ConfusionReport:
 
     def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
         """Draws the matrix as a heat map and returns its path."""
-        # The object interface: pyplot would keep global state and could ask for a display.
+        # The object interface, because pyplot keeps global state and may need a display.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -203,31 +207,31 @@ class ConfusionReport:
         return path
 
 
-def _draw_matrix(figure, axes, report: ConfusionReport) -> None:
-    """Draws the right answers in blue and, on a scale of their own, the errors in red.
+def _draw_matrix(figure: 'Figure', axes: 'Axes', report: ConfusionReport) -> None:
+    """Draws the correct answers in blue and, on a scale of their own, the errors in red.
 
-    On one common scale the few errors of a good classifier would vanish beside its diagonal.
-    The square root lifts the single errors further.
+    On a common scale the few errors of a good classifier would be invisible beside its diagonal.
+    The square root makes single errors still more visible.
     """
     from matplotlib.colors import PowerNorm
 
-    shares = report.shares()
-    right = np.eye(len(shares), dtype=bool)
-    axes.imshow(np.where(right, shares, np.nan), cmap='Blues', vmin=0, vmax=200)
-    errors = np.where(right | (report.confusion == 0), np.nan, shares)
+    percentages = report.percentages()
+    correct = np.eye(len(percentages), dtype=bool)
+    axes.imshow(np.where(correct, percentages, np.nan), cmap='Blues', vmin=0, vmax=200)
+    errors = np.where(correct | (report.confusion == 0), np.nan, percentages)
     norm = PowerNorm(0.5, vmin=0, vmax=_darkest(report))
     image = axes.imshow(errors, cmap='Reds', norm=norm)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label('errors: share of the true class (%)')
+    bar.set_label('errors: percentage of the true class')
 
 
 def _darkest(report: ConfusionReport) -> float:
-    """Returns the error share (%) of the darkest red: the worst one, 1 % if all are better."""
-    shares = np.nan_to_num(report.shares())
-    return max(1.0, (shares - np.diag(np.diag(shares))).max())
+    """Returns the percentage that is drawn in the darkest red: the largest error, at least 1 %."""
+    percentages = np.nan_to_num(report.percentages())
+    return max(1.0, (percentages - np.diag(np.diag(percentages))).max())
 
 
-def _draw_counts(axes, report: ConfusionReport) -> None:
+def _draw_counts(axes: 'Axes', report: ConfusionReport) -> None:
     """Writes the class names on the axes and the count into each square that is not zero."""
     names = report.class_names
     upright = max(map(len, names)) <= 3
@@ -238,10 +242,10 @@ def _draw_counts(axes, report: ConfusionReport) -> None:
     axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.grid(which='minor', color='#e4e4e4', linewidth=0.6)
     axes.tick_params(which='minor', length=0)
-    shares, darkest = report.shares(), _darkest(report)
+    percentages, darkest = report.percentages(), _darkest(report)
     for row, column in zip(*np.nonzero(report.confusion), strict=True):
         count = report.confusion[row, column]
-        dark = row != column and shares[row, column] > 0.4 * darkest
+        dark = row != column and percentages[row, column] > 0.4 * darkest
         axes.text(
             column, row, f'{count}', ha='center', va='center', fontsize=8,
             color='white' if dark else 'black',
@@ -255,7 +259,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a Python number, or None for what is not finite."""
+    """Returns a Python number, or None if it is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return value.item() if isinstance(value, np.generic) else value

@@ -1,5 +1,7 @@
 """Tasks by name: those of this folder, and those that a program registers."""
 
+from ml_collections import ConfigDict
+
 from errors import UserError, did_you_mean
 from field import Field
 from tasks.classification import Classification
@@ -9,12 +11,13 @@ _TASKS: dict[str, type[Task]] = {}
 
 
 def register(task: type[Task]) -> type[Task]:
-    """Makes a task known by its name; usable as a decorator.
+    """Registers a task by its name; may be used as a decorator.
 
-    A name that is registered again, as in a notebook cell that is run twice, takes the new class.
+    If the name is registered already, as in a notebook cell that is run twice, the new class
+    replaces the old one.
 
     Raises:
-      ValueError: a field of it means something else in another task.
+      ValueError: one of its fields has another meaning in another task.
     """
     others = {field.name: field for other in _TASKS.values() for field in other.fields}
     for field in task.fields:
@@ -30,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> type[Task]:
-    """Returns the task of a name.
+    """Returns the task with a name.
 
     Raises:
       UserError: there is none.
@@ -43,13 +46,13 @@ def get(name: str) -> type[Task]:
     return _TASKS[name]
 
 
-def metric_of(config, record: str | None, field: str) -> Metric:
+def metric_of(config: ConfigDict, record: str | None, field: str) -> Metric:
     """Returns the metric of a validation record, such as 'validation/loss'.
 
     Args:
-      config: names the task.
-      record: the record's name; None for that of the task's first metric.
-      field: what holds the name, for the message.
+      config: the configuration, which names the task.
+      record: name of the record; None for the task's first metric.
+      field: the field that has the name, for the message.
 
     Raises:
       UserError: the task has no such metric.
@@ -65,11 +68,11 @@ def metric_of(config, record: str | None, field: str) -> Metric:
     return metrics[record]
 
 
-def best_metric(config) -> Metric:
-    """Returns what the best checkpoint of a run is best at.
+def best_metric(config: ConfigDict) -> Metric:
+    """Returns the metric by which the best checkpoint of a run is chosen.
 
     Raises:
-      UserError: config.checkpoint.best is no metric of the task.
+      UserError: config.checkpoint.best is not a metric of the task.
     """
     return metric_of(config, config.checkpoint.best, 'config.checkpoint.best')
 
@@ -79,11 +82,11 @@ def fields() -> tuple[Field, ...]:
     return tuple({field.name: field for task in _TASKS.values() for field in task.fields}.values())
 
 
-def check_fields(config) -> None:
-    """Checks that fields of other tasks than the configured one have their defaults.
+def check_fields(config: ConfigDict) -> None:
+    """Checks that the fields of all other tasks have their defaults.
 
     Raises:
-      UserError: one has not.
+      UserError: one of them has another value.
     """
     own = {field.name for field in get(config.task).fields}
     for name, task in _TASKS.items():

@@ -1,11 +1,12 @@
-"""The contract of a task: what is learned, from which targets, and how good it is.
+"""The contract of a task: its loss, its targets, its metrics and its reports.
 
-Whatever trains, evaluates, predicts or searches asks the task named by `config.task`; nothing else
-knows what is learned. A task is one file: a subclass of `Task`, and a line in tasks/registry.py.
+Training, evaluation, prediction and sweeps all ask the task named by `config.task`; no other code
+depends on what is learned. A task is one file: a subclass of `Task`, and a line in
+tasks/registry.py.
 
-A task gives sums, never means: sums add up over devices, micro-batches and evaluation batches, and
-an example whose mask is 0 adds nothing. What does not add up (the boxes of a detector, of which a
-precision is computed over the whole split) leaves the device as `rows`.
+A task computes sums, never means: sums add up over devices, micro-batches and evaluation batches,
+and an example whose mask is 0 adds nothing. Results that do not add up (the boxes of a detector,
+whose precision is computed over the whole split) leave the device as `rows`.
 """
 
 import dataclasses
@@ -20,23 +21,24 @@ from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
 
-# Named arrays with one entry for each example; 'mask' float32 [b] is 0 where an example is padding.
+# Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
 Batch = Mapping[str, jax.Array]
 # The scalars that enter the compiled step as arguments, by the last part of their fields' names.
 Hyper = Mapping[str, jax.Array]
-# Named sums over examples; all of them add up.
+# Named sums over examples.
 Sums = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One figure that says how good a network is.
+    """A number that measures the quality of a network.
 
     Attributes:
-      name: such as 'accuracy'; records call it 'validation/accuracy', result.json 'test_accuracy'.
+      name: for instance 'accuracy', which is 'validation/accuracy' in records and 'test_accuracy'
+        in result.json.
       higher_is_better: decides the best checkpoint and the direction of a sweep.
-      percent: whether it is a fraction in [0, 1] that people read in percent.
-      unit: what it is counted in, for the axis of a plot.
+      percent: whether it is a fraction in [0, 1] that is shown in percent.
+      unit: its unit, for the axis of a plot.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """The direction of a search, as Optuna names it."""
+        """The direction of a search, in Optuna's words."""
         return 'maximize' if self.higher_is_better else 'minimize'
 
     def best(self, values: Sequence[Any]) -> Any:
@@ -54,28 +56,28 @@ class Metric:
         return max(values) if self.higher_is_better else min(values)
 
     def shown(self, value: float, digits: int | None = None) -> str:
-        """Returns a value as people read it: '98.61 %', or '0.0432'."""
+        """Returns a value as text: '98.61 %', or '0.0432'."""
         if self.percent:
             return f'{100 * value:.{2 if digits is None else digits}f} %'
         return f'{value:.{4 if digits is None else digits}f}'
 
 
 class Report(Protocol):
-    """How good a network is on a split, in detail."""
+    """The detailed results of a network on a split."""
 
     def text(self) -> str:
         """Returns tables for a terminal."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all figures, as JSON can say them."""
+        """Returns all numbers as values for JSON."""
 
     def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
-        """Draws the pictures, whose names hold the split's, into a folder; returns their paths."""
+        """Draws pictures into a folder, with the split in their names; returns their paths."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A prediction in words.
+    """A prediction as text and as values.
 
     Attributes:
       text: a line.
@@ -88,15 +90,15 @@ class Description:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is learned. A subclass is frozen, too: it is compiled into the step.
+    """A task. A subclass has to be frozen as well, because it is compiled into the step.
 
     Class attributes:
-      name: what `config.task` says.
-      metrics: the first one is what choices are made by: the best checkpoint, a sweep. One is
-        named 'loss'; training stops where it is not finite.
-      targets: {name: kind} of what a batch holds beside 'image'.
-      fields: of the configuration, that this task and its head bring. Under a task without them
-        they have to stay at their defaults.
+      name: the name of the task in `config.task`.
+      metrics: the first one decides the best checkpoint and a sweep's objective. One is named
+        'loss'; training stops if it is not finite.
+      targets: {name: kind} of the arrays in a batch besides 'image'.
+      fields: the fields of the configuration that belong to this task and its head. With a task
+        that does not have them, they have to keep their defaults.
       terms: names of the terms of the loss, in the order in which they are added.
     """
 
@@ -116,12 +118,12 @@ class Task:
         """Checks the task's fields against each other and the rest of the configuration.
 
         Raises:
-          UserError: something makes no sense for this task.
+          UserError: fields contradict each other or do not fit this task.
         """
 
     @classmethod
     def metric(cls, name: str | None = None) -> Metric:
-        """Returns the metric of a name, or the one that choices are made by.
+        """Returns the metric of a name; without a name the first one, which decides choices.
 
         Raises:
           KeyError: the task has no such metric.
@@ -133,7 +135,7 @@ class Task:
     # --- in the compiled step -------------------------------------------------------------------
 
     def network(self, backbone: Network) -> Model:
-        """Returns what is trained: the backbone with the task's head.
+        """Returns the network that is trained: the backbone with the task's head.
 
         Args:
           backbone: a model of the registry with `num_classes=0`.
@@ -143,40 +145,40 @@ class Task:
     def loss(self, outputs: Any, batch: Batch, hyper: Hyper) -> dict[str, jax.Array]:
         """Returns {term: its sum over the real examples}, for the terms in `terms`.
 
-        What is minimized is the sum over the terms of sum / weight, each over the whole batch.
+        The sum over the terms of sum / weight is minimized, each over the whole batch.
 
         Args:
-          outputs: of the network in training.
+          outputs: the network's outputs in training.
           batch: targets and 'mask'.
           hyper: values of traced fields.
         """
         raise NotImplementedError
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:
-        """Returns {term: what its sum is divided by}; the number of real examples.
+        """Returns {term: its weight, by which its sum is divided}: the number of real examples.
 
-        It sees the targets alone, so that weights can be summed over devices and micro-batches
-        before the gradient is taken.
+        A weight may depend on the targets only, so that weights can be summed over devices and
+        micro-batches before the gradient is taken.
         """
         return {term: batch['mask'].sum() for term in self.terms}
 
     def sums(self, outputs: Any, batch: Batch, detailed: bool = False) -> Sums:
-        """Returns what the metrics are made of, summed over the real examples.
+        """Returns the sums over the real examples from which the metrics are computed.
 
-        'count' int32 is how many those are.
+        'count' int32 is the number of real examples.
 
         Args:
-          outputs: of the network.
+          outputs: the network's outputs.
           batch: targets and 'mask'.
-          detailed: adds what only a report needs.
+          detailed: adds the sums that only a report needs.
         """
         raise NotImplementedError
 
     def rows(self, outputs: Any, batch: Batch) -> dict[str, jax.Array] | None:
-        """Returns what does not add up, [b, ...] for each example; None where all of it does.
+        """Returns results that do not add up, [b, ...] for each example; None if there are none.
 
-        At the end of a split the rows of all devices and processes are brought together, without
-        those of masked examples and in the order of the data set.
+        At the end of a split the rows of all devices and processes are collected, without those of
+        masked examples and in the order of the data set.
         """
         del outputs, batch
         return None
@@ -184,20 +186,24 @@ class Task:
     # --- on the host ----------------------------------------------------------------------------
 
     def summarize(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
-        """Returns {metric: value} of summed sums, in the order in which records show them.
+        """Returns {metric: value} of sums, in the order in which records show them.
 
         Args:
           sums: over a split, or a few steps of training.
-          rows: of the split; None in training, where metrics that need them are left out.
+          rows: rows of the split; None in training, where metrics that need them are left out.
         """
         raise NotImplementedError
 
     def result(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
-        """Returns what result.json keeps of the test split, each under 'test_' and its name."""
+        """Returns the values for result.json; each is stored there as 'test_' and its name."""
         return self.summarize(sums, rows)
 
     def headline(self, result: Mapping[str, Any]) -> str:
-        """Returns the end of a run in a few words, from what `result` returned."""
+        """Returns the result of a run in a few words.
+
+        Args:
+          result: the values of `result`, with 'examples' and 'bad_records'.
+        """
         return self.metric().shown(result[self.metric().name])
 
     def report(
@@ -207,40 +213,40 @@ class Task:
         raise NotImplementedError
 
     def constant_value(self, targets: Mapping[str, np.ndarray]) -> float | None:
-        """Returns the first metric's value for the best answer that looks at no image.
+        """Returns the first metric's value for the best answer that ignores the images.
 
-        tools.preflight compares with it what the network has learned. None: it looks at the loss
-        alone.
+        tools.preflight compares it with the value of the trained network. If it is None, preflight
+        looks only at the loss.
         """
         del targets
         return None
 
     def predictions(self, outputs: Any) -> Any:
-        """Returns what is predicted, as arrays [b, ...]; called inside jit."""
+        """Returns the predictions as arrays [b, ...]; called inside jit."""
         raise NotImplementedError
 
     def described(self, prediction: Any, class_names: Sequence[str], most: int) -> Description:
-        """Returns one example's prediction for people and for programs.
+        """Returns a description of one example's prediction.
 
         Args:
-          prediction: of `predictions`, one example's, as NumPy arrays.
-          class_names: of the data set.
-          most: how many answers to give at most, where there are several.
+          prediction: one example's row of `predictions`, as NumPy arrays.
+          class_names: names of the data set's classes.
+          most: maximum number of answers, if there are several.
         """
         raise NotImplementedError
 
     def caption(
         self, targets: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> tuple[str, ...]:
-        """Returns the lines that a contact sheet writes under a picture.
+        """Returns the lines that a contact sheet shows under a picture.
 
         Args:
-          targets: one example's, as the step gets them; mixing adds its own.
-          class_names: of the data set.
+          targets: one example's targets, as the step gets them; mixing adds its own.
+          class_names: names of the data set's classes.
         """
         raise NotImplementedError
 
     def drawn(self, image: np.ndarray, targets: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns a picture, uint8 [h, w, 3], with targets or a prediction drawn into it."""
+        """Returns a picture, uint8 [h, w, 3], with the targets or a prediction drawn into it."""
         del targets
         return image

@@ -20,7 +20,7 @@ class Row:
     published: str = '-'
 
     def flags(self, seed: int) -> list[str]:
-        """Returns what train.py is told, the workdir apart."""
+        """Returns the options for train.py, without --workdir."""
         chosen = [f'--config.{key}={value}' for key, value in self.overrides]
         return [f'--config={self.config}', f'--config.seed={seed}', *chosen]
 
@@ -113,7 +113,11 @@ TABLES = (
 
 
 def find_table(name: str, tables: Sequence[Table] = TABLES) -> Table:
-    """Returns the table of that name."""
+    """Returns the table with a name.
+
+    Raises:
+      UserError: there is none.
+    """
     by_name = {table.name: table for table in tables}
     if name not in by_name:
         known = ', '.join(by_name)

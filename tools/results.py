@@ -5,8 +5,8 @@
   python -m tools.results                    print every table; runs nothing
   python -m tools.results --update_docs      write every table into docs/results.md; runs nothing
 
-A run that has its result.json is never repeated, and one that was stopped goes on, so a command
-that was interrupted is just started again. Flags after -- go to train.py:
+A run that has its result.json is never repeated, and one that was stopped is resumed, so the same
+command continues after an interruption. Options after -- are passed to train.py:
 
   python -m tools.results mnist -- --config.data.dir=DIR
 
@@ -40,42 +40,50 @@ from tools.experiments import TABLES, Row, Table, find_table, run_folder
 from training.progress import format_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
-TO_BE_CONTINUED = 75  # train.py was asked to stop, has saved, and wants to be started again
-MOST_STARTS = 20
+TO_BE_CONTINUED = 75  # exit code of train.py if it was stopped and can be resumed
+MOST_STARTS = 20  # of one run, before it counts as failed
 
 
 # --- reading results ---------------------------------------------------------------------------
 
 
 def read_result(workdir: Path, table: Table, row: Row, seed: int) -> dict[str, Any] | None:
-    """Returns a run's result, None if it is not there; refuses one that is not this row's."""
+    """Returns the result of a run, or None if there is none.
+
+    Raises:
+      UserError: it is the result of another program, or of another configuration than the row's.
+    """
     path = run_folder(workdir, table, row, seed) / 'result.json'
     if not path.exists():
         return None
     try:
         result = json.loads(path.read_text())
-        found = {'seed': result['seed']}
-        found |= {key: _lookup(result['config'], key) for key, _ in row.overrides}
+        actual = {'seed': result['seed']}
+        actual |= {key: _lookup(result['config'], key) for key, _ in row.overrides}
         numbers = [float(result[key]) for key in ('steps', 'test_accuracy', 'wall_seconds')]
         hardware = f'{result["device"]}{int(result["devices"])}'
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f'{path} is not a result of train.py: {error!r}.') from error
     if not all(map(math.isfinite, numbers)) or not hardware:
-        raise UserError(f'{path} holds a number that is not finite.')
-    # Through JSON, as the result itself went: a tuple comes back as a list.
+        raise UserError(
+            f'{path} holds a number that is not finite. Move the folder away and run it again: '
+            f'{table.command}'
+        )
+    # Converted to JSON and back, as the result was: a tuple becomes a list.
     declared = json.loads(json.dumps({'seed': seed, **dict(row.overrides)}))
     for key, value in declared.items():
-        if found[key] != value:
+        if actual[key] != value:
             raise UserError(
-                f'{path} was made with {key} = {found[key]!r}, but table "{table.name}" declares '
+                f'{path} was made with {key} = {actual[key]!r}, but table "{table.name}" declares '
                 f'{value!r}. Move the folder away and run it again: {table.command}'
             )
     return result
 
 
-def _lookup(config: Any, key: str) -> Any:
-    for part in key.split('.'):
-        config = config[part]
+def _lookup(config: dict[str, Any], key: str) -> Any:
+    """Returns the value of a dotted key."""
+    for name in key.split('.'):
+        config = config[name]
     return config
 
 
@@ -97,7 +105,7 @@ def markdown(table: Table, workdir: Path) -> str:
 
 
 def cells(table: Table, row: Row, workdir: Path) -> list[str]:
-    """Returns the cells of one row, from the results that are there."""
+    """Returns the cells of one row, from the results that exist."""
     results = [read_result(workdir, table, row, seed) for seed in row.seeds]
     results = [result for result in results if result is not None]
     if not results:
@@ -117,7 +125,7 @@ def cells(table: Table, row: Row, workdir: Path) -> list[str]:
 
 
 def format_accuracy(accuracies: Sequence[float]) -> str:
-    """Returns mean and sample standard deviation (n - 1) in per cent; of one value, the value."""
+    """Returns mean and sample standard deviation (n - 1) in percent; the mean alone if n is 1."""
     percent = [100 * accuracy for accuracy in accuracies]
     mean = f'{statistics.fmean(percent):.2f}'
     if len(percent) == 1:
@@ -129,7 +137,7 @@ def _hardware(result: dict[str, Any]) -> str:
     devices, device = int(result['devices']), result['device']
     if devices == 1:
         return device
-    if 'CPU' in device:  # the cores are counted already; the devices are virtual ones
+    if 'CPU' in device:  # the devices are virtual, and the text has the number of cores
         return f'{device} as {devices} devices'
     return f'{devices} x {device}'
 
@@ -150,13 +158,13 @@ def update_docs(page: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> 
 
 
 class Runner:
-    """Runs what a table lacks, several runs side by side if asked to.
+    """Does the runs that a table lacks, several at a time if `jobs` is more than 1.
 
     Args:
       workdir: the folder of all results.
-      jobs: how many runs at the same time; times per run can be compared for 1 only.
-      flags: more flags for train.py.
-      train: the training command's file.
+      jobs: number of runs at a time; times per run can be compared only if it is 1.
+      flags: more options for train.py.
+      train: the file of the training command.
     """
 
     def __init__(
@@ -166,7 +174,7 @@ class Runner:
         flags: Sequence[str] = (),
         train: Path = ROOT / 'train.py',
     ):
-        self._workdir = workdir.resolve()  # train.py is started in ROOT, not here
+        self._workdir = workdir.resolve()  # train.py is started in ROOT, not in the current folder
         self._jobs = jobs
         self._flags = flags
         self._train = train
@@ -175,7 +183,11 @@ class Runner:
         self._console = rich_console.Console()
 
     def run(self, table: Table) -> None:
-        """Runs what has no result yet; raises UserError that names the runs that failed."""
+        """Does the runs that have no result.
+
+        Raises:
+          UserError: some runs failed; names them.
+        """
         runs = [
             (row, seed)
             for row in table.rows
@@ -197,7 +209,7 @@ class Runner:
             raise UserError(f'{len(failures)} of {len(runs)} runs failed:\n' + '\n'.join(failures))
 
     def _watch(self, table: Table, futures: dict) -> list[str]:
-        """Shows the runs until all are done; returns what went wrong."""
+        """Shows the runs until all are done; returns a text for each that failed."""
         start, failures, pending = time.monotonic(), [], set(futures)
         screen = contextlib.nullcontext()
         if self._console.is_terminal:
@@ -223,7 +235,7 @@ class Runner:
         return failures
 
     def _run(self, table: Table, row: Row, seed: int) -> str:
-        """Runs one training, again while it asks for it; returns what went wrong, or ''."""
+        """Does one run, and resumes it if it is stopped; returns why it failed, or ''."""
         folder = run_folder(self._workdir, table, row, seed)
         with files.explaining_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +248,7 @@ class Runner:
             arguments = [*command, *self._flags]
             with log.open('ab') as output, processes.child(arguments, stdout=output) as process:
                 self._running[name] = (process, log)
-                if self._stopped.is_set():  # set between the question above and this line
+                if self._stopped.is_set():  # it may have been set since the check above
                     process.terminate()
                 code = process.wait()
                 del self._running[name]
@@ -255,7 +267,7 @@ class Runner:
         )
 
     def _stop(self) -> None:
-        """Asks the running ones to save and end."""
+        """Asks the running processes to save and end."""
         self._stopped.set()
         for process, _ in list(self._running.values()):
             process.terminate()
@@ -302,10 +314,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--update_readme', action='store_true', dest='update_docs', help=argparse.SUPPRESS)
     add('--list', action='store_true', help='list the tables')
     own, flags = list(sys.argv[1:] if argv is None else argv), []
-    if '--' in own:  # argparse would take what follows for arguments of its own
+    if '--' in own:  # argparse would parse the options that follow
         own, flags = own[: own.index('--')], own[own.index('--') + 1 :]
     args = parser.parse_args(own)
-    # A polite kill ends as Ctrl-C does: the trainings are told to save before this ends.
+    # SIGTERM has the effect of Ctrl-C: the running processes save before this one ends.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _command(args, flags)
@@ -313,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('stopped; the same command goes on', file=sys.stderr)
+        print('stopped; the same command resumes', file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""At which steps a run records, validates and saves, and how many updates one call does."""
+"""The steps at which a run records, validates and saves, and how many updates one call does."""
 
 import dataclasses
 
@@ -7,10 +7,17 @@ from training.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Calendar:
-    """At which steps something is due besides training.
+    """The steps at which something is due besides training.
 
-    A period is in steps and need not be whole: the k-th time is at round(k * period), and at the
-    last step. `edges` are other steps over which no call may reach.
+    A period is in steps and need not be whole: the k-th time is at round(k * period). Everything is
+    due at the last step as well.
+
+    Attributes:
+      steps: length of the run in updates.
+      log_every: period of the training metrics.
+      eval_every: period of the validations.
+      save_every: period of the checkpoints.
+      edges: other steps that must be the end of a call, such as those of a trace.
     """
 
     steps: int
@@ -21,7 +28,7 @@ class Calendar:
 
     @classmethod
     def of(cls, experiment: Experiment, edges: tuple[int, ...] = ()) -> 'Calendar':
-        """Reads the periods off the configuration."""
+        """Returns the calendar of an experiment, whose configuration has the periods."""
         config, epoch = experiment.config, experiment.steps_per_epoch
         every = config.checkpoint.every_steps or config.checkpoint.every * epoch
         return cls(experiment.steps, config.log_every, config.eval_every * epoch, every, edges)
@@ -31,26 +38,26 @@ class Calendar:
         return step == self.steps or step == round(max(round(step / period), 1) * period)
 
     def evaluates(self, step: int) -> bool:
-        """Whether the validation split is read after `step` updates."""
+        """Returns whether the validation split is evaluated after `step` updates."""
         return self._due(step, self.eval_every)
 
     def saves(self, step: int) -> bool:
-        """Whether a checkpoint is written after `step` updates."""
+        """Returns whether a checkpoint is written after `step` updates."""
         return self._due(step, self.save_every)
 
     def logs(self, step: int) -> bool:
-        """Whether training metrics are recorded: also before each checkpoint.
+        """Returns whether training metrics are recorded after `step` updates.
 
-        So what was summed up before a checkpoint is on record, and a run that goes on from there
-        writes the same records as one that was never stopped.
+        They are also recorded before each checkpoint. The sums up to a checkpoint are then on
+        record, and a resumed run writes the same records as one that was never stopped.
         """
         return step % self.log_every == 0 or self.evaluates(step) or self.saves(step)
 
     def call(self, step: int, most: int) -> int:
-        """Returns how many updates the call after `step` does: `most`, or 1 if that is too far.
+        """Returns how many updates the call after `step` does: `most`, or 1 if that is too many.
 
-        Nothing but these two, so that there are two programs to compile and no more. It depends on
-        the step alone: a run that goes on makes the calls of one that was never stopped.
+        Only these two numbers occur, so that at most two programs are compiled. The number depends
+        on the step alone, so that a resumed run makes the calls of one that was never stopped.
         """
         between = range(step + 1, step + most)
         return 1 if any(self.logs(n) or n in self.edges for n in between) else most

@@ -1,8 +1,8 @@
-"""Checkpoints by Orbax: asynchronous, atomic, the latest few and the best one.
+"""Checkpoints by Orbax: asynchronous and atomic; the latest few and the best one are kept.
 
-A checkpoint is a flat {path: array} of the state, written by process 0. Beside what Orbax writes,
-each finished one gets a manifest of its files' SHA-256, so that damage on the disk is noticed
-before a run builds on it, and the sums of the training metrics that were not on record yet.
+A checkpoint is a flat {path: array} of the state, written by process 0. Besides the files of Orbax
+it has a manifest with the SHA-256 of each file, so that damage on the disk is noticed before a run
+continues from it, and the sums of the training metrics that were not on record yet.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
 class Checkpoints:
-    """The checkpoints of one run; only process 0 makes one of these. Use as a context manager.
+    """The checkpoints of one run; used on process 0 only, as a context manager.
 
     Args:
       workdir: the run's folder.
-      best: the metric of the validation split by which the best one is kept as well.
-      keep: how many of the latest to keep.
-      warn: called with a sentence when something is wrong that is not fatal.
+      best: the metric of the validation split that the best checkpoint is chosen by.
+      keep: how many of the latest checkpoints to keep besides the best one.
+      warn: called with a sentence if something is wrong but not fatal.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class Checkpoints:
         self.folder = Path(workdir).absolute() / FOLDER
         self._warn = warn
         self._best = best
+        # Of the save under way, for the manifest, which Orbax's thread writes at its end.
         self._saving: int | None = None
-        self._window: dict | None = None
+        self._window: dict[str, Any] | None = None
         with files.explaining_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = self._make_manager(keep)
@@ -61,13 +62,14 @@ class Checkpoints:
     def __enter__(self) -> 'Checkpoints':
         return self
 
-    def __exit__(self, *exc_info) -> None:
-        # Whoever needs the save under way has called wait(); after an error, that one counts.
+    def __exit__(self, *exc_info: object) -> None:
+        # A caller that needs the save under way has called wait(). If the block was left by an
+        # error, that error must not be replaced by one of closing.
         with contextlib.suppress(Exception):
             self._manager.close()
 
     def _make_manager(self, keep: int) -> ocp.CheckpointManager:
-        _hush()
+        _silence_orbax()
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -82,7 +84,7 @@ class Checkpoints:
             best_mode='max',
             cleanup_tmp_directories=True,
             create=False,
-            multiprocessing_options=_alone(),
+            multiprocessing_options=_this_process_only(),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )  # fmt: skip
         # The arrays are copies already. Orbax would copy them once more while training waits.
@@ -90,11 +92,14 @@ class Checkpoints:
         registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, arrays))
         # One file per array: OCDBT's database costs more than it saves for small models.
         handler = ocp.PyTreeCheckpointHandler(
-            use_ocdbt=False, multiprocessing_options=_alone(), type_handler_registry=registry
+            use_ocdbt=False,
+            multiprocessing_options=_this_process_only(),
+            type_handler_registry=registry,
         )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
 
-    def _rank(self, metrics) -> float:
+    def _rank(self, metrics: Mapping[str, float]) -> float:
+        """Returns a number that is higher for a better checkpoint, whatever the metric."""
         value = metrics[f'validation/{self._best.name}']
         return value if self._best.higher_is_better else -value
 
@@ -107,21 +112,23 @@ class Checkpoints:
         step: int,
         state: TrainState,
         metrics: dict[str, float] | None = None,
-        window: dict[str, float] | None = None,
+        window: dict[str, Any] | None = None,
     ) -> None:
-        """Starts to write a checkpoint, from the arrays themselves: nothing is copied.
+        """Starts to write a checkpoint, directly from the arrays, without a copy.
 
         Args:
           step: number of updates done.
-          state: host arrays; must not be written to until the save has finished (`wait`).
+          state: host arrays; must not be modified until the save has finished (`wait`).
           metrics: validation metrics of this step, or None.
           window: sums of the training metrics since the last record; see `window`.
 
         Raises:
           UserError: this or the previous save failed; names the last good checkpoint.
         """
+        # Saving an existing step would fail: Orbax returns False and writes nothing.
         if step in self.steps():
             return
+        # One save at a time: the manifest is written for `_saving`.
         self.wait()
         self._saving, self._window = step, window
         if metrics is not None:
@@ -159,9 +166,10 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> UserError:
+        """Returns the error of the save under way, as a sentence for the user."""
         last = max(self.steps(), default=None)
         kept = f'The last good checkpoint is step {last}' if last is not None else 'There is none'
-        # The system's own words come last, after the path, thrice.
+        # Orbax repeats the path three times before the reason that the system gives.
         reason = re.sub(r' ?"/[^"]*"', '', ' '.join(str(error).split()))[:300]
         return UserError(
             f'The checkpoint of step {self._saving} could not be written to {self.folder}: '
@@ -169,33 +177,40 @@ class Checkpoints:
         )
 
     def _write_manifest(self) -> None:
-        """Runs in Orbax's thread when all arrays are written, before the folder gets its name."""
+        """Writes the window and the manifest into the checkpoint that is being finished.
+
+        Runs in Orbax's thread when all arrays are written, but before the folder gets its final
+        name. So a checkpoint without a manifest never counts as finished.
+        """
         for folder in self.folder.glob(f'{self._saving}.*'):
+            # The window comes first, because the manifest has its hash as well.
             if self._window:
                 (folder / WINDOW).write_text(json.dumps(self._window))
             (folder / MANIFEST).write_text(json.dumps(_digests(folder), indent=1))
 
     def restore_latest(self, template: TrainState) -> tuple[int, TrainState] | None:
-        """Returns (step, state) of the newest sound checkpoint, or None if there is none at all.
+        """Returns (step, state) of the newest sound checkpoint, or None if there are none at all.
 
-        Damaged newer ones are warned about by name and moved to damaged_checkpoints/, not deleted.
-        If none is sound, nothing is moved: the next start must not begin anew, and write over
-        the run's records, as if it had no checkpoints.
+        Newer ones that are damaged are moved to damaged_checkpoints/, not deleted, with a warning
+        that names them.
 
         Raises:
-          UserError: there are checkpoints, but no sound one, or they are of another model.
+          UserError: there are checkpoints, but none is sound, or they are of another model.
         """
         problems = {}
         for step in reversed(self.steps()):
-            found = self._try(step, template, problems)
-            if found is not None:
+            state = self._try(step, template, problems)
+            if state is not None:
+                # Only now: while no sound checkpoint is known, none may be moved away.
                 for damaged, problem in problems.items():
                     moved = self._set_aside(damaged)
                     self._warn(
                         f'warning: checkpoint {self.folder / str(damaged)} is damaged ({problem}); '
-                        f'it was moved to {moved}, and the one before is used.'
+                        f'it was moved to {moved}, and the previous one is used.'
                     )
-                return step, found
+                return step, state
+        # If none is sound, all stay where they are. Otherwise the next start would find no
+        # checkpoints, begin anew and overwrite the run's records.
         if problems:
             listed = '; '.join(f'{step}: {problem}' for step, problem in problems.items())
             raise UserError(
@@ -204,7 +219,8 @@ class Checkpoints:
             )
         return None
 
-    def _try(self, step: int, template: TrainState, problems: dict) -> TrainState | None:
+    def _try(self, step: int, template: TrainState, problems: dict[int, str]) -> TrainState | None:
+        """Returns the state of a checkpoint; None, and an entry in `problems`, if it is damaged."""
         folder = self.folder / str(step)
         problem = damage(folder)
         if problem is None:
@@ -217,16 +233,17 @@ class Checkpoints:
         problems[step] = problem
         return None
 
-    def window(self, step: int) -> dict[str, float]:
-        """Returns the sums that `save` was given; {} if there were none."""
+    def window(self, step: int) -> dict[str, Any]:
+        """Returns the sums that were passed to `save` with this step; {} if there were none."""
         path = self.folder / str(step) / WINDOW
         return json.loads(path.read_text()) if path.exists() else {}
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds the validation metrics that a checkpoint was saved without, in a hurry."""
+        """Adds validation metrics to a checkpoint that a preempted run saved without them."""
         folder = self.folder / str(step) / 'metrics'
         if folder.exists():
             return
+        # Renamed when complete, so that Orbax never reads half a file.
         temporary = folder.with_name('metrics.tmp')
         with files.explaining_errors(folder):
             temporary.mkdir(exist_ok=True)
@@ -235,6 +252,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _set_aside(self, step: int) -> Path:
+        """Moves a checkpoint to the damaged ones; returns its new path."""
         folder = self.folder.parent / DAMAGED_FOLDER
         with files.explaining_errors(folder):
             folder.mkdir(exist_ok=True)
@@ -252,7 +270,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """{relative path: SHA-256} of the files of a checkpoint, but for what Orbax adds at the end."""
+    """Returns {relative path: SHA-256} of a checkpoint's files, without those added at the end."""
     late = (MANIFEST, '_CHECKPOINT_METADATA', 'commit_success.txt')
     files = sorted(p for p in folder.rglob('*') if p.is_file() and p.name not in late)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -265,11 +283,11 @@ def damage(folder: Path) -> str | None:
         expected = json.loads(manifest.read_text())
     except (OSError, ValueError) as error:
         return f'{MANIFEST} is unreadable: {error}'
-    found = _digests(folder)
+    actual = _digests(folder)
     for name, digest in expected.items():
-        if name not in found:
+        if name not in actual:
             return f'{name} is missing'
-        if found[name] != digest:
+        if actual[name] != digest:
             return f'{name} has changed'
     return None
 
@@ -278,32 +296,33 @@ def read(folder: Path, template: TrainState) -> TrainState:
     """Reads one checkpoint into the shape of `template`, as host arrays.
 
     Raises:
-      UserError: its arrays are not those of the template: it is of another model or optimiser.
+      UserError: its arrays are not those of the template: it is of another model or optimizer.
       Exception: whatever Orbax raises on a damaged one.
     """
     expected = dict(named_leaves(template))
-    found = read_arrays(folder)
-    wrong = sorted(set(expected) ^ set(found)) or [
+    arrays = read_arrays(folder)
+    wrong = sorted(set(expected) ^ set(arrays)) or [
         name for name, leaf in expected.items()
-        if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype
+        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype
     ]  # fmt: skip
     if wrong:
         raise UserError(
-            f'The checkpoint {folder} is of another model or optimiser than the configuration '
-            f'says: {", ".join(wrong[:3])} differ{"s" if len(wrong) == 1 else ""}.'
+            f'The checkpoint {folder} is of another model or optimizer than the configuration '
+            f'says: {", ".join(wrong[:3])} differ{"s" if len(wrong) == 1 else ""}. Choose the '
+            'configuration that it was saved with, or another --workdir.'
         )
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
     names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
-    return jax.tree.unflatten(structure, [found[name] for name in names])
+    return jax.tree.unflatten(structure, [arrays[name] for name in names])
 
 
-def read_arrays(folder: Path) -> dict[str, Any]:
-    """Returns the flat {path: NumPy array} of a checkpoint."""
-    _hush()
-    alone = _alone()
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Returns the flat {path: array} of a checkpoint."""
+    _silence_orbax()
+    own = _this_process_only()
     checkpointer = ocp.Checkpointer(
-        ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=alone),
-        multiprocessing_options=alone,
+        ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=own),
+        multiprocessing_options=own,
     )
     item = folder / 'default'
     names = checkpointer.metadata(item).item_metadata.tree
@@ -311,10 +330,11 @@ def read_arrays(folder: Path) -> dict[str, Any]:
     return checkpointer.restore(item, args=ocp.args.PyTreeRestore(restore_args=arguments))
 
 
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Says that only this process takes part: the others have the same state, nothing to add.
+def _this_process_only() -> ocp.options.MultiprocessingOptions:
+    """Returns options by which Orbax leaves the other processes out; their state is the same.
 
-    Otherwise Orbax waits for all processes, and its collectives meet other ones of theirs.
+    Otherwise Orbax would wait for all processes, and its collectives would get mixed up with those
+    that the other processes run meanwhile.
     """
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
@@ -325,13 +345,13 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def _hush() -> None:
-    """Orbax says much at every save, and every error both logs and raises."""
+def _silence_orbax() -> None:
+    """Turns off Orbax's log, which is long at every save and repeats every error it raises."""
     logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
-    """Returns the step of the best checkpoint by `metric`, read from the files Orbax keeps.
+    """Returns the step of the best checkpoint by `metric`, read from the files that Orbax wrote.
 
     Raises:
       UserError: no checkpoint has the metric.
@@ -345,5 +365,5 @@ def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
                 values[step] = value if metric.higher_is_better else -value
     if not values:
         raise UserError(f'No checkpoint in {folder} was validated; use --checkpoint=last.')
-    # The latest of equals, as Orbax's own rule has it.
+    # The latest of equal ones, as Orbax chooses.
     return max(values, key=lambda step: (values[step], step))

@@ -1,7 +1,9 @@
-"""What no single field of a configuration can say: options that do not belong, contradictions."""
+"""Checks of a configuration's fields against each other: contradictions, options of others."""
 
 import math
 from typing import Any
+
+from ml_collections import ConfigDict
 
 import models
 from augmentation import registry as augmentations
@@ -10,11 +12,11 @@ from tasks import registry
 from training import input_checks, optimizers, partition, placement, profiling
 
 
-def check(config) -> None:
-    """Checks what no single field can say: options that do not belong, contradictions.
+def check(config: ConfigDict) -> None:
+    """Checks the fields against each other, before anything is compiled.
 
     Raises:
-      UserError: one sentence, before anything is compiled.
+      UserError: two fields contradict each other, or an option belongs to something not chosen.
     """
     model_options(config)
     partition.check(config)
@@ -54,11 +56,14 @@ def check(config) -> None:
         )
 
 
-def check_devices(config, devices: int) -> None:
-    """Checks that every device gets equally many examples of every micro-batch, and whole pairs.
+def check_devices(config: ConfigDict, devices: int) -> None:
+    """Checks that the devices can share a batch equally.
+
+    Every device needs the same number of examples of every micro-batch, and whole pairs where
+    images are mixed.
 
     Raises:
-      UserError: it does not; names sizes that work.
+      UserError: they cannot; names batch sizes that work.
     """
     unit = devices * config.accumulate
     if config.batch_size % unit:
@@ -80,11 +85,11 @@ def check_devices(config, devices: int) -> None:
         )
 
 
-def model_options(config) -> dict[str, Any]:
+def model_options(config: ConfigDict) -> dict[str, Any]:
     """Returns the options given for the configured model.
 
     Raises:
-      UserError: no such model, an option that it does not take, or a value out of range.
+      UserError: there is no such model, it does not have an option, or a value is invalid.
     """
     name = config.model.name
     given = {k: v for k, v in config.model.items() if k != 'name' and v is not None}

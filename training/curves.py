@@ -1,15 +1,19 @@
-"""curves.png: what metrics.jsonl says, as a picture."""
+"""curves.png: the metrics of metrics.jsonl as a picture."""
 
 import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import files
 from tasks.task import Metric
 from training.records import read_metrics
+
+if TYPE_CHECKING:  # imported when a picture is drawn
+    from matplotlib.axes import Axes
 
 CURVES_FILE = 'curves.png'
 
@@ -20,15 +24,15 @@ def plot_curves(
     """Draws the metrics against the step into curves.png and returns its path.
 
     Args:
-      workdir: the run's folder; its metrics.jsonl is drawn, and what its result.json, if there is
-        one, says of the test in the first metric.
-      metrics: of the task; the loss is drawn first.
+      workdir: the run's folder. Its metrics.jsonl is drawn, and the first metric of the test if
+        there is a result.json.
+      metrics: the task's metrics; the loss is drawn first.
       steps_per_epoch: adds the epochs as an upper axis.
 
     Returns:
-      The path of the picture, or None where there are no records to draw.
+      The path of the picture, or None if there are no records to draw.
     """
-    # The object interface: pyplot would keep global state and could ask for a display.
+    # The object interface, because pyplot keeps global state and may need a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,19 +68,19 @@ def plot_curves(
 
 
 def _scale(metric: Metric) -> float:
-    """What a value is multiplied by to be drawn."""
+    """Returns the factor by which a value is multiplied to be drawn."""
     return 100.0 if metric.percent else 1.0
 
 
-def _label(metric: Metric, also: str = '') -> str:
-    """The label of a metric's axis: its name and unit."""
-    words = [word for word in ('%' if metric.percent else metric.unit, also) if word]
+def _label(metric: Metric, scale: str = '') -> str:
+    """Returns the label of a metric's axis: its name, its unit and a word about the scale."""
+    words = [word for word in ('%' if metric.percent else metric.unit, scale) if word]
     return f'{metric.name} ({", ".join(words)})' if words else metric.name
 
 
-def _plot_panel(axes, records, metric: Metric) -> None:
-    """Draws a metric's train and validation curves."""
-    for split, colour, width in (('train', '#8da0b8', 1.2), ('validation', '#d1495b', 1.8)):
+def _plot_panel(axes: 'Axes', records: Sequence[Mapping[str, Any]], metric: Metric) -> None:
+    """Draws a metric's curves of the training and the validation split."""
+    for split, color, width in (('train', '#8da0b8', 1.2), ('validation', '#d1495b', 1.8)):
         name = f'{split}/{metric.name}'
         points = sorted((r['step'], r[name]) for r in records if name in r)
         if not points:
@@ -85,7 +89,7 @@ def _plot_panel(axes, records, metric: Metric) -> None:
         last, values = metric.shown(values[-1]), [_scale(metric) * value for value in values]
         marker = 'o' if len(points) <= 50 else None
         axes.plot(
-            steps, values, color=colour, linewidth=width, marker=marker, markersize=3.5,
+            steps, values, color=color, linewidth=width, marker=marker, markersize=3.5,
             label=f'{split} (last: {last})',
         )  # fmt: skip
     axes.set_ylabel(_label(metric))
@@ -93,17 +97,17 @@ def _plot_panel(axes, records, metric: Metric) -> None:
 
 
 def _test_result(path: Path, metric: Metric) -> tuple[int, float] | None:
-    """Returns the step and the metric of the test, which is done once, at the end."""
+    """Returns the step and the metric of the test at the end of the run; None before."""
     try:
         result = json.loads(path.read_text())
         return int(result['steps']), float(result[f'test_{metric.name}'])
     except (OSError, ValueError, TypeError, KeyError):
-        return None  # not finished yet: the curves are worth drawing all the same
+        return None  # the run is not finished
 
 
-def _finish_panel(axes, steps_per_epoch: float | None) -> None:
-    """Adds what both panels share: grid, legend, step and epoch axes."""
-    axes.set_xlabel('step (optimiser updates)')
+def _finish_panel(axes: 'Axes', steps_per_epoch: float | None) -> None:
+    """Adds what all panels share: grid, legend, step and epoch axes."""
+    axes.set_xlabel('step (optimizer updates)')
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
     axes.spines['right'].set_visible(False)
@@ -120,8 +124,8 @@ def _finish_panel(axes, steps_per_epoch: float | None) -> None:
         axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
 
 
-def _scale_axis(axes, metric: Metric) -> None:
-    """Draws a metric that changes by orders of magnitude on a logarithmic axis."""
+def _scale_axis(axes: 'Axes', metric: Metric) -> None:
+    """Makes the axis logarithmic for a metric that changes by orders of magnitude."""
     values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
     if values and min(values) > 0 and max(values) / min(values) > 30:
         axes.set_yscale('log')

@@ -1,4 +1,4 @@
-"""One pass over a split: the task's sums and rows of every example, each counted once."""
+"""One pass over a split, which gives the task's sums and rows; every example counts once."""
 
 import collections
 import dataclasses
@@ -10,14 +10,15 @@ import numpy as np
 
 from distributed import hosts, watchdog
 from errors import UserError
-from training.experiment import Experiment
+from tasks.task import Batch, Sums
+from training.experiment import Experiment, Split
 from training.placement import Placement
 from training.runner import RUN_AHEAD, Runner
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a pass over a split gives, the same for any batch size and number of devices.
+    """The result of a pass over a split, the same for any batch size and number of devices.
 
     Attributes:
       sums: the task's sums over all examples, in float64 and int64.
@@ -25,12 +26,12 @@ class Evaluation:
         without rows.
     """
 
-    sums: dict[str, Any]
+    sums: Sums
     rows: dict[str, np.ndarray] | None
 
     @property
     def bad_records(self) -> int:
-        """How many records did not decode and were not counted."""
+        """Number of records that did not decode and were not counted."""
         return int(self.sums.get('bad', 0))
 
 
@@ -38,62 +39,81 @@ class Evaluator:
     """Evaluates variables on one split.
 
     Args:
-      experiment: what is evaluated.
-      runner: how.
-      split: an open split.
+      experiment: the experiment whose network is evaluated.
+      runner: the step over the devices.
+      split: an open split, or its features for a linear probe.
     """
 
-    def __init__(self, experiment: Experiment, runner: Runner, split: Any):
+    def __init__(self, experiment: Experiment, runner: Runner, split: Split):
         self._experiment, self._runner = experiment, runner
         self._data = Placement(runner, split, experiment.config)
+        # A single process may compile at its first call, because nobody waits for it meanwhile.
         self._compiled = jax.process_count() == 1
 
-    def __call__(self, variables: Any) -> Evaluation:
+    def __call__(self, variables: Mapping[str, Any]) -> Evaluation:
         """Evaluates the whole split.
+
+        Args:
+          variables: {'params', 'batch_stats'}, placed on the devices.
 
         Raises:
           UserError: none of its records decodes.
         """
-        total, blocks, waiting = {}, [], collections.deque()
+        total, blocks, under_way = {}, [], collections.deque()
 
         def collect() -> None:
-            sums, rows = self._fetch(waiting.popleft())
+            sums, rows = self._fetch(under_way.popleft())
             add(total, sums)
             if rows is not None:
                 blocks.append(rows)
 
+        # A batch is started before the result of an earlier one is fetched, so that the devices
+        # never wait for the host. The bound keeps memory, and XLA's CPU collectives, in check.
         for batch in self._data.eval_batches():
-            waiting.append(self._start(variables, batch, self._data.dataset))
-            if len(waiting) > RUN_AHEAD:
+            under_way.append(self._start(variables, batch, self._data.dataset))
+            if len(under_way) > RUN_AHEAD:
                 collect()
-        while waiting:
+        while under_way:
             collect()
         if not total['count']:
             raise UserError(
-                'Not one record that was to be evaluated decodes: prepare the set again.'
+                'Not one record of the split to be evaluated decodes: prepare the data set again.'
             )
         rows = None
+        # Sums are already those of all devices. Rows are this process's own and are exchanged once,
+        # at the end: an exchange for every batch would make the processes wait for each other.
         if blocks:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
             rows = in_order([{name: hosts.concatenate(array) for name, array in joined.items()}])
         return Evaluation(total, rows)
 
-    def _start(self, *arguments):
-        if not self._compiled:  # compiling has no limit; waiting for other processes has
+    def _start(
+        self, variables: Mapping[str, Any], batch: Batch, dataset: Batch
+    ) -> tuple[Sums, dict[str, jax.Array] | None]:
+        """Starts the evaluation of a batch; returns its sums and rows, which need not be done."""
+        # Compilation may take any time, but waiting for another process has a limit. So each
+        # process compiles first, outside `waiting`, and the calls then start together.
+        if not self._compiled:
             hosts.barrier('an evaluation')
-            self._runner.evaluate.lower(*arguments).compile()
+            self._runner.evaluate.lower(variables, batch, dataset).compile()
             self._compiled = True
         with watchdog.waiting('an evaluation'):
-            return self._runner.evaluate(*arguments)
+            return self._runner.evaluate(variables, batch, dataset)
 
-    def _fetch(self, evaluated) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
+    def _fetch(
+        self, evaluated: tuple[Sums, dict[str, jax.Array] | None]
+    ) -> tuple[Sums, dict[str, np.ndarray] | None]:
+        """Waits for the sums and rows of a batch; returns them as host arrays."""
         sums, rows = evaluated
         with watchdog.waiting('an evaluation'):
             return self._runner.fetch(sums), self._runner.fetch_rows(rows)
 
 
-def add(total: dict[str, Any], sums: Mapping[str, Any]) -> None:
-    """Adds on the host, in float64 and int64: a million examples lose nothing."""
+def add(total: Sums, sums: Mapping[str, np.ndarray]) -> None:
+    """Adds sums to a total on the host, in float64 and int64.
+
+    In float32 a sum over a million examples would lose digits.
+    """
     for name, value in sums.items():
         wide = np.int64 if np.issubdtype(value.dtype, np.integer) else np.float64
         total[name] = total.get(name, 0) + value.astype(wide)
@@ -106,6 +126,7 @@ def in_order(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
       blocks: rows [b, ...] with 'index' int32 [b] and 'mask' [b], which are left out of the result.
     """
     rows = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    # Padding repeats an index, so masked rows go before the sort.
     real = np.flatnonzero(rows.pop('mask') > 0)
     order = real[np.argsort(rows.pop('index')[real], kind='stable')]
     return {name: array[order] for name, array in rows.items()}

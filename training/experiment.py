@@ -1,12 +1,13 @@
-"""From a checked configuration to the things that run: data, model, step, hyperparameters."""
+"""Builds what a run needs from a checked configuration: data, model, step, hyperparameters."""
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 import input_pipeline
 import models
@@ -18,15 +19,28 @@ from tasks import registry
 from training import checks, optimizers, partition, profiling, state
 from training.spec import StepSpec
 
+if TYPE_CHECKING:  # Grain takes half a second to import
+    from data_sources.arrays import ArraySource
+    from data_sources.record_source import RecordSource
+    from training.linear_probe import Features
+
 MODEL_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
+# An open split: whole in memory, streamed from disk, or the features of it for a linear probe.
+Split: TypeAlias = 'ArraySource | RecordSource | Features'
 
-def total_steps(config, examples: int) -> int:
-    """Returns the length of the run in updates."""
+
+def total_steps(config: ConfigDict, examples: int) -> int:
+    """Returns the length of the run in updates.
+
+    Args:
+      config: the configuration.
+      examples: size of the training split.
+    """
     return config.steps or max(1, round(config.epochs * examples / config.batch_size))
 
 
-def hyperparameters(config) -> dict[str, np.ndarray]:
+def hyperparameters(config: ConfigDict) -> dict[str, np.ndarray]:
     """Returns the scalars that enter the compiled step as arguments, by name.
 
     They are values of traced fields: what the task and the optimizer use, and of the rest what is
@@ -52,16 +66,16 @@ def hyperparameters(config) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A configuration and what follows from it and the training split.
+    """A configuration, the facts about its data set, and what follows from them.
 
     Attributes:
       config: the checked configuration.
       image_shape: (height, width, channels).
-      class_names: of the data set.
-      train_examples: how many there are.
+      class_names: names of the data set's classes.
+      train_examples: number of training examples.
     """
 
-    config: Any
+    config: ConfigDict
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     train_examples: int
@@ -73,14 +87,14 @@ class Experiment:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Updates in one pass over the training split; not always whole."""
+        """Updates in one pass over the training split; not always a whole number."""
         return self.train_examples / self.config.batch_size
 
     def spec(self) -> StepSpec:
         """Returns the static part of the step.
 
         Raises:
-          UserError: a pattern of parameters that decides nothing, or nothing is left to train.
+          UserError: a pattern of parameters has no effect, or nothing is left to be trained.
         """
         config = self.config
         task = registry.get(config.task).create(config, self.class_names)
@@ -127,8 +141,13 @@ class Experiment:
         """Returns the shapes and types of the state; nothing is computed."""
         return jax.eval_shape(lambda seed: self.create_state(spec, seed), np.uint32(0))
 
-    def create_state(self, spec: StepSpec, seed) -> state.TrainState:
-        """Returns the state before the first update of a seed, uint32; a function to be jitted."""
+    def create_state(self, spec: StepSpec, seed: jax.typing.ArrayLike) -> state.TrainState:
+        """Returns the state before the first update; may be jitted.
+
+        Args:
+          spec: the static part of the step.
+          seed: uint32 scalar; may be traced.
+        """
         hyper = hyperparameters(self.config)
         optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
         return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)
@@ -137,7 +156,7 @@ class Experiment:
         """Checks the schedule against the length of the run.
 
         Raises:
-          UserError: warm-up, a milestone or a step to be traced lies beyond the end.
+          UserError: warm-up, a milestone or a step to be traced is beyond the end.
         """
         profiling.check_length(self.config.profile.steps, self.steps)
         schedule = self.config.schedule
@@ -147,13 +166,17 @@ class Experiment:
                 if value and math.floor(value * unit) >= self.steps:
                     raise UserError(
                         f'config.schedule.{name}={value:g} {schedule.unit} lies beyond the end of '
-                        f'the run: it has {self.steps} steps, {self.steps / unit:g} {schedule.unit}'
-                        '.'
+                        f'the run, which has {self.steps} steps ({self.steps / unit:g} '
+                        f'{schedule.unit}): lower it, or raise config.epochs or config.steps.'
                     )
 
 
-def from_split(config, train_split) -> Experiment:
-    """Returns the experiment of a checked configuration and an open training split."""
+def from_split(config: ConfigDict, train_split: Split) -> Experiment:
+    """Returns the experiment of a checked configuration and an open training split.
+
+    Raises:
+      UserError: the schedule does not fit the length of the run.
+    """
     experiment = Experiment(
         config,
         tuple(input_pipeline.image_shape(config, train_split)),
@@ -164,7 +187,11 @@ def from_split(config, train_split) -> Experiment:
     return experiment
 
 
-def open_train(config) -> tuple[Experiment, Any]:
-    """Opens the training split and returns (experiment, split)."""
+def open_train(config: ConfigDict) -> tuple[Experiment, Split]:
+    """Opens the training split and returns (experiment, split).
+
+    Raises:
+      UserError: the data set is missing or damaged, or does not fit the configuration.
+    """
     train_split = input_pipeline.open_split(config, 'train')
     return from_split(config, train_split), train_split

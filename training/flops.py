@@ -1,10 +1,11 @@
-"""What a network's arithmetic amounts to, and what devices could do: model FLOPs utilisation.
+"""Model FLOPs utilization: the FLOPs of a network, and the peak performance of devices.
 
-Utilisation is the model's own FLOPs over what the devices could do at most (Chowdhery et al. 2022,
-"PaLM", appendix B): a multiply-add is two FLOPs, and the backward pass counts as two forward ones.
-What is computed again to save memory, and all that is neither convolution nor matrix product, does
-not count.
+Utilization is the model's own FLOPs divided by the peak of the devices (Chowdhery et al. 2022,
+"PaLM", appendix B). A multiply-add is two FLOPs, and the backward pass counts as two forward ones.
+Recomputation to save memory does not count, nor does anything but convolutions and matrix products.
 """
+
+import jax
 
 from models.trace import trace
 from training.spec import StepSpec
@@ -46,13 +47,13 @@ PEAKS = {
 }
 
 
-def peak(devices: list, dtype: str, tflops: float | None = None) -> float | None:
-    """Returns the FLOP/s that the devices could do together; None where nobody knows.
+def peak(devices: list[jax.Device], dtype: str, tflops: float | None = None) -> float | None:
+    """Returns the peak FLOP/s of the devices together; None if it is unknown.
 
     Args:
-      devices: all of them, of one kind.
+      devices: all devices, of one kind.
       dtype: 'bfloat16' or 'float32'.
-      tflops: of one device, in place of the table's.
+      tflops: TFLOP/s of one device, in place of the table's.
     """
     if tflops is None:
         bfloat16, float32, _ = _peaks(devices[0].device_kind)
@@ -74,13 +75,13 @@ def _peaks(kind: str) -> tuple[float | None, float | None, float | None]:
 
 
 def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int:
-    """Returns the FLOPs of one training image: 6 for each multiply-add of a layer that learns.
+    """Returns the FLOPs of one training image: 6 for each multiply-add of a trained layer.
 
-    A frozen layer has no gradient of its weights (4), and none of its input either where nothing
-    before it learns (2).
+    A frozen layer has no gradient with respect to its weights, which leaves 4; if no layer before
+    it is trained, it has none with respect to its input either, which leaves 2.
 
     Args:
-      spec: whose network it is.
+      spec: the static part of the step, with the network.
       image_shape: (height, width, channels).
       probe: whether features are computed once, so that frozen layers cost nothing.
     """

@@ -1,16 +1,16 @@
-"""What the loop sums up from one record to the next: training metrics, and how fast it went."""
+"""Sums and rates from one record to the next: training metrics, and the speed of training."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tasks.task import Sums
+from tasks.task import Batch, Sums
 from training.evaluation import add
 
-# What a step returns beside the task's sums.
+# The scalars that a step returns beside the task's sums.
 SCALARS = ('grad_norm', 'learning_rate')
 
 
@@ -18,7 +18,7 @@ class Window:
     """Sums of the training metrics since the last record.
 
     Args:
-      stored: what `stored` gave before the run was stopped.
+      stored: the result of `stored` before the run was stopped.
     """
 
     def __init__(self, stored: Mapping[str, Any] | None = None):
@@ -30,21 +30,21 @@ class Window:
 
     @property
     def bad_records(self) -> int:
-        """How many records did not decode, and others took their place."""
+        """Number of records that did not decode and were replaced by others."""
         return int(self.sums.get('bad', 0))
 
     def stored(self) -> dict[str, Any] | None:
-        """Returns the sums as JSON can say them; None where there are none."""
+        """Returns the sums as values for JSON, or None if there are none."""
         return {name: value.tolist() for name, value in self.sums.items()} or None
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Of the steps since the last record.
+    """The speed of training since the last record.
 
     Attributes:
       images_per_second: over all devices and hosts.
-      input_wait: fraction of the time in which the loop waited for a batch, in [0, 1].
+      input_wait: fraction of the time for which the loop waited for a batch, in [0, 1].
     """
 
     images_per_second: float
@@ -52,12 +52,13 @@ class Rates:
 
 
 class Meter:
-    """Measures the loop by the clock; it never waits for a device.
+    """Measures the speed of the loop by the clock; it never waits for a device.
 
-    It runs while steps are under way, and stands still during compilation, evaluation and saving.
+    The clock runs while steps are under way and is stopped during compilation, evaluation and
+    saving.
 
     Args:
-      clock: gives seconds; tests bring their own.
+      clock: returns seconds; tests pass their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -69,21 +70,21 @@ class Meter:
 
     @property
     def images_per_second(self) -> float:
-        """Of the whole run so far; 0.0 where nothing was measured."""
+        """Images per second of the whole run so far; 0.0 if nothing was measured."""
         return self._all_images / self._all_seconds if self._all_seconds else 0.0
 
     def start(self) -> None:
-        """Starts the clock where it stands still."""
+        """Starts the clock if it is stopped."""
         if self._since is None:
             self._since = self._clock()
 
     def stop(self) -> None:
-        """Stops the clock; nothing may be under way."""
-        self._note()
+        """Stops the clock; no step may be under way."""
+        self._add_elapsed()
         self._since = None
 
-    def next(self, batches):
-        """Returns next(batches), and notes how long it took."""
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """Returns next(batches), and measures how long that took."""
         start = self._clock()
         batch = next(batches)
         if self._since is not None:
@@ -91,14 +92,14 @@ class Meter:
         return batch
 
     def done(self, images: int) -> None:
-        """Counts images whose step is done; those of a step begun before the clock do not count."""
+        """Counts the images of a finished step, unless the clock is stopped."""
         if self._since is not None:
-            self._note()
+            self._add_elapsed()
             self._images += images
             self._all_images += images
 
     def take(self) -> Rates | None:
-        """Returns the rates since the last call; None where nothing was measured."""
+        """Returns the rates since the last call, or None if nothing was measured."""
         seconds, images, waited = self._seconds, self._images, self._waited
         self._seconds = self._waited = 0.0
         self._images = 0
@@ -106,8 +107,8 @@ class Meter:
             return None
         return Rates(images / seconds, min(waited / seconds, 1.0))
 
-    def _note(self) -> None:
-        """Adds the time since the last note."""
+    def _add_elapsed(self) -> None:
+        """Adds the time since the clock was started or last read."""
         if self._since is not None:
             now = self._clock()
             self._seconds += now - self._since

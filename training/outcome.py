@@ -1,4 +1,4 @@
-"""What a run leaves at its end: result.json, curves.png, and the summary that is printed."""
+"""The end of a run: result.json, curves.png, and the summary that is printed."""
 
 import dataclasses
 import importlib.metadata
@@ -19,20 +19,20 @@ from training.progress import summary
 from training.start import Run
 from training.state import TrainState, sha256
 
-# Before the names of test figures in result.json.
+# Precedes the names of the test's metrics in result.json.
 TEST = 'test_'
 
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """How far the training came.
+    """The state that training has reached, at the end or when it was stopped.
 
     Attributes:
       state: on the devices.
-      step: the number of its updates.
-      reason: why it stopped before the end: a signal's name. None at the end.
-      wall_seconds: of the whole run, earlier parts included.
-      loop: what trained.
+      step: number of its updates.
+      reason: name of the signal by which the run was stopped; None at the end.
+      wall_seconds: duration of the whole run, earlier parts included.
+      loop: the loop that trained.
     """
 
     state: TrainState
@@ -63,9 +63,9 @@ def write(run: Run, reached: Reached, evaluation: Evaluation) -> None:
         'init_from_sha256': transfer.recorded_sha256(run.folder),
         'parameters': sum(x.size for x in jax.tree.leaves(params)),
         'wall_seconds': reached.wall_seconds,
-        # 0.0 where this part of a resumed run had no or one call left to do.
+        # 0.0 if a resumed run had at most one call left to do.
         'examples_per_second': reached.loop.examples_per_second,
-        # XLA's figures for one update, all devices together; null where it had none to do.
+        # XLA's count for one update, all devices together; null if no update was left to do.
         'step_flops': cost['flops'],
         'step_bytes': cost['bytes'],
         'model_flops_per_image': reached.loop.model_flops_per_image,
@@ -82,10 +82,11 @@ def write(run: Run, reached: Reached, evaluation: Evaluation) -> None:
 
 
 def is_finished(run: Run, step: int, state: TrainState) -> bool:
-    """Whether nothing is left to do; then prints the summary once more."""
+    """Returns whether the run has its result; if it does, prints the summary once more."""
 
-    def look() -> bool:
+    def check() -> bool:
         result = _earlier_result(run)
+        # By the hash as well: a result may be of an earlier, shorter run in this folder.
         finished = step == run.experiment.steps == result.get('steps') and result.get(
             'params_sha256'
         ) == sha256(state.params)
@@ -94,10 +95,11 @@ def is_finished(run: Run, step: int, state: TrainState) -> bool:
             _show(run, result)
         return finished
 
-    return bool(hosts.broadcast(np.int32(hosts.on_first(look) or 0)))
+    return bool(hosts.broadcast(np.int32(hosts.on_first(check) or 0)))
 
 
 def _show(run: Run, result: dict[str, Any]) -> None:
+    """Draws the curves and prints the summary of a result."""
     curves.plot_curves(run.folder, run.task.metrics, run.experiment.steps_per_epoch)
     tested = {k.removeprefix(TEST): v for k, v in result.items() if k.startswith(TEST)}
     run.say(
@@ -111,6 +113,7 @@ def _show(run: Run, result: dict[str, Any]) -> None:
 
 
 def _earlier_result(run: Run) -> dict[str, Any]:
+    """Returns the result.json of the folder; {} if there is none that can be read."""
     try:
         return json.loads((run.folder / workdir.RESULT).read_text())
     except (OSError, ValueError):
@@ -118,7 +121,7 @@ def _earlier_result(run: Run) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that decide the numbers."""
+    """Returns the versions of Python and of the libraries on which the numbers depend."""
     names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets')
     return {
         'python': platform.python_version(),

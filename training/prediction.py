@@ -1,7 +1,8 @@
-"""Predictions for pictures from files."""
+"""Predictions for picture files."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import input_pipeline
 from data_sources import images
 from errors import UserError
 from tasks.task import Description
+from training.experiment import Experiment
 from training.inputs import network_input
 from training.trained import Trained
 
@@ -19,35 +21,35 @@ BATCH = 64
 def predict(
     trained: Trained, paths: list[Path], invert: str = 'auto', most: int = 5
 ) -> Iterator[tuple[Path, Description | UserError]]:
-    """Yields (path, what the task predicts for the picture), in the order given.
+    """Yields (path, the task's prediction for the picture), in the order given.
 
-    A picture that cannot be read gives its UserError in place of the prediction.
+    A picture that cannot be read yields its UserError in place of the prediction.
 
     Args:
       trained: the network.
       paths: files that Pillow reads.
       invert: 'auto', 'yes' or 'no'; see data_sources.images.read_image.
-      most: how many answers to give for a picture, where there are several.
+      most: how many answers to give for a picture at most, if the task has several.
     """
     shape, read = _reader(trained.experiment, invert)
     names, task = trained.experiment.class_names, trained.spec.task
     model, variables = trained.spec.model, trained.variables
 
     @jax.jit
-    def predictions(pixels):
+    def predictions(pixels: jax.Array) -> Any:
         inputs = network_input(trained.spec, pixels)
         return task.predictions(model.apply(variables, inputs, train=False))
 
     for start in range(0, len(paths), BATCH):
-        part = paths[start : start + BATCH]
-        pixels = [_read(read, path) for path in part]
+        chunk = paths[start : start + BATCH]
+        images_or_errors = [_read(read, path) for path in chunk]
         # One shape for every call, so that it is compiled once.
         batch = np.zeros((min(BATCH, len(paths)), *shape), np.uint8)
-        for row, image in enumerate(pixels):
+        for row, image in enumerate(images_or_errors):
             if not isinstance(image, UserError):
                 batch[row] = image
         answers = jax.tree.map(np.asarray, predictions(batch))
-        for row, (path, image) in enumerate(zip(part, pixels, strict=True)):
+        for row, (path, image) in enumerate(zip(chunk, images_or_errors, strict=True)):
             if isinstance(image, UserError):
                 yield path, image
             else:
@@ -55,21 +57,32 @@ def predict(
                 yield path, task.described(answer, names, most)
 
 
-def _reader(experiment, invert: str) -> tuple[tuple[int, int, int], Callable[[Path], np.ndarray]]:
-    """Returns the shape of what the network takes, and what makes it of a picture file.
+def _reader(
+    experiment: Experiment, invert: str
+) -> tuple[tuple[int, int, int], Callable[[Path], np.ndarray]]:
+    """Returns the shape of the network's input, and a function that reads a picture as such.
 
-    As in training: a streamed set's pictures are scaled and cropped, others fitted into the frame.
+    As in training, the pictures of a streamed set are scaled and cropped, and those of a set in
+    memory are fitted into its frame.
     """
     if not experiment.config.data.image_size:
         shape = experiment.image_shape
         return shape, lambda path: images.read_image(path, *shape, invert)
     if invert != 'auto':
-        raise UserError('--invert is for networks of images in memory; this one takes photographs.')
+        raise UserError(
+            '--invert is only for networks trained on images in memory; this one was trained on '
+            'streamed pictures: leave it out.'
+        )
     transform = input_pipeline.eval_transform(experiment.config)
     return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
 
 
-def _crop(transform, path: Path) -> np.ndarray:
+def _crop(transform: Callable[[bytes], np.ndarray], path: Path) -> np.ndarray:
+    """Returns the evaluation crop of a picture file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
     from data_sources.decoding import DecodeError
 
     try:
@@ -81,6 +94,7 @@ def _crop(transform, path: Path) -> np.ndarray:
 
 
 def _read(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray | UserError:
+    """Returns the picture, or the error of reading it."""
     try:
         return read(path)
     except UserError as error:

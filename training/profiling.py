@@ -1,6 +1,8 @@
-"""A trace of some steps for TensorBoard's profile plugin: config.profile.steps."""
+"""Traces some steps for TensorBoard's profile plugin, as config.profile.steps says."""
 
 import contextlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -33,42 +35,52 @@ def check_length(steps: tuple[int, ...], total: int) -> None:
     if steps and steps[1] > total:
         raise UserError(
             f'config.profile.steps={steps!r} lies beyond the end of the run, which has {total} '
-            'steps.'
+            'steps: choose earlier steps.'
         )
 
 
 class Profile:
-    """Traces the updates start + 1 to stop; use as a context manager around the loop.
+    """Traces the updates start + 1 to stop; used as a context manager around the loop.
 
-    A run that starts in the middle of them traces the rest. Only process 0 writes a trace, of its
-    own devices.
+    A run that is resumed in the middle of them traces the rest. Only process 0 writes a trace, that
+    of its own devices.
 
     Args:
-      workdir: the run's folder; the trace is put into its TensorBoard folder.
+      workdir: the run's folder; the trace goes to its TensorBoard folder.
       steps: (start, stop), or () for no trace.
       say: prints a line for the user.
     """
 
-    def __init__(self, workdir, steps: tuple[int, ...], say=print):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        steps: tuple[int, ...],
+        say: Callable[[str], None] = print,
+    ):
         self._folder = Path(workdir) / records.TENSORBOARD_FOLDER
         self._workdir, self._steps, self._say = workdir, steps, say
         self._running, self._first = False, 0
 
     @property
     def edges(self) -> tuple[int, ...]:
-        """The steps over which no call may reach."""
+        """The steps that have to be the end of a call."""
         return self._steps
 
     def starts(self, step: int) -> bool:
-        """Whether the trace is to start after `step` updates."""
+        """Returns whether the trace starts after `step` updates."""
         return bool(self._steps) and not self._running and self._steps[0] <= step < self._steps[1]
 
     def stops(self, step: int, reason: str | None) -> bool:
-        """Whether it is to stop after `step` updates, after which the run ends for a `reason`."""
+        """Returns whether the trace stops after `step` updates.
+
+        Args:
+          step: number of updates done.
+          reason: why the run ends after them, or None if it does not.
+        """
         return self._running and (step >= self._steps[1] or reason is not None)
 
     def start(self, step: int) -> None:
-        """Starts the trace after `step` updates; nothing may be under way.
+        """Starts the trace after `step` updates; no call may be under way.
 
         Raises:
           UserError: the folder cannot be written.
@@ -78,16 +90,16 @@ class Profile:
 
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # it would slow down what is measured
+        options.python_tracer_level = 0  # tracing Python would slow down the steps
         with files.explaining_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
         jax.profiler.start_trace(self._folder, profiler_options=options)
 
     def stop(self, step: int) -> None:
-        """Stops it after `step` updates, which must be done, and writes it.
+        """Stops the trace after `step` updates, which must be done, and writes it.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: the trace cannot be written.
         """
         self._running = False
         hosts.on_first(lambda: self._stop(step))
@@ -98,13 +110,12 @@ class Profile:
         except (OSError, RuntimeError) as error:
             raise UserError(f'Cannot write the trace to {self._folder}: {error}') from error
         self._say(
-            f'A trace of steps {self._first} to {step} is in {self._folder}/plugins/profile: '
-            f'tensorboard --logdir={self._workdir}, with xprof installed, '
-            'shows it.'
+            f'A trace of steps {self._first} to {step} is in {self._folder}/plugins/profile. '
+            f'To see it: pip install xprof, then tensorboard --logdir={self._workdir}'
         )
 
-    def step(self, number: int):
-        """Returns a context manager that names what is done in it: update `number`."""
+    def step(self, number: int) -> contextlib.AbstractContextManager:
+        """Returns a context manager by which the trace names update `number`."""
         if not self._running:
             return contextlib.nullcontext()
         return jax.profiler.StepTraceAnnotation('train', step_num=number)
@@ -112,8 +123,9 @@ class Profile:
     def __enter__(self) -> 'Profile':
         return self
 
-    def __exit__(self, *exc_info) -> None:
-        # Something failed in between; that counts.
+    def __exit__(self, *exc_info: object) -> None:
+        # The trace is still running only if an error left the loop; that error is raised, not one
+        # of stopping the trace.
         if self._running and hosts.is_first():
             with contextlib.suppress(Exception):
                 jax.profiler.stop_trace()

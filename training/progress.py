@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar in a terminal, plain lines in a file, a summary at the end."""
+"""The progress of a run on the screen: a bar or plain lines, and a summary at the end."""
 
 import collections
 import math
@@ -15,38 +15,38 @@ from rich import table as rich_table
 
 from tasks.task import Metric
 
-# Time left comes from this many of the last seconds. The clock starts with the first finished
-# step, so the time that compilation takes is never part of the rate.
+# The time left is estimated from the rate of this many last seconds. The clock starts with the
+# first finished step, so that compilation is never part of the rate.
 RATE_WINDOW = 30.0
-REFRESH_INTERVAL = 0.1
-SHORTEST_BAR = 12
+REFRESH_INTERVAL = 0.1  # seconds between two drawings of the bar
+SHORTEST_BAR = 12  # characters
 
 OUTPUTS = (
     ('result.json', 'the numbers above, the configuration and the versions used'),
-    ('metrics.jsonl', 'loss and accuracy, one record a line'),
-    ('curves.png', 'the same as a picture'),
+    ('metrics.jsonl', "the task's metrics, one record a line"),
+    ('curves.png', 'the metrics as a picture'),
     ('config.json', 'the configuration'),
-    ('checkpoints', 'parameters and optimiser state, the latest and the best'),
+    ('checkpoints', 'parameters and optimizer state, the latest and the best'),
     ('tensorboard', 'event files for TensorBoard'),
 )
 
 
 class Progress:
-    """Shows how far the training is; use as a context manager.
+    """Shows the progress of training; used as a context manager.
 
-    In a terminal it is a bar; anywhere else (a file, CI, a cluster's log) plain lines, at most
-    one in `interval` seconds beside the last step's, made to be read with grep:
+    In a terminal it is a bar. Anywhere else (a file, CI, the log of a cluster) it is plain lines
+    that are easy to grep, at most one in `interval` seconds besides the last step's:
 
     step 100/450  epoch 2.2/10  loss 0.123  accuracy 96.1 %  5,120 images/s  12 s left
 
     Args:
-      total_steps: the step at which the training ends.
+      total_steps: the step at which training ends.
       steps_per_epoch: adds the epoch.
-      metrics: those that updates bring.
+      metrics: the metrics that are passed to `update`.
       enabled: False shows nothing (every process but the first).
       interval: seconds between two plain lines.
       console: where to write; standard output by default.
-      clock: the seconds that rates are measured with; tests bring their own.
+      clock: returns the seconds that rates are measured with; tests pass their own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Progress:
         self._clock = clock
         self._console = console or rich_console.Console()
         self._metrics = {metric.name: metric for metric in metrics}
-        # The last known values: not every update brings them.
+        # The last known values, because not every update has them.
         self._means, self._rate = {}, None
         self._recent = collections.deque()  # (time, step) of the last RATE_WINDOW seconds
         self._last_output = -float('inf')
@@ -80,7 +80,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -90,7 +90,13 @@ class Progress:
         means: Mapping[str, float] | None = None,
         images_per_second: float | None = None,
     ) -> None:
-        """Says that `step` is done; a value that is left out keeps what it was before."""
+        """Shows that `step` is done.
+
+        Args:
+          step: number of updates done.
+          means: {metric: value}; metrics that are left out keep their last values.
+          images_per_second: None keeps the last value.
+        """
         if not self._enabled:
             return
         now = self._clock()
@@ -101,14 +107,14 @@ class Progress:
         if now - self._last_output < wait and step != self._total:
             return
         self._last_output = now
-        parts = self._parts(step)
+        texts = self._texts(step)
         if self._bar is None:
-            self._print(f'step {step}/{self._total}  ' + '  '.join(parts.values()))
+            self._print(f'step {step}/{self._total}  ' + '  '.join(texts.values()))
         else:
-            self._bar.show(step, parts)
+            self._bar.show(step, texts)
 
     def message(self, text: str) -> None:
-        """Prints a line (an evaluation, a checkpoint, a warning) above the bar."""
+        """Prints a line above the bar, such as an evaluation or a warning."""
         if not self._enabled:
             return
         if self._bar is None:
@@ -117,7 +123,7 @@ class Progress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def seconds_left(self, step: int) -> float | None:
-        """Returns the time left at the recent rate, or None before a rate is known."""
+        """Returns the seconds left at the recent rate, or None before a rate is known."""
         if not self._recent:
             return None
         (first_time, first_step), (last_time, last_step) = self._recent[0], self._recent[-1]
@@ -133,29 +139,30 @@ class Progress:
         while len(self._recent) > 2 and now - self._recent[0][0] > RATE_WINDOW:
             self._recent.popleft()
 
-    def _parts(self, step: int) -> dict[str, str]:
-        parts = {}
+    def _texts(self, step: int) -> dict[str, str]:
+        """Returns the pieces of the line by name: 'epoch', each metric, 'rate' and 'left'."""
+        texts = {}
         if self._steps_per_epoch:
             epochs = self._total / self._steps_per_epoch
-            parts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{round(epochs, 1):g}'
+            texts['epoch'] = f'epoch {step / self._steps_per_epoch:.1f}/{round(epochs, 1):g}'
         for name, value in self._means.items():
             metric = self._metrics[name]
             digits = 1 if metric.percent else 3 + (abs(value) < 0.1)
-            parts[name] = f'{name} {metric.shown(value, digits)}'
+            texts[name] = f'{name} {metric.shown(value, digits)}'
         if self._rate is not None:
-            parts['rate'] = f'{self._rate:,.0f} images/s'
+            texts['rate'] = f'{self._rate:,.0f} images/s'
         left = self.seconds_left(step)
         if left is not None and step < self._total:
-            parts['left'] = f'{format_seconds(math.ceil(left))} left'
-        return parts
+            texts['left'] = f'{format_seconds(math.ceil(left))} left'
+        return texts
 
     def _print(self, text: str) -> None:
-        # Not console.print: it would break the line at 80 columns.
+        # Not console.print, which breaks lines at 80 columns.
         print(text, file=self._console.file, flush=True)
 
 
 class _Bar:
-    """A bar of rich's that redraws only when told: no thread beside the training."""
+    """A bar of rich that is redrawn only by `show`, without a thread of its own."""
 
     def __init__(self, console: rich_console.Console, total_steps: int):
         self._rich = rich_progress.Progress(
@@ -178,15 +185,15 @@ class _Bar:
     def stop(self) -> None:
         self._rich.stop()
 
-    def show(self, step: int, parts: Mapping[str, str]) -> None:
-        parts = {'step': f'{step:>{len(str(self._total))}}/{self._total}', **parts}
-        metrics = [name for name in parts if name not in ('step', 'epoch', 'loss', 'rate', 'left')]
+    def show(self, step: int, texts: Mapping[str, str]) -> None:
+        texts = {'step': f'{step:>{len(str(self._total))}}/{self._total}', **texts}
+        metrics = [name for name in texts if name not in ('step', 'epoch', 'loss', 'rate', 'left')]
         for least_needed in ('epoch', 'rate', *metrics, 'left'):
-            if len('  '.join(parts.values())) + SHORTEST_BAR <= self._rich.console.width:
+            if len('  '.join(texts.values())) + SHORTEST_BAR <= self._rich.console.width:
                 break
-            parts.pop(least_needed, None)
-        text = '  '.join(parts.values())
-        # The text keeps its greatest length, or the bar would change its own with every digit.
+            texts.pop(least_needed, None)
+        text = '  '.join(texts.values())
+        # The text never becomes shorter, so that the bar does not change its length with a digit.
         room = self._rich.console.width - SHORTEST_BAR
         self._longest = min(max(self._longest, len(text)), room)
         self._rich.update(self._task, completed=step, description=text.ljust(self._longest))
@@ -194,7 +201,7 @@ class _Bar:
 
 
 def format_seconds(seconds: float) -> str:
-    """Returns a duration as a person says it: '12 s', '3 min 20 s', '2 h 05 min'."""
+    """Returns a duration as text: '12 s', '3 min 20 s', '2 h 05 min'."""
     seconds = round(seconds)
     if seconds < 60:
         return f'{seconds} s'
@@ -212,14 +219,15 @@ def summary(
     device: str = '',
     python: str | None = None,
 ) -> str:
-    """Returns the text that ends a run: its result, its files and what to try next.
+    """Returns the text that ends a run: its result, its files and the next commands.
 
     Args:
-      workdir: the run's folder; only the files that are there are listed.
-      headline: the name of what was tested, such as 'test accuracy', and its value.
-      wall_seconds: the time the whole run took.
-      device: what it ran on, in words.
-      python: the interpreter in the commands; by default the one running, as typed from here.
+      workdir: the run's folder; only existing files are listed.
+      headline: the name of the test's metric, such as 'test accuracy', and its value.
+      wall_seconds: duration of the whole run.
+      device: description of the devices.
+      python: the interpreter in the commands; by default the running one, relative to the current
+        folder.
     """
     workdir = Path(workdir)
     where = shlex.quote(str(workdir))
@@ -235,7 +243,7 @@ def summary(
         *(f'  {name:<14} {what}' for name, what in OUTPUTS if (workdir / name).exists()),
         '',
         'Next:',
-        f'  {python} evaluate.py --workdir={where}  (accuracy by class, confusion matrix)',
+        f'  {python} evaluate.py --workdir={where}  (a detailed report)',
         f'  {python} predict.py --workdir={where} IMAGE.png ...',
         f'  tensorboard --logdir={where}  (after: pip install tensorboard)',
     ]
@@ -243,7 +251,7 @@ def summary(
 
 
 def python_as_typed() -> str:
-    """Returns the running interpreter relative to the current folder, where it lies inside it."""
+    """Returns the path of the running interpreter, relative if it is inside the current folder."""
     try:
         return str(Path(sys.executable).relative_to(Path.cwd()))
     except ValueError:

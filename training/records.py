@@ -1,9 +1,9 @@
 """The records of a run: metrics.jsonl and TensorBoard events.
 
-metrics.jsonl is the truth: one line per record, {"step", "wall_seconds", name: value, ...}.
-A record at step s is written after update s. A run that goes on from the checkpoint of step r
-keeps the records with step <= r and drops the rest, so the file always reads as one run,
-however often that run was stopped.
+metrics.jsonl has one line per record, {"step", "wall_seconds", name: value, ...}; TensorBoard's
+events repeat it. A record at step s is written after update s. A run that is resumed from the
+checkpoint of step r keeps the records with step <= r and drops the rest. So the file always reads
+as one run, however often that run was stopped.
 """
 
 import collections
@@ -26,15 +26,15 @@ RESERVED_NAMES = ('step', 'wall_seconds')
 
 
 class Records:
-    """Writes a run's records; every line is on its way to the disk before `write` returns.
+    """Writes a run's records; every line is given to the system before `write` returns.
 
     with Records(workdir, resume_step=None) as records:
         records.write(100, {'train/loss': 0.3, 'train/accuracy': 0.91})
 
     Args:
-      workdir: the run's folder; made if it is not there.
-      resume_step: the step of the restored checkpoint, or None for a run from the start, which
-        drops all earlier records: without a checkpoint nothing of them is part of this run.
+      workdir: the run's folder; it is created if it does not exist.
+      resume_step: the step of the restored checkpoint. None for a run from the start, which drops
+        all earlier records: without a checkpoint they are no part of this run.
       enabled: False writes nothing at all (every process but the first).
       tensorboard: False leaves out the TensorBoard events.
     """
@@ -66,18 +66,18 @@ class Records:
     def __enter__(self) -> 'Records':
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     @property
     def wall_seconds(self) -> float:
-        """Seconds spent in this run so far, earlier parts of a resumed run included."""
+        """Seconds spent in this run so far, including earlier parts of a resumed run."""
         return round(self._earlier_seconds + time.monotonic() - self._start, 3)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one record; values that were already recorded at this step are left out.
+        """Writes one record without the values that were already recorded at this step.
 
-        The last clause matters after a resume: the restored step may be evaluated again.
+        There are such values after a resume, when the restored step is evaluated again.
         """
         step, values = int(step), {name: _number(name, v) for name, v in values.items()}
         if self._file is None:
@@ -96,9 +96,9 @@ class Records:
             self._events.write(step, values)
 
     def close(self) -> None:
-        """Closes the files; harmless when called twice."""
-        # After a failed write (disk full) the buffers still hold data, and closing fails once
-        # more. The first failure has been reported; a second would only hide it.
+        """Closes the files; may be called twice."""
+        # After a failed write (disk full) the buffers still hold data, and closing fails as well.
+        # The first failure has been reported, and the second would only hide it.
         for stream in (self._file, self._events):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ class Records:
         self._file = self._events = None
 
     def _keep_until(self, last_step: int) -> None:
-        """Drops a torn last line and the records after `last_step`."""
+        """Drops an incomplete last line and the records after `last_step`."""
         if not self.path.exists():
             return
         kept = [(line, r) for line, r in _parse(self.path) if r['step'] <= last_step]
@@ -119,11 +119,11 @@ class Records:
 
 
 class _Events:
-    """TensorBoard's event file, written in step with metrics.jsonl.
+    """TensorBoard's event file, written together with metrics.jsonl.
 
-    tensorboardX's SummaryWriter hands events to a thread: what is still in its queue is lost on
-    SIGKILL, and when the disk is full the thread dies and the training waits for it for ever.
-    Its EventsWriter, used here, writes at once and raises.
+    tensorboardX's SummaryWriter passes events to a thread. Events in its queue are lost on SIGKILL,
+    and if the disk is full the thread dies and training waits for it forever. The EventsWriter that
+    is used here writes at once and raises errors.
     """
 
     def __init__(self, folder: Path, purge_step: int):
@@ -134,9 +134,9 @@ class _Events:
         self._folder = folder
         with files.explaining_errors(folder):
             folder.mkdir(exist_ok=True)
-            # The file's name holds whole seconds; two starts in one second must not share it.
+            # The name has whole seconds only, and two starts in one second must not share a file.
             self._writer = EventsWriter(str(folder / 'events'), f'.{time.time_ns()}')
-        # Tells TensorBoard to forget what an earlier part of the run wrote from here on.
+        # Tells TensorBoard to drop the events of earlier parts of the run from this step on.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step=purge_step, session_log=start)
 
@@ -148,17 +148,17 @@ class _Events:
     def close(self) -> None:
         self._writer.close()
 
-    def _add(self, **content) -> None:
+    def _add(self, **content: Any) -> None:
         with files.explaining_errors(self._folder):
             self._writer.write_event(self._event.Event(wall_time=time.time(), **content))
             self._writer.flush()
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the records of a run in the order written; NaN stands where a value was not finite.
+    """Returns the records of a run in the order written; a value that was not finite is NaN.
 
-    Also fine while the run is going on: a half-written last line is left out. A run without
-    records gives an empty list.
+    It may be called while the run is going on: an incomplete last line is left out. Without any
+    records the list is empty.
     """
     path = Path(workdir) / METRICS_FILE
     if not path.exists():
@@ -168,7 +168,7 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yields each line of a metrics file with its record; a torn last line is left out."""
+    """Yields each line of a metrics file with its record; an incomplete last line is left out."""
     lines = path.read_bytes().split(b'\n')
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -177,17 +177,17 @@ def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             record = json.loads(line)
             record['step'] = int(record['step'])
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):  # no newline after it: the process was killed in mid-write
+            if number == len(lines):  # it has no newline: the process was killed while writing it
                 return
             raise UserError(
                 f'{path}, line {number} is not a record ({line[:40]!r}). Remove that line, '
-                'or move the file away to go on without the earlier records.'
+                'or move the file away to resume without the earlier records.'
             ) from error
         yield line, record
 
 
 def _number(name: str, value: Any) -> float | int:
-    """Returns a plain Python number for a number, a numpy scalar or an array of one element."""
+    """Returns a plain Python number for a number, a NumPy scalar or an array of one element."""
     if name in RESERVED_NAMES:
         raise ValueError(f'"{name}" is set by Records itself')
     if hasattr(value, 'item'):

@@ -1,9 +1,10 @@
-"""The static part of a step: what is compiled in."""
+"""The static part of a step, which is compiled in."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
+import jax
 
 from augmentation.row import Applied
 from tasks.task import Task
@@ -11,29 +12,29 @@ from tasks.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """The static part of a step: what is compiled in.
+    """The static part of a step: a change of any attribute compiles another program.
 
     Attributes:
-      model: a Linen module, as the registry makes it.
-      task: loss and metrics; see tasks/classification.py.
-      optimizer: name of the optimizer.
-      nesterov: for the optimizers that know it.
-      clip: whether the gradient's norm is clipped.
+      model: the network, as `Task.network` makes it.
+      task: loss and metrics; see tasks/task.py.
+      optimizer: name of the optimizer, a key of optimizers.OPTIONS.
+      nesterov: whether momentum is Nesterov's; for sgd and lars.
+      clip: whether the gradient's global norm is clipped.
       schedule: step -> fraction of the peak learning rate.
-      mean, std: of pixels in [0, 1], per channel.
-      augmentations: of training images, in their order.
+      mean, std: mean and standard deviation of pixels in [0, 1], per channel.
+      augmentations: those of training images, in their order.
       accumulate: micro-batches per update.
       ema: whether averaged weights are kept.
-      sync_batch_norm: statistics over all devices' examples.
-      unroll: micro-batches as straight code; else as a loop.
-      frozen: paths of the parameters that stay as they are, and of statistics that do.
-      factors: {path: factor on the learning rate} of the others, where it is not 1.
+      sync_batch_norm: whether batch norm counts the examples of all devices.
+      unroll: whether micro-batches are compiled as straight code, not as a loop.
+      frozen: paths of frozen parameters, and of the statistics of frozen batch norms.
+      factors: {path: factor on the learning rate} of trained parameters; factors of 1 are left out.
     """
 
     model: nn.Module
     task: Task
     optimizer: str
-    schedule: Callable
+    schedule: Callable[[jax.Array], jax.Array]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     nesterov: bool = False

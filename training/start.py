@@ -1,13 +1,13 @@
-"""How a run starts in its folder: what may stand there, and the first state."""
+"""The start of a run: checks of its folder, and the state that it starts or resumes from."""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import input_pipeline
 from distributed import hosts
@@ -15,21 +15,21 @@ from errors import UserError
 from tasks.task import Task
 from training import experiment, transfer, workdir
 from training.checkpoints import Checkpoints
-from training.experiment import Experiment
+from training.experiment import Experiment, Split
 from training.runner import Runner
 from training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that has been opened: what stays as it is from its start to its end.
+    """An open run: the things that do not change from its start to its end.
 
     Attributes:
       experiment: what is trained, with its configuration.
       folder: the workdir.
       runner: the step over the devices.
       say: prints a line for the user.
-      source: the weights that it starts from, on process 0; None for new ones.
+      source: the weights that it starts from, on process 0; None for new weights.
     """
 
     experiment: Experiment
@@ -39,25 +39,29 @@ class Run:
     source: transfer.Source | None = None
 
     @property
-    def config(self) -> Any:
+    def config(self) -> ConfigDict:
         """The checked configuration."""
         return self.experiment.config
 
     @property
     def task(self) -> Task:
-        """What is learned."""
+        """The task that is learned."""
         return self.runner.spec.task
 
 
 def opened(
-    config: Any, folder: Path, all_devices: list, say: Callable[[str], None]
-) -> tuple[Run, Any, Any]:
+    config: ConfigDict,
+    folder: Path,
+    all_devices: Sequence[jax.Device],
+    say: Callable[[str], None],
+) -> tuple[Run, Split, Split]:
     """Opens the data; returns (the run, its training split, its validation split).
 
     Raises:
-      UserError: the data set is missing or damaged, or the configuration does not fit it.
+      UserError: the data set is missing or damaged, or does not fit the configuration.
     """
     exp, train_split = experiment.open_train(config)
+    # A missing test split would otherwise be noticed after hours of training.
     input_pipeline.check_test_split(config)
     validation_split = input_pipeline.open_split(config, 'validation')
     runner = Runner(exp.spec(), config.runner, all_devices)
@@ -68,21 +72,25 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
     """Locks the folder of a run; returns the steps before an extension, or None without one.
 
     Args:
-      run: what is to be trained there.
+      run: the run to be trained there.
       resume: 'auto', 'must' or 'never'; see run.train.
-      extend: whether it may become longer.
-      stack: holds the lock until the run ends.
+      extend: whether the run may become longer.
+      stack: keeps the lock until the run ends.
 
     Raises:
-      UserError: this run may not be started or resumed there. Nothing was changed.
+      UserError: this run may not be started or resumed there. Nothing in the folder was changed.
     """
     workdir.check_own(run.folder)
     has_run = (run.folder / workdir.CONFIG).exists()
     if resume == 'must' and not has_run:
-        raise UserError(f'--resume=must, but {run.folder} holds no run to resume.')
+        raise UserError(
+            f'--resume=must, but {run.folder} holds no run to resume. Choose another --workdir, or '
+            'leave --resume out to start one.'
+        )
     if resume == 'never' and has_run:
         raise UserError(f'--resume=never, but {run.folder} holds a run. Choose another --workdir.')
     workdir.check_writable(run.folder)
+    # The stored configuration is read under the lock: another run could be writing it.
     stack.enter_context(workdir.lock(run.folder))
     if not workdir.compare(run.folder, run.config, extend):
         return None
@@ -92,17 +100,19 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
     if old > new:
         raise UserError(
             f'--extend makes a run longer, but {run.folder} was to have {old} steps and the '
-            f'configuration now says {new}.'
+            f'configuration now says {new}. Choose at least as many, or another --workdir.'
         )
     return old if old < new else None
 
 
 def state_of(run: Run, checkpoints: Checkpoints | None) -> tuple[int, TrainState]:
-    """Returns (step, state): the restored state, the same on every process, or the first one.
+    """Returns (step, state): the restored state, or the one before the first update.
+
+    It is the same on every process.
 
     Args:
       run: the run.
-      checkpoints: those of its folder, on process 0.
+      checkpoints: the checkpoints of its folder, on process 0.
 
     Raises:
       UserError: no checkpoint is sound, or the newest is beyond the end of the run.
@@ -115,16 +125,17 @@ def state_of(run: Run, checkpoints: Checkpoints | None) -> tuple[int, TrainState
     if step > run.experiment.steps:
         raise UserError(
             f'{run.folder} has a checkpoint of step {step}, but the run ends at step '
-            f'{run.experiment.steps}.'
+            f'{run.experiment.steps}. Choose another --workdir.'
         )
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
     return step, hosts.broadcast(restored[1] if restored else blank)
 
 
 def _first_state(run: Run, template: TrainState) -> TrainState:
-    """The state before the first update; process 0 puts in the weights that the run starts from."""
+    """Returns the state before the first update, with the weights of config.init_from if given."""
     if not run.config.init_from:
         return run.experiment.initial_state(run.runner.spec)
+    # Process 0 alone has read the source. The others receive its state.
     source, model = run.source, run.config.model.name
     hosts.on_first(lambda: transfer.check_fits(source, template, model))
     state = run.experiment.initial_state(run.runner.spec)
@@ -132,15 +143,19 @@ def _first_state(run: Run, template: TrainState) -> TrainState:
 
 
 def store_config(run: Run, step: int, old_steps: int | None) -> None:
-    """Writes config.json, and notes an extension and the source of weights beside it."""
+    """Writes config.json, and records an extension and the source of the weights.
+
+    config.json comes last: until it is written, the next start sees the old length and records the
+    extension again.
+    """
     if old_steps is not None:
         new_steps = run.experiment.steps
         workdir.record_extension(run.folder, step, old_steps, new_steps)
         text = f'extended from {old_steps} to {new_steps} steps at step {step}'
         if run.config.schedule.name == 'cosine':
             text += (
-                '; the cosine schedule now stretches over the longer run, so the learning rate '
-                'differs from a run of that length from the start'
+                '; the cosine schedule now spans the longer run, so the learning rate before the '
+                'extension differs from that of a run of this length'
             )
         run.say(text)
     if run.source:

@@ -1,11 +1,13 @@
-"""A trained network out of a workdir, for evaluation and prediction. Writes nothing there."""
+"""Loads a trained network from a workdir, for evaluation and prediction; writes nothing there."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from distributed import devices
 from errors import UserError
@@ -18,11 +20,11 @@ from training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run has learned so far.
+    """The network of a checkpoint, with all that is needed to apply it.
 
     Attributes:
-      experiment: the configuration and its data set's shape.
-      spec: the static part of the step, with the model.
+      experiment: the configuration and the facts about its data set.
+      spec: the static part of the step, with the network.
       state: host arrays.
       step: number of updates done.
       devices: all devices.
@@ -32,19 +34,23 @@ class Trained:
     spec: StepSpec
     state: TrainState
     step: int
-    devices: list
+    devices: list[jax.Device]
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What evaluation uses: the averaged weights where the run keeps them."""
+        """The variables for evaluation: averaged weights if the run keeps them."""
         return self.state.variables()
 
 
-def load_config(folder, overrides=()):
-    """Returns the stored configuration, its run fields overridden by the command line.
+def load_config(folder: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Returns the stored configuration, with run fields overridden by the command line.
+
+    Args:
+      folder: the workdir.
+      overrides: '--config.a.b=v' arguments.
 
     Raises:
-      UserError: there is no run, or an override touches an experiment field.
+      UserError: there is no run, or an override changes a field of the experiment.
     """
     from configs import base, schema
 
@@ -55,12 +61,13 @@ def load_config(folder, overrides=()):
     if changed:
         raise UserError(
             f'config.{next(iter(changed))} is part of the experiment and is taken from '
-            f'{folder}/{workdir.CONFIG}; only fields of the run can be given here.'
+            f'{folder}/{workdir.CONFIG}; only fields of the run, such as --config.data.dir, can be '
+            'given here.'
         )
     return schema.validate(config, base.fields())
 
 
-def load(folder, which: str = 'last', overrides=()) -> Trained:
+def load(folder: str | Path, which: str = 'last', overrides: Sequence[str] = ()) -> Trained:
     """Reads a checkpoint of the run in `folder`.
 
     Args:
@@ -69,7 +76,7 @@ def load(folder, which: str = 'last', overrides=()) -> Trained:
       overrides: '--config.a.b=v' arguments for run fields, such as data.dir.
 
     Raises:
-      UserError: no run, no such checkpoint, or a damaged one.
+      UserError: there is no run, no such checkpoint, or it is damaged.
     """
     config = load_config(folder, overrides)
     all_devices = devices.start(config)
@@ -81,14 +88,20 @@ def load(folder, which: str = 'last', overrides=()) -> Trained:
         others = [s for s in checkpoints.steps_in(path.parent) if s != int(path.name)]
         others = ', '.join(map(str, others)) or 'none'
         raise UserError(
-            f'The checkpoint {path} is damaged: {problem}. Others, for --checkpoint=STEP: {others}.'
+            f'The checkpoint {path} is damaged: {problem}. Other steps for --checkpoint=STEP: '
+            f'{others}.'
         )
     state = checkpoints.read(path, exp.abstract_state(spec))
     return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
 
 
 def find(folder: Path, which: str, metric: Metric) -> Path:
-    """Returns the folder of the checkpoint that 'last', 'best' or a step means.
+    """Returns the folder of the checkpoint that is named by 'last', 'best' or a step.
+
+    Args:
+      folder: the workdir.
+      which: 'last', 'best' or a step.
+      metric: the metric that the best one is chosen by.
 
     Raises:
       UserError: there is no such checkpoint.

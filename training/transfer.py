@@ -1,12 +1,14 @@
-"""Where a run starts from: the weights of another run, or converted ones (config.init_from)."""
+"""Weights that a run starts from (config.init_from): those of another run, or converted ones."""
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 import files
 from errors import UserError
@@ -24,9 +26,9 @@ class Source:
     """Weights that a run starts from.
 
     Attributes:
-      folder: where they were found.
+      folder: the folder that they were read from.
       model: name of their network.
-      step: of the checkpoint; None for converted weights.
+      step: step of their checkpoint; None for converted weights.
       variables: {'params', 'batch_stats'}, nested dicts of host arrays.
     """
 
@@ -35,15 +37,15 @@ class Source:
     step: int | None
     variables: dict[str, Any]
 
-    def __str__(self):
+    def __str__(self) -> str:
         at = '' if self.step is None else f', step {self.step:,}'
         return f'{self.folder} ({self.model}{at})'
 
 
-def open_source(config, folder: Path) -> Source | None:
-    """Returns what a run in `folder` starts from; None if it has a checkpoint to go on from.
+def open_source(config: ConfigDict, folder: Path) -> Source | None:
+    """Returns the weights that a run in `folder` starts from.
 
-    None as well where the configuration names nothing.
+    None if config.init_from is not set, or if the run has a checkpoint to resume from.
 
     Raises:
       UserError: config.init_from cannot be read.
@@ -54,10 +56,10 @@ def open_source(config, folder: Path) -> Source | None:
 
 
 def read(folder: str) -> Source:
-    """Reads converted weights, or the last checkpoint of a run: its averaged weights, if any.
+    """Reads converted weights or a run's last checkpoint, averaged weights if the run keeps them.
 
     Raises:
-      UserError: the folder holds neither, or they are damaged.
+      UserError: the folder has neither, or they are damaged.
     """
     path = Path(folder)
     if pretrained.is_weights(path):
@@ -74,13 +76,13 @@ def read(folder: str) -> Source:
     if problem:
         raise UserError(f'config.init_from: the checkpoint {checkpoint} is damaged: {problem}.')
     arrays = unflatten_dict(checkpoints.read_arrays(checkpoint), sep='/')
-    found = arrays.get('ema', arrays)
-    variables = {name: found.get(name, {}) for name in ('params', 'batch_stats')}
+    trees = arrays.get('ema', arrays)
+    variables = {name: trees.get(name, {}) for name in ('params', 'batch_stats')}
     return Source(folder, config.model.name, int(checkpoint.name), variables)
 
 
 def check_fits(source: Source, template: TrainState, model: str) -> None:
-    """Checks that a network's parameters and statistics are the source's, but for the head.
+    """Checks that a network has the source's parameters and statistics, except for the head.
 
     Args:
       source: the weights.
@@ -90,38 +92,40 @@ def check_fits(source: Source, template: TrainState, model: str) -> None:
     Raises:
       UserError: one is missing, left over, or of another shape.
     """
-    here, there = _without_head(_variables(template)), _without_head(source.variables)
+    wanted, given = _without_head(_variables(template)), _without_head(source.variables)
     wrong = {
-        'missing': [p for p in here if p not in there],
-        'left over': [p for p in there if p not in here],
+        'missing': [p for p in wanted if p not in given],
+        'left over': [p for p in given if p not in wanted],
         'of another shape': [
-            f'{p} {there[p].shape}, not {here[p].shape}'
-            for p in here
-            if p in there and there[p].shape != here[p].shape
+            f'{p} {given[p].shape}, not {wanted[p].shape}'
+            for p in wanted
+            if p in given and given[p].shape != wanted[p].shape
         ],
     }
     if any(wrong.values()):
         listed = '; '.join(f'{what}: {_some(names)}' for what, names in wrong.items() if names)
         raise UserError(
             f'config.init_from={source} does not fit this {model}, its options and its images; '
-            f'{listed}.'
+            f'{listed}. Choose the model and options of those weights.'
         )
 
 
 def applied(source: Source, state: TrainState) -> TrainState:
-    """Returns the initial state with the weights of `source`, which fits, in all but the head.
+    """Returns the initial state with the weights of a source that fits, except for the head.
 
-    The head is always new, since it belongs to the classes of the source, and starts from zero
-    (Dosovitskiy et al. 2021, "An image is worth 16x16 words", section 3.2): the gradient of a
-    random head would undo the features before the head has learned to use them, and a head drawn
-    by the seed of the source would be the one that its features learned to serve. The state of the
-    optimiser is zeros whatever the weights.
+    The head is always new, because the source's belongs to its classes, and starts from zero
+    (Dosovitskiy et al. 2021, "An image is worth 16x16 words", section 3.2). The gradient of a
+    random head would destroy features before the head has learned to use them, and a head drawn by
+    the seed of the source would be the one that its features were trained with. The state of the
+    optimizer is zero whatever the weights are.
     """
-    here = flatten_dict(_variables(state), sep='/')
-    there = _without_head(source.variables)
+    leaves = flatten_dict(_variables(state), sep='/')
+    source_leaves = _without_head(source.variables)
     new = {
-        path: np.asarray(there[path], leaf.dtype) if path in there else np.zeros_like(leaf)
-        for path, leaf in here.items()
+        path: np.asarray(source_leaves[path], leaf.dtype)
+        if path in source_leaves
+        else np.zeros_like(leaf)
+        for path, leaf in leaves.items()
     }
     variables = {'batch_stats': {}, **unflatten_dict(new, sep='/')}
     return state.replace(**variables, ema=state.ema and variables)
@@ -131,17 +135,19 @@ def _variables(state: TrainState) -> dict[str, Any]:
     return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
-def _without_head(variables: dict[str, Any]) -> dict[str, Any]:
+def _without_head(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {path: leaf} of all parameters and statistics that do not belong to the head."""
     flat = flatten_dict(variables, sep='/')
     return {path: leaf for path, leaf in flat.items() if path.split('/')[1] != HEAD}
 
 
 def _some(names: list[str]) -> str:
+    """Returns the first three names and how many more there are."""
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
 def record(folder: Path, source: Source) -> None:
-    """Notes in a run's folder what it started from; the source itself may go afterwards."""
+    """Records in a run's folder what it started from; the source may then be deleted."""
     about = {
         'folder': source.folder,
         'model': source.model,
@@ -152,6 +158,6 @@ def record(folder: Path, source: Source) -> None:
 
 
 def recorded_sha256(folder: Path) -> str | None:
-    """Returns the hash of the parameters that a run started from, the old head's included."""
+    """Returns the hash of the parameters that a run started from, including the source's head."""
     path = Path(folder) / RECORD
     return json.loads(path.read_text())['params_sha256'] if path.exists() else None

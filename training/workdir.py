@@ -1,10 +1,13 @@
-"""The folder of a run: may this configuration go on there? Its config.json, extensions.json."""
+"""The folder of a run: its lock, config.json and extensions.json, and whether a run may use it."""
 
 import errno
 import fcntl
 import json
 import os
 from pathlib import Path
+from typing import Any, TextIO
+
+from ml_collections import ConfigDict
 
 import files
 from configs import base, reading, schema
@@ -15,13 +18,13 @@ CONFIG = 'config.json'
 EXTENSIONS = 'extensions.json'
 RESULT = 'result.json'
 LOCK = '.lock'
-LENGTH = ('epochs', 'steps')
-# What a run would write over.
+LENGTH = ('epochs', 'steps')  # the fields that --extend may change
+# Files and folders that a run overwrites.
 OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER)
 
 
-def check_own(workdir) -> None:
-    """Checks that nothing in the folder would be lost that is not this run's.
+def check_own(workdir: str | os.PathLike) -> None:
+    """Checks that a run in this folder would not overwrite the files of another program.
 
     Raises:
       UserError: it has records, checkpoints or a result, but no configuration they belong to.
@@ -33,16 +36,20 @@ def check_own(workdir) -> None:
         # A run that died before its first checkpoint leaves that folder empty.
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise UserError(
-                f'{path} is there, but no {CONFIG} that it belongs to. Nothing was touched: choose '
-                'another --workdir.'
+                f'{path} exists, but there is no {CONFIG} that it belongs to. Nothing was changed: '
+                'choose another --workdir.'
             )
 
 
-def check_writable(workdir, option: str = '--workdir') -> None:
-    """Makes the folder, and writes and removes a file there.
+def check_writable(workdir: str | os.PathLike, option: str = '--workdir') -> None:
+    """Creates the folder, and writes and removes a file in it.
+
+    Args:
+      workdir: the folder.
+      option: the option that names it, for the message.
 
     Raises:
-      UserError: that failed.
+      UserError: the folder is not writable.
     """
     probe = Path(workdir) / f'.probe.{os.getpid()}'
     try:
@@ -55,50 +62,57 @@ def check_writable(workdir, option: str = '--workdir') -> None:
         ) from error
 
 
-def lock(workdir):
-    """Takes the folder for this process; returns an open file that holds it until it is closed.
+def lock(workdir: str | os.PathLike) -> TextIO:
+    """Locks the folder; returns an open file that keeps the lock until it is closed.
 
-    The system closes it when the process ends, however it ends.
+    The system closes the file when the process ends, even if it is killed.
 
     Raises:
-      UserError: another run is at work there.
+      UserError: another run is using the folder.
     """
-    # Append mode: neither a reader nor the next run finds anything changed.
+    # Append mode, so that opening changes nothing.
     file = (Path(workdir) / LOCK).open('a')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
         raise UserError(
-            f'Another run is at work in {workdir}. Wait for it, stop it, or choose another '
-            '--workdir.'
+            f'Another run is using {workdir}. Wait for it, stop it, or choose another --workdir.'
         ) from error
     except OSError as error:
+        # Some file systems have no locks; a run there goes without.
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
     return file
 
 
-def load_config(workdir):
-    """Returns the checked configuration of a run that was started in `workdir`.
+def load_config(workdir: str | os.PathLike) -> ConfigDict:
+    """Returns the checked configuration of the run in `workdir`.
 
     Raises:
       UserError: there is none, or it does not fit this version of the schema.
     """
     path = Path(workdir) / CONFIG
     if not path.is_file():
-        raise UserError(f'{workdir} holds no run: {CONFIG} is missing.')
+        raise UserError(f'{workdir} holds no run: {CONFIG} is missing. Check --workdir.')
     return schema.validate(reading.load(str(path)), base.fields())
 
 
-def compare(workdir, config, extend: bool) -> dict[str, tuple]:
+def compare(
+    workdir: str | os.PathLike, config: ConfigDict, extend: bool
+) -> dict[str, tuple[Any, Any]]:
     """Compares a configuration with the one stored in `workdir`, if there is one.
 
+    Args:
+      workdir: the folder.
+      config: the new configuration.
+      extend: whether the length of the run may differ.
+
     Returns:
-      {field: (stored, new)} of a longer run that --extend allows; empty if nothing differs.
+      {field: (stored, new)} of a length that differs; empty if no field does.
 
     Raises:
-      UserError: an experiment field differs; names the fields.
+      UserError: a field of the experiment differs; names the fields.
     """
     if not (Path(workdir) / CONFIG).exists():
         return {}
@@ -117,11 +131,11 @@ def compare(workdir, config, extend: bool) -> dict[str, tuple]:
     return length
 
 
-def store(workdir, config) -> None:
+def store(workdir: str | os.PathLike, config: ConfigDict) -> None:
     """Writes config.json.
 
-    The address and number of a process are left out: whoever reads the file, such as evaluate.py,
-    would wait for the other processes.
+    The address and number of a process are left out, because a command that reads the file, such as
+    evaluate.py, would wait for the other processes.
     """
     values = schema.plain(config)
     if ':' in values['distributed']:
@@ -129,15 +143,16 @@ def store(workdir, config) -> None:
     files.write_json(Path(workdir) / CONFIG, values)
 
 
-def extensions(workdir) -> list[dict]:
-    """Returns the recorded extensions of the run: at which step, from how many to how many."""
+def extensions(workdir: str | os.PathLike) -> list[dict[str, int]]:
+    """Returns the recorded extensions of the run: {'at_step', 'from_steps', 'to_steps'} each."""
     path = Path(workdir) / EXTENSIONS
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def record_extension(workdir, step: int, old_steps: int, new_steps: int) -> None:
-    """Adds to extensions.json that the run was made longer; once, if it died soon after."""
+def record_extension(workdir: str | os.PathLike, step: int, old_steps: int, new_steps: int) -> None:
+    """Adds an extension of the run to extensions.json, unless it is the same as an earlier one."""
     entry = {'at_step': step, 'from_steps': old_steps, 'to_steps': new_steps}
     earlier = extensions(workdir)
+    # A run that is killed before config.json is written records the same extension again.
     if entry not in earlier:
         files.write_json(Path(workdir) / EXTENSIONS, [*earlier, entry])

@@ -1,4 +1,4 @@
-"""Learning rate, label smoothing and augmentation of LeNet; seeds vary along.
+"""Learning rate, label smoothing, augmentation and seed of LeNet.
 
     python sweep.py --config=configs/digits_lenet.py --sweep=configs/sweeps/lenet.py \\
         --workdir=runs/sweep

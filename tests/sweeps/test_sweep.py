@@ -62,7 +62,7 @@ def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_pat
     output = capsys.readouterr().out
     assert 'best of 6 completed trials' in output
     assert '6 trials: 6 complete' in output
-    assert '6 under way; trial' in output
+    assert '6 running; trial' in output
 
     # The best trial again, alone, by the command that the sweep names.
     workdir = tmp_path / 'best'
@@ -194,7 +194,7 @@ def test_an_engine_says_what_has_to_be_installed(name, package, arguments, monke
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--config.data.placement=host'], 'cannot do config.data.placement=host'),
+        (['--config.data.placement=host'], 'does not support config.data.placement=host'),
         (['--storage=nosuch://x'], '--storage=nosuch://x cannot be opened'),
         (['--config.model.name=lenett'], 'Did you mean "lenet"'),
     ],
@@ -251,7 +251,7 @@ def test_a_polite_stop_saves_and_the_same_command_goes_on(arguments, tmp_path):
     wait_for_first_word(process, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(LONG) == 75, (tmp_path / 'log').read_text()
-    assert 'the same command goes on' in (tmp_path / 'log').read_text()
+    assert 'the same command resumes the sweep' in (tmp_path / 'log').read_text()
     rows = trials_of(tmp_path / 'sweep')
     assert any(row['state'] == 'running' for row in rows)
     assert start(options, tmp_path).wait(LONG) == 0, (tmp_path / 'log').read_text()

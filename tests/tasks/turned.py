@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 import optax
-from models.heads import HeadedNetwork
 from scipy import ndimage
 
 from data_sources import arrays, digits
 from data_sources.targets import Vector
 from errors import UserError
 from field import Field
+from models.heads import HeadedNetwork
 from tasks import registry
 from tasks.task import Description, Metric, Task
 

@@ -160,7 +160,7 @@ def test_a_polite_kill_ends_the_children_too(tmp_path):
         parent.send_signal(signal.SIGTERM)
         message = parent.communicate(timeout=30)[1].decode()
     assert parent.returncode == 130, message
-    assert 'the same command goes on' in message
+    assert 'the same command resumes' in message
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 

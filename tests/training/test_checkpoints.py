@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_model_is_refused(workdir):
     stored = json.loads(path.read_text())
     stored['model']['units'] = 9
     path.write_text(json.dumps(stored))
-    with pytest.raises(UserError, match='is of another model or optimiser'):
+    with pytest.raises(UserError, match='is of another model or optimizer'):
         train_here(None, workdir)
     assert saved_steps(workdir) == [4, 8, 12]
 

@@ -186,7 +186,7 @@ def test_a_second_run_in_the_same_folder_is_refused(small, workdir):
     before = contents(workdir)
     with (
         workdirs.lock(workdir),
-        pytest.raises(UserError, match='Another run is at work'),
+        pytest.raises(UserError, match='Another run is using '),
     ):
         train_here(small, workdir)
     assert contents(workdir) == before

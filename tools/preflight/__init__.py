@@ -1,15 +1,18 @@
-"""Says before hours are booked whether a run can go, what it takes, how long. Nothing is written.
+"""Checks before a run whether it can be done, and how much memory, disk and time it needs.
 
     python -m tools.preflight --config=configs/mnist_lenet.py
     python -m tools.preflight --config=configs/imagenet_resnet50.py --hosts=4 --devices=8
     python -m tools.preflight --config=configs/digits_lenet.py --workdir=/scratch/digits --json
 
-Everything is done as train.py does it: the data are opened and records of them decoded, the step is
-compiled and makes some tens of updates. Memory and time are those of a first run, which compiles; a
-later one finds its programs in the cache. For a run of several processes start it as train.py is
-started, once for each.
+Everything is done as in train.py: the data set is opened and some of its records are decoded, and
+the step is compiled and does some tens of updates. Nothing is written. Memory and time are those of
+a first run, which compiles; a later one finds its programs in the cache. For a run of several
+processes, start it once for each of them, as train.py.
 
-exit codes: 0 go, 2 no-go: sentences say why, 69 another process did not come, hangs, or is gone
+exit codes:
+  0   go
+  2   no-go, for the reasons that are printed
+  69  another process did not start, hangs or is gone
 """
 
 import argparse
@@ -20,7 +23,7 @@ from distributed import watchdog
 
 
 def parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m tools.preflight',
         description=__doc__,
@@ -29,16 +32,16 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('--config', metavar='FILE', required=True, help='a file of configs/, or a config.json')
-    add('--workdir', metavar='DIR', default='.', help='of the run to come: its disk counts [.]')
+    add('--workdir', metavar='DIR', default='.', help='folder of the planned run, for its disk [.]')
     add(
         '--devices',
         metavar='N',
         type=command.positive,
-        help='devices of each host in the run to come [config.devices, or those that are here]; '
-        'where there are fewer, what is measured is the part of the run that falls to them',
+        help='devices per host in the planned run [config.devices, or those of this machine]; if '
+        'this machine has fewer, their part of the run is measured',
     )
-    add('--hosts', metavar='N', type=command.positive, help='hosts of the run to come [these]')
-    add('--json', action='store_true', help='everything as JSON, in bytes and seconds')
+    add('--hosts', metavar='N', type=command.positive, help='hosts in the planned run [these]')
+    add('--json', action='store_true', help='print everything as JSON, in bytes and seconds')
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The checks, in the order in which they are made, and what each gives to the next."""
+"""The checks, in their order, and the results that each passes to the next ones."""
 
 import argparse
 import dataclasses
@@ -6,25 +6,32 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
+from ml_collections import ConfigDict
 
 from errors import UserError
 from tools.preflight.findings import Finding, Findings
 
-# JAX is imported by the checks themselves, once the configuration has been read.
+if TYPE_CHECKING:
+    from tools.preflight.footprint import Footprint
+    from tools.preflight.prepared import Prepared
+    from tools.preflight.speed import Speed
+    from training.experiment import Experiment, Split
+
+# JAX is imported by the checks themselves, because a wrong configuration is reported without it.
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What the command was told, and what the machine had free when it began.
+    """The command line, and the free memory and disk when the command started.
 
     Attributes:
-      arguments: of the command.
-      overrides: its '--config.NAME=VALUE'.
-      begin: when it began, by time.monotonic.
-      memory: free bytes of the host.
+      arguments: options of the command.
+      overrides: its '--config.NAME=VALUE' arguments.
+      begin: when it started, by time.monotonic.
+      memory: free bytes of the host's memory.
       disk: free bytes of the workdir's disk.
     """
 
@@ -36,7 +43,7 @@ class Asked:
 
     @classmethod
     def now(cls, arguments: argparse.Namespace, overrides: list[str], begin: float) -> 'Asked':
-        """Returns the request with what is free at this moment."""
+        """Returns the command line with the memory and disk that are free now."""
         folder = Path(arguments.workdir).absolute()
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         memory, disk = psutil.virtual_memory().available, shutil.disk_usage(existing).free
@@ -44,7 +51,7 @@ class Asked:
 
 
 class Printer:
-    """Prints lines, once it is known whether this process is the one that does."""
+    """Prints lines as soon as it is known whether this process is the first."""
 
     def __init__(self, silent: bool):
         self._kept: list[str] | None = []
@@ -58,7 +65,7 @@ class Printer:
             print(line, flush=True)
 
     def start(self, first: bool) -> None:
-        """Prints what was kept, if this process is the first; nothing at all otherwise."""
+        """Prints the lines so far if this process is the first; otherwise drops all lines."""
         lines, self._kept = self._kept, None
         self._silent = self._silent or not first
         for line in lines:
@@ -67,18 +74,19 @@ class Printer:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The devices that are here, and those of the run to come.
+    """The available devices, and those of the planned run.
 
     Attributes:
-      config: of what is checked here: the run, or the part that falls to these devices.
-      devices: those that are here, of all processes.
-      processes: how many there are.
-      hosts: of the run to come.
-      planned: devices of the run to come.
+      config: the configuration that is checked: that of the run, or of the part that the available
+        devices have in it.
+      devices: the available devices of all processes.
+      processes: number of processes.
+      hosts: number of hosts in the planned run.
+      planned: number of devices in the planned run.
       first: whether this is the process that prints.
     """
 
-    config: Any
+    config: ConfigDict
     devices: list
     processes: int
     hosts: int
@@ -92,22 +100,22 @@ class Verdict:
 
     findings: Findings
     asked: Asked
-    config: Any
-    footprint: Any
+    config: ConfigDict | None
+    footprint: 'Footprint | None'
     first: bool
 
     def ending(self) -> str:
-        """Returns the footprint, if it is known, and the verdict."""
-        parts = ['']
+        """Returns the footprint, if it is known, and the verdict, as text."""
+        lines = ['']
         if self.footprint is not None:
             from tools.preflight import texts
 
             asked = self.asked
-            parts += [texts.as_text(self.footprint, self.config, asked.memory, asked.disk), '']
-        return '\n'.join([*parts, 'no-go' if self.findings.problems else 'go'])
+            lines += [texts.as_text(self.footprint, self.config, asked.memory, asked.disk), '']
+        return '\n'.join([*lines, 'no-go' if self.findings.problems else 'go'])
 
     def as_json(self) -> str:
-        """Returns everything as JSON: bytes, seconds, FLOPs, counts."""
+        """Returns everything as JSON, in bytes, seconds and FLOPs."""
         values = {}
         if self.footprint is not None:
             peaks = ('host_peak', 'device_peak', 'disk')
@@ -120,9 +128,10 @@ class Verdict:
 
 
 def run(asked: Asked) -> Verdict:
-    """Makes all checks that can be made."""
+    """Does all checks that can be done; a failed one only skips those that need its result."""
     printer = Printer(asked.arguments.json)
     findings = Findings(printer)
+    # The first two are done by each process for itself, because the second connects them.
     config = findings.alone('config', lambda: _config(asked))
     plan = config and findings.alone('devices', lambda: _devices(asked, config))
     printer.start(plan.first if plan else True)
@@ -150,30 +159,33 @@ def _config(asked: Asked) -> Finding:
     config = reading.from_arguments(asked.arguments.config, asked.overrides)
     if asked.arguments.devices:
         config.devices = asked.arguments.devices
-    config.compilation_cache = 'off'  # a first run finds nothing there
+    config.compilation_cache = 'off'  # the time of a first run includes compilation
     from training import checks
 
     checks.check(config)
     return Finding(f'{asked.arguments.config} is valid', value=config)
 
 
-def _devices(asked: Asked, config: Any) -> Finding:
+def _devices(asked: Asked, config: ConfigDict) -> Finding:
     from distributed import devices, hosts
 
     connected = devices.connect(config)
     processes = len({device.process_index for device in connected})
-    wanted, each = asked.arguments.devices, len(connected) // processes
-    fewer = wanted is not None and wanted > each
-    here = devices.choose(connected, each if fewer else config.devices)
+    wanted, available = asked.arguments.devices, len(connected) // processes
+    too_few = wanted is not None and wanted > available
+    chosen = devices.choose(connected, available if too_few else config.devices)
     planned_hosts = asked.arguments.hosts or processes
     if planned_hosts < processes:
-        raise UserError(f'--hosts={planned_hosts}, but {processes} processes were started.')
-    planned = planned_hosts * (wanted or len(here) // processes)
-    text = f'{_count(len(here), "device")} of {devices.describe(connected)}'
+        raise UserError(
+            f'--hosts={planned_hosts}, but {processes} processes were started: choose at least as '
+            'many.'
+        )
+    planned = planned_hosts * (wanted or len(chosen) // processes)
+    text = f'{_count(len(chosen), "device")} of {devices.describe(connected)}'
     if processes > 1:
         text += f', in {processes} processes'
-    figures = {'devices': len(here), 'processes': processes}
-    plan = Plan(config, here, processes, planned_hosts, planned, hosts.is_first())
+    figures = {'devices': len(chosen), 'processes': processes}
+    plan = Plan(config, chosen, processes, planned_hosts, planned, hosts.is_first())
     return Finding(text, figures, value=plan)
 
 
@@ -189,9 +201,9 @@ def _batch(plan: Plan) -> Finding:
     from tools.preflight import prepared
     from training import checks, run
 
-    whole, here = plan.config, len(plan.devices)
+    whole, available = plan.config, len(plan.devices)
     hosts.check_same(run.shared_settings(whole), 'configurations')
-    part = prepared.part_of(whole, here, plan.planned)
+    part = prepared.part_of(whole, available, plan.planned)
     checks.check_devices(whole, plan.planned)
     several = f'{plan.hosts} hosts x ' if plan.hosts > 1 else ''
     each = _count(plan.planned // plan.hosts, 'device')
@@ -200,16 +212,24 @@ def _batch(plan: Plan) -> Finding:
     plan = dataclasses.replace(plan, config=part)
     if part.batch_size == whole.batch_size:
         return Finding(text, figures, value=plan)
-    text += f'; what follows is a part of it, {part.batch_size} images on {_count(here, "device")}'
+    text += (
+        f'; the rest checks a part of it, {part.batch_size} images on {_count(available, "device")}'
+    )
     return Finding(text, figures, note=True, value=plan)
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """The experiment, its splits by name, and what Python and libraries take of memory."""
+    """The open data set.
 
-    experiment: Any
-    splits: dict[str, Any]
+    Attributes:
+      experiment: the experiment.
+      splits: {name: open split}.
+      libraries: bytes of memory that Python and libraries had taken before.
+    """
+
+    experiment: 'Experiment'
+    splits: 'dict[str, Split]'
     libraries: int
 
 
@@ -237,10 +257,16 @@ def _model(plan: Plan, opened: Opened) -> Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The run with its programs, its footprint, and the seconds before they were compiled."""
+    """The compiled run.
 
-    run: Any
-    footprint: Any
+    Attributes:
+      run: the run with its programs.
+      footprint: its memory, disk and arithmetic.
+      start_seconds: duration of everything before the compilation.
+    """
+
+    run: 'Prepared'
+    footprint: 'Footprint'
     start_seconds: float
 
 
@@ -256,7 +282,7 @@ def _compile(asked: Asked, plan: Plan, opened: Opened, model: tuple) -> Finding:
     return Finding(f'step and evaluation in {seconds:.1f} s', {'seconds': seconds}, value=compiled)
 
 
-def _memory(asked: Asked, footprint: Any) -> Finding:
+def _memory(asked: Asked, footprint: 'Footprint') -> Finding:
     from tools.preflight.texts import memory_problems, size
 
     _raise(memory_problems(footprint, asked.memory))
@@ -266,7 +292,7 @@ def _memory(asked: Asked, footprint: Any) -> Finding:
     return Finding(text)
 
 
-def _disk(asked: Asked, footprint: Any) -> Finding:
+def _disk(asked: Asked, footprint: 'Footprint') -> Finding:
     from tools.preflight.texts import disk_problems, size
 
     _raise(disk_problems(footprint, asked.disk))
@@ -293,16 +319,16 @@ def _speed(plan: Plan, compiled: Compiled) -> Finding:
     from tools.preflight import prepared, speed
 
     if plan.config.linear_probe:
-        text = 'not measured: a linear probe trains on features, which it computes once'
+        text = 'not measured: a linear probe trains on features, which are computed once'
         return Finding(text, note=True)
-    # How many times as many of each the run is to have.
+    # The planned numbers divided by the available ones.
     more_devices, more_hosts = plan.planned / len(plan.devices), plan.hosts / plan.processes
     with prepared.memory_named('to train', together=True):
         measured = speed.measure(compiled.run, more_devices, more_hosts)
     return dataclasses.replace(measured.finding(), value=measured)
 
 
-def _time(plan: Plan, compiled: Compiled, measured: Any) -> Finding:
+def _time(plan: Plan, compiled: Compiled, measured: 'Speed') -> Finding:
     from tools.preflight import speed
 
     if plan.config.linear_probe:

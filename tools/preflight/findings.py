@@ -1,4 +1,4 @@
-"""The checks before a run: each made on every process, its line printed when it is known."""
+"""Does checks on every process, and keeps and prints their findings."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ OK, NOTE, NO_GO, SKIPPED = 'ok', 'note', 'NO-GO', 'skipped'
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The result of a check that nothing failed.
+    """The result of a check that did not fail.
 
     Attributes:
       text: a line for the user.
       figures: {name: value} for JSON.
-      note: whether the user had better read it.
-      value: what later checks need of it.
+      note: whether it needs the user's attention.
+      value: a result that later checks need.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A check that was made, or skipped because one that it needs failed.
+    """A check that was done, or that was skipped because another one failed.
 
     Attributes:
       name: one word.
@@ -47,7 +47,7 @@ class Check:
         return f'{self.verdict:<8} {self.name:<10} {self.text}'
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the check for JSON; 'ok' is None where it was skipped."""
+        """Returns the check for JSON; 'ok' is None if it was skipped."""
         ok = None if self.verdict == SKIPPED else self.verdict != NO_GO
         return {'name': self.name, 'ok': ok, **dataclasses.asdict(self)}
 
@@ -60,7 +60,7 @@ class Findings:
 
     Attributes:
       checks: in their order.
-      failure: what a run that cannot go is to raise.
+      failure: the class of the error that a no-go raises.
     """
 
     def __init__(self, say: Callable[[str], None]):
@@ -70,16 +70,16 @@ class Findings:
 
     @property
     def problems(self) -> list[str]:
-        """Why the run cannot go, in sentences; nothing if it can."""
+        """The reasons of a no-go, as sentences; empty if there are none."""
         return [check.text for check in self.checks if check.verdict == NO_GO]
 
     @property
     def exit_code(self) -> int:
-        """0 if the run can go."""
+        """0 if there is no reason against the run."""
         return self.failure.exit_code if self.problems else 0
 
     def alone(self, name: str, check: Callable[[], Finding]) -> Any:
-        """Makes a check before the processes are connected; returns its value, None if it fails."""
+        """Does a check before the processes are connected; returns its value, None if it fails."""
         try:
             return self._passed(name, check())
         except UserError as error:
@@ -88,12 +88,12 @@ class Findings:
             return None
 
     def everywhere(self, name: str, check: Callable[[], Finding], needs: Sequence[str] = ()) -> Any:
-        """Makes a check on every process; what fails on one of them is a no-go, with its number.
+        """Does a check on every process; if it fails on one, it has failed, with that one's number.
 
         Args:
-          name: of the check.
+          name: one word.
           check: returns its finding, or raises a UserError.
-          needs: checks without which this one is skipped.
+          needs: names of checks whose results it needs; it is skipped if one of them failed.
 
         Returns:
           The finding's value; None where the check failed or was skipped.
@@ -105,7 +105,7 @@ class Findings:
         good = {check.name for check in self.checks if check.verdict in (OK, NOTE)}
         missing = [need for need in needs if need not in good]
         if missing:
-            self._add(Check(name, SKIPPED, f'it needs {missing[0]}, see above'))
+            self._add(Check(name, SKIPPED, f'needs {missing[0]}, see above'))
             return None
         finding, problems = hosts.attempt(check)
         if problems:
@@ -123,13 +123,13 @@ class Findings:
 
 
 def _named(problems: dict[int, str], processes: int) -> str:
-    """The problems of some processes as one text; what several say alike comes once."""
+    """Returns the problems of some processes as one text; equal problems are named once."""
     if processes == 1:
         return problems[0]
-    alike: dict[str, list[int]] = {}
-    for process, text in problems.items():
-        alike.setdefault(text, []).append(process)
+    ranks: dict[str, list[int]] = {}
+    for rank, text in problems.items():
+        ranks.setdefault(text, []).append(rank)
     return ' '.join(
         f'Process {", ".join(map(str, numbers))} of {processes}: {text}'
-        for text, numbers in alike.items()
+        for text, numbers in ranks.items()
     )

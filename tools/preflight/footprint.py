@@ -1,8 +1,8 @@
-"""What a run takes of memory, disk and arithmetic, known before its first step.
+"""The memory, disk and arithmetic of a run, known before its first step.
 
-Memory is part measured and part reckoned. What train.py does before its first step is done here as
-well, and measured: imports, data, compiling. On top comes what a step needs as XLA says, a
-checkpoint's copies, and batches decoded ahead.
+One part of the memory is measured and the other is computed. Everything that train.py does before
+its first step is done here as well and measured: imports, data, compilation. Added to it are the
+memory that a step needs according to XLA, the copies for a checkpoint, and decoded batches.
 """
 
 import dataclasses
@@ -14,36 +14,37 @@ from typing import Any
 
 import jax
 import psutil
+from ml_collections import ConfigDict
 
 from distributed import devices
 from tools.preflight.prepared import Prepared, Used
 from training import flops
 from training.runner import RUN_AHEAD
 
-FILES = 4096  # bytes of a disk that an array takes beside its numbers: the file that describes it
-UNDER_WAY = RUN_AHEAD + 1  # batches that the loop has sent and not waited for
+FILES = 4096  # bytes on the disk for the file that describes an array, besides its numbers
+UNDER_WAY = RUN_AHEAD + 1  # batches that the loop has sent and whose results it has not fetched
 _WORKER = 'import psutil, data_sources.stream; print(psutil.Process().memory_info().rss)'
 
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
-    """What a run takes. Memory is that of one process, or of one device.
+    """The memory, disk and arithmetic of a run. Memory is per process or per device.
 
     Attributes:
-      examples: in the training split.
-      steps: updates of the run.
-      devices: the devices of all processes, in words.
-      device_count: of this process.
-      parameters: numbers, trained and frozen.
-      state_bytes: parameters, statistics, the optimiser's state, averages.
-      model_flops: of one step; see training/flops.py.
-      compiled_flops: of one step, as XLA counts what it compiled; None where it does not.
+      examples: size of the training split.
+      steps: length of the run in updates.
+      devices: description of the devices of all processes.
+      device_count: number of devices of this process.
+      parameters: number of parameters, trained and frozen.
+      state_bytes: bytes of parameters, statistics, optimizer state and averages.
+      model_flops: FLOPs of the model in one step; see training/flops.py.
+      compiled_flops: FLOPs of one step by XLA's count; None if XLA does not tell.
       host: {part: bytes} of the host's memory while a checkpoint is written.
-      compiling: bytes of the host's memory at most while the programs were compiled.
-      device: {part: bytes} of one device's memory; where that is the host's, `host` has it, too.
-      device_limit: bytes that a device has; None where it does not say, as a CPU.
-      checkpoint_bytes: of one checkpoint, at most: it is compressed.
-      checkpoints: how many there are at most, the one that is being written included.
+      compiling: peak bytes of the host's memory while the programs were compiled.
+      device: {part: bytes} of one device's memory. On a CPU, `host` includes it.
+      device_limit: bytes of a device's memory; None if the device does not tell, such as a CPU.
+      checkpoint_bytes: bytes of one checkpoint, at most, because it is compressed.
+      checkpoints: number of checkpoints at most, including the one being written.
     """
 
     examples: int
@@ -63,26 +64,26 @@ class Footprint:
 
     @property
     def host_peak(self) -> int:
-        """Bytes that the process holds at most, with its workers."""
+        """Peak bytes of the process, including its workers."""
         return max(sum(self.host.values()), self.compiling)
 
     @property
     def device_peak(self) -> int:
-        """Bytes that a device holds at most."""
+        """Peak bytes of a device."""
         return sum(self.device.values())
 
     @property
     def disk(self) -> int:
-        """Bytes that the checkpoints take at most."""
+        """Peak bytes of all checkpoints."""
         return self.checkpoints * self.checkpoint_bytes
 
 
 def of_libraries() -> int:
-    """Imports what a run imports, early or late, and returns the bytes that are taken then.
+    """Imports everything that a run imports at any time, and returns the memory of the process.
 
-    To be called in a process that has started JAX and done nothing else.
+    It has to be called when the process has started JAX and done nothing else.
     """
-    # What draws the curves is the largest.
+    # The library that draws the curves is the largest.
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401
 
@@ -92,16 +93,16 @@ def of_libraries() -> int:
 
 
 def of(prepared: Prepared, libraries: int) -> Footprint:
-    """Returns the footprint of a first run: nothing was compiled before.
+    """Returns the footprint of a first run, which compiles its programs.
 
-    For a run from the cache it is too much, and for a linear probe, which is reckoned as training
-    on images. To be called before anything else is done with the run.
+    It is too large for a run that finds them in the cache, and for a linear probe, which is counted
+    as training on images. It has to be called before anything else is done with the run.
 
     Args:
       prepared: the run.
-      libraries: bytes that were taken before its data were opened.
+      libraries: bytes of the process before its data set was opened.
     """
-    found, runner, used = prepared.experiment, prepared.runner, prepared.used
+    experiment, runner, used = prepared.experiment, prepared.runner, prepared.used
     config, state = prepared.config, prepared.state
     data = sum(_bytes(getattr(one.split, 'arrays', {})) for one in used)
     measured = {
@@ -117,16 +118,17 @@ def of(prepared: Prepared, libraries: int) -> Footprint:
         'batches sent ahead': sum(_sent_ahead(prepared, one) for one in used[:2]),
     }
     host = {**measured, 'copies for a checkpoint': 2 * state_bytes, **_decoding(config, used[0])}
-    if runner.local[0].platform == 'cpu':  # whose data set is the host's own
+    # On a CPU the memory of the devices is that of the host, and the data set is already counted.
+    if runner.local[0].platform == 'cpu':
         host |= {name: local * size for name, size in device.items() if name != 'data set'}
     return Footprint(
-        examples=found.train_examples,
-        steps=found.steps,
+        examples=experiment.train_examples,
+        steps=experiment.steps,
         devices=devices.describe(runner.devices),
         device_count=local,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=state_bytes,
-        model_flops=config.batch_size * flops.per_image(runner.spec, found.image_shape),
+        model_flops=config.batch_size * flops.per_image(runner.spec, experiment.image_shape),
         compiled_flops=_flops(prepared.programs[0], local),
         host=host,
         compiling=devices.peak_resident_bytes(resource.getrusage(resource.RUSAGE_SELF)),
@@ -145,8 +147,8 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def _needs(program) -> int:
-    """Bytes of a device that a call takes beside its arguments."""
+def _needs(program: jax.stages.Compiled) -> int:
+    """Returns the bytes of a device that a call needs besides its arguments."""
     memory = program.memory_analysis()
     if memory is None:
         return 0
@@ -154,31 +156,32 @@ def _needs(program) -> int:
     return memory.temp_size_in_bytes + max(out, 0)
 
 
-def _flops(program, devices: int) -> float | None:
+def _flops(program: jax.stages.Compiled, devices: int) -> float | None:
+    """Returns the FLOPs of a program by XLA's count, all devices together."""
     count = (program.cost_analysis() or {}).get('flops')
     return None if count is None else count * devices
 
 
 def _sent_ahead(prepared: Prepared, used: Used) -> int:
-    """Bytes of one device for batches that wait there or are in use."""
+    """Returns the bytes of one device for batches that wait there or are in use."""
     if used.place.resident:
         return 0
     waiting = prepared.config.data.prefetch if used.place.streamed else 0
     return (waiting + UNDER_WAY) * used.batch_bytes // len(prepared.runner.devices)
 
 
-def _decoding(config, used: Used) -> dict[str, int]:
-    """Bytes of the host for training batches that are being decoded, and for its workers."""
+def _decoding(config: ConfigDict, used: Used) -> dict[str, int]:
+    """Returns the host's bytes for training batches that are being decoded, and for workers."""
     if not used.place.streamed:
         return {}
     from data_sources import stream
 
-    share = used.batch_size // jax.process_count()
+    examples = used.batch_size // jax.process_count()
     image = math.prod(used.image_shape)
     workers = config.data.workers
     threads = config.data.threads or (1 if workers else stream.available_cores())
-    # Each thread is at a part, as many and one wait, and a batch is put together out of them.
-    decoded = ((2 * threads + 1) * min(share, stream.PART) + share) * image
+    # Each thread decodes a part of a batch, `threads + 1` parts wait, and one batch is assembled.
+    decoded = ((2 * threads + 1) * min(examples, stream.PART) + examples) * image
     if not workers:
         return {'batches being decoded': decoded}
     child = subprocess.run([sys.executable, '-c', _WORKER], capture_output=True, check=True)

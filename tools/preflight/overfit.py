@@ -1,6 +1,6 @@
-"""One batch over-fitted: whether the network learns at all, before hours are spent on it.
+"""Overfits one batch, which shows whether the network learns at all.
 
-By the run's own compiled step, so nothing is compiled for this.
+It uses the compiled step of the run, so nothing is compiled for it.
 """
 
 import contextlib
@@ -13,23 +13,29 @@ import numpy as np
 from configs import base
 from distributed import hosts, watchdog
 from errors import UserError
-from tasks.task import Metric
+from tasks.task import Batch, Metric
 from tools.preflight.findings import Finding
 from tools.preflight.prepared import Prepared
+from training.state import TrainState
 
 STEPS = 30
-SECONDS = 20.0  # for them, if they are slow
-FEW = 10  # steps, with fewer of which nothing is wrong if the loss has not fallen yet
-LEARNED = 0.9  # of the first loss: lower than that after some tens of steps
-STUCK = 0.99  # of it: a fixed batch has no noise, so that a small enough step has to go down
-FACTORS = (1.0, 0.1, 0.01, 10.0)  # on the learning rate, one after the other until it learns
+SECONDS = 20.0  # time for them; slow ones are fewer
+FEW = 10  # steps; after fewer, a loss that has not decreased proves nothing
+LEARNED = 0.9  # of the first loss: the batch is learned if the loss ends below
+# Of the first loss: the network does not learn if the loss ends above. A fixed batch has no noise,
+# so a small enough step decreases its loss.
+STUCK = 0.99
+FACTORS = (1.0, 0.1, 0.01, 10.0)  # on the learning rate, tried in this order until one learns
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fit:
-    """Losses, and values of the task's first metric, at each step before its update.
+    """The course of some steps on one batch.
 
-    `values` is None where the metric cannot be had in training.
+    Attributes:
+      losses: the loss before the update of each step.
+      values: the task's first metric, likewise; None if it cannot be computed in training.
+      metric: that metric.
     """
 
     losses: np.ndarray
@@ -42,20 +48,21 @@ class _Fit:
 
     @property
     def last(self) -> float:
-        """The loss at the end; momentum makes it swing, so the lowest of three."""
+        """The loss at the end: the lowest of three, because momentum makes it oscillate."""
         return float(self.losses[-3:].min())
 
     def below(self, fraction: float) -> bool:
-        """Whether the loss ends below that fraction of the first."""
+        """Returns whether the loss ends below that fraction of the first loss."""
         return self.finite and self.last < fraction * self.losses[0]
 
     def learned(self, constant: float | None) -> bool:
-        """Whether the images were learned, and not only which answer is the most frequent.
+        """Returns whether the images were learned, and not only the most frequent answer.
 
         Args:
-          constant: the metric's value for the best answer that looks at no image; None where it is
-            not known. A fraction has to become half as large again, or half of what it lacks to 1
-            where that is less; of a metric of which lower is better, a tenth has to go.
+          constant: the metric's value for the best answer that ignores the images, or None if it is
+            unknown. If higher is better, the metric has to exceed 1.5 times that value, or the
+            middle between it and 1 if that is less. If lower is better, it has to fall below 0.9
+            times that value.
         """
         if not self.below(LEARNED):
             return False
@@ -68,17 +75,18 @@ class _Fit:
 
 
 def check(run: Prepared) -> Finding:
-    """Trains on the first batch again and again, by the run's own step.
+    """Trains on the first batch repeatedly, by the step of the run.
 
-    The step's number stays that at which warm-up ends: the learning rate is the peak, and each
-    image is augmented, and each unit dropped, always alike. Weight decay, smoothing, mixing and the
-    run's dropout are off; they are arguments of the compiled step.
+    The number of the step stays that at which warm-up ends. So the learning rate is the peak, and
+    each image is always augmented, and each unit dropped, in the same way. Weight decay, smoothing,
+    mixing and the run's dropout are off, which needs no compilation: they are arguments of the
+    step.
 
-    A rate at which nothing is learned is a note if another does: only a whole run shows whether
-    its schedule copes. It stops the run if the loss goes down at no rate.
+    If the batch is learned at another learning rate only, that is a note, because only a whole run
+    shows whether its schedule works. If the loss decreases at no rate, it is a no-go.
 
     Raises:
-      UserError: the loss is not finite, or stays where it is, at every learning rate tried.
+      UserError: the loss is not finite or does not decrease, at every learning rate tried.
     """
     rate, fits, count = run.config.optimizer.learning_rate, {}, None
     with contextlib.closing(run.used[0].place.train_batches(0)) as batches:
@@ -106,18 +114,18 @@ def check(run: Prepared) -> Finding:
         hint = f'; it is learned at {factor * rate:g} and not at {rate:g}, the learning rate'
         return Finding(text + hint, figures, note=True)
     if count < FEW and first.finite:
-        return Finding(f'{text}: steps take too long for a verdict', figures, note=True)
+        return Finding(f'{text}: the steps are too slow for a verdict', figures, note=True)
     rates = ', '.join(f'{rate:g}' for rate in fits)
     if any(fit.below(STUCK) for fit in fits.values()):
-        return Finding(f'{text}: slow, and so it is at {rates}', figures, note=True)
+        return Finding(f'{text}: it learns slowly at all of {rates}', figures, note=True)
     raise UserError(
-        f'The network does not learn one batch: {text}; tried were learning rates of {rates}. '
-        'Look at the images and labels (tools.show_batch), config.optimizer and config.freeze.'
+        f'The network does not learn one batch: {text}; the learning rates tried were {rates}. '
+        'Check the images and labels (tools.show_batch), config.optimizer and config.freeze.'
     )
 
 
-def _constant_value(run: Prepared, batch: dict) -> float | None:
-    """What the best answer that looks at no image is worth on the batch of the first process."""
+def _constant_value(run: Prepared, batch: Batch) -> float | None:
+    """Returns the metric of the best answer that ignores the images, on process 0's batch."""
     task, split = run.runner.spec.task, run.used[0].split
     index = run.runner.fetch_rows({'index': batch['index']})['index']
     targets = {
@@ -131,6 +139,7 @@ def _constant_value(run: Prepared, batch: dict) -> float | None:
 
 
 def _course(fit: _Fit, batch_size: int) -> str:
+    """Returns a fit as text."""
     if not fit.finite:
         bad = int(np.argmin(np.isfinite(fit.losses)))
         return f'the loss of one batch of {batch_size} is not finite at step {bad + 1}'
@@ -142,10 +151,17 @@ def _course(fit: _Fit, batch_size: int) -> str:
     return f'{text}, in {len(fit.losses)} steps on one batch of {batch_size}'
 
 
-def _fit(run: Prepared, batch: dict, factor: float, count: int | None) -> _Fit:
-    """Some steps from the run's first state; without `count`, as many as the time allows."""
+def _fit(run: Prepared, batch: Batch, factor: float, count: int | None) -> _Fit:
+    """Does some steps on a batch, from the run's first state.
+
+    Args:
+      run: the run.
+      batch: placed on the devices.
+      factor: on the learning rate.
+      count: number of steps; None: as many as SECONDS allow.
+    """
     runner, schedule = run.runner, run.config.schedule
-    # What keeps the loss of a batch up, however well it is learned, is off.
+    # Regularizers keep the loss of a batch high, however well it is learned.
     off = {field.leaf for field in base.fields() if field.regularizer}
     hyper = {name: np.float32(0) if name in off else value for name, value in run.hyper.items()}
     hyper['learning_rate'] = np.float32(factor * float(hyper['learning_rate']))
@@ -169,11 +185,17 @@ def _fit(run: Prepared, batch: dict, factor: float, count: int | None) -> _Fit:
     return _Fit(np.array([mean['loss'] for mean in means]), values, metric)
 
 
-def fresh_state(run: Prepared):
-    """Returns the run's first state on the devices; a copy, because a step takes its memory."""
+def fresh_state(run: Prepared) -> TrainState:
+    """Returns a copy of the run's first state on the devices; a step takes its memory."""
     return run.runner.replicate(jax.tree.map(np.copy, run.state))
 
 
 def affordable(seconds: float, budget: float, least: int, most: int) -> int:
-    """Returns how many calls of so many seconds the budget allows; the same on every process."""
+    """Returns how many calls a budget allows, the same number on every process.
+
+    Args:
+      seconds: duration of one call.
+      budget: seconds for all calls.
+      least, most: limits of the number.
+    """
     return int(hosts.broadcast(np.int32(np.clip(budget / max(seconds, 1e-9), least, most))))

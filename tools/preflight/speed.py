@@ -1,20 +1,21 @@
-"""How fast a run will be: its pipeline and its step measured apart and together, and its wall time.
+"""The speed of a run: pipeline and step, alone and together, and its wall time.
 
-For a few seconds each. With several processes each does the same: how many calls are measured is
-decided by the first, and the slowest pipeline counts.
+Each is measured for a few seconds. Several processes do the same: the first one decides how many
+calls are measured, and the slowest pipeline counts.
 """
 
 import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from distributed import hosts, watchdog
+from tasks.task import Batch
 from tools.preflight.findings import Finding
 from tools.preflight.overfit import affordable, fresh_state
 from tools.preflight.prepared import Prepared, Used
@@ -22,25 +23,27 @@ from training.calendar import Calendar
 from training.progress import format_seconds
 from training.runner import RUN_AHEAD
 
-SECONDS = 2.0  # that each measurement takes, about
-GROUPS = 5  # of calls, whose median counts
-MOST = 10_000  # calls
+SECONDS = 2.0  # duration of each measurement, about
+GROUPS = 5  # groups of calls; the median of their means counts
+MOST = 10_000  # calls of one measurement
 PLACE = 'a measurement of speed'  # for watchdog.waiting
-APART = 10.0  # a pipeline so many times as fast as the step costs it nothing worth measuring
+# Pipeline and step are not measured together if one is this many times as fast as the other, which
+# it then does not slow down measurably.
+APART = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Images per second of the whole run.
+    """The speed of the whole run.
 
     Attributes:
-      pipeline: of batches as they arrive on the devices, without a step.
-      step: of the same batch again and again.
-      together: of training: both at once.
-      update: seconds of one update, at that rate.
+      pipeline: images per second as batches arrive on the devices, without a step.
+      step: images per second of the step on one batch.
+      together: images per second of training, which does both at once.
+      update: seconds of one update at that speed.
       evaluation: {split: seconds of one evaluation}.
-      scaled: whether it was measured on a part of the devices, and multiplied.
-      save: seconds that a checkpoint takes of training: the state's way to the host.
+      scaled: whether it was measured on a part of the devices and multiplied.
+      save: seconds for which a checkpoint stops training, that is, for copying the state.
     """
 
     pipeline: float
@@ -53,11 +56,11 @@ class Speed:
 
     @property
     def bound(self) -> str:
-        """Which of the two is slower."""
+        """The slower of the two, 'pipeline' or 'step'."""
         return 'pipeline' if self.pipeline < self.step else 'step'
 
     def finding(self) -> Finding:
-        """Returns the line of it."""
+        """Returns the speed as a finding."""
         other = 'step' if self.bound == 'pipeline' else 'pipeline'
         slower, faster = getattr(self, self.bound), getattr(self, other)
         text = (
@@ -65,9 +68,9 @@ class Speed:
             'bounds the run'
         )
         if self.together < 0.9 * slower:
-            text += f'; together {_number(self.together)}, where they share the processor'
+            text += f'; together {_number(self.together)}, because they share the processor'
         if self.scaled:
-            text += ', if nothing is lost between its devices, of which not all are here'
+            text += ', if nothing is lost between its devices, most of which are elsewhere'
         return Finding(text, {**dataclasses.asdict(self), 'bound': self.bound})
 
 
@@ -75,15 +78,15 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
     """Measures a prepared run.
 
     Args:
-      run: what is measured.
-      devices: how many times as many devices the run is to have as there are here.
-      processes: the same of hosts, each of which has a pipeline.
+      run: the run.
+      devices: the number of planned devices divided by that of available ones.
+      processes: the same for hosts, each of which has a pipeline.
     """
     images = run.updates * run.config.batch_size
     place = run.used[0].place
     with contextlib.closing(place.train_batches(0, lambda step: run.updates)) as batches:
         first = next(batches)
-        ahead = _most(_ahead(run))  # processes may have other numbers of threads
+        ahead = _most(_ahead(run))  # processes may have different numbers of threads
         arriving = _most(_seconds(lambda: next(batches), ahead))
         step = _Steps(run)
         stepping = _most(_seconds(lambda: step(first)))
@@ -104,12 +107,12 @@ def measure(run: Prepared, devices: float = 1.0, processes: float = 1.0) -> Spee
 
 
 def _most(value: float) -> float:
-    """The largest of all processes' values: what follows from it has to be the same on all."""
+    """Returns the largest value of all processes, so that all of them continue with the same."""
     return max(hosts.gather(value))
 
 
 class _Steps:
-    """The step that a run calls, from a state that it carries on."""
+    """Calls the step of a run, each time from the state of the last call."""
 
     def __init__(self, run: Prepared):
         self.state = fresh_state(run)
@@ -117,14 +120,14 @@ class _Steps:
         self._dataset = run.used[0].place.dataset
         self._call = run.runner.train_many if run.updates > 1 else run.runner.train
 
-    def __call__(self, batch: dict) -> dict:
+    def __call__(self, batch: Batch) -> dict[str, jax.Array]:
         with watchdog.waiting(PLACE):
             self.state, metrics = self._call(self.state, self._hyper, batch, self._dataset)
         return metrics
 
 
 def _ahead(run: Prepared) -> int:
-    """How many batches may be waiting, decoded, when a measurement begins."""
+    """Returns how many decoded batches may be waiting when a measurement begins."""
     if not run.used[0].place.streamed:
         return 0
     from data_sources import stream
@@ -138,8 +141,8 @@ def _seconds(start: Callable[[], Any], before: int = 0) -> float:
     """Returns the seconds of a call: the median over groups of calls.
 
     Args:
-      start: begins a call and returns what can be waited for.
-      before: calls that do not count.
+      start: starts a call and returns its arrays, which need not be computed yet.
+      before: number of calls before the measurement.
     """
     trial = max(before, 3)
     each = _clocked(start, trial).mean()
@@ -148,7 +151,7 @@ def _seconds(start: Callable[[], Any], before: int = 0) -> float:
 
 
 def _clocked(start: Callable[[], Any], count: int) -> np.ndarray:
-    """Returns the seconds between the ends of calls, RUN_AHEAD of which are under way at most."""
+    """Returns the seconds between the ends of calls, of which at most RUN_AHEAD are under way."""
     ends, waiting = [time.monotonic()], collections.deque()
     for number in range(count):
         waiting.append(start())
@@ -159,19 +162,19 @@ def _clocked(start: Callable[[], Any], count: int) -> np.ndarray:
     return np.diff(ends)
 
 
-def _evaluation(run: Prepared, used: Used, variables) -> float:
-    """Returns the seconds of one evaluation; of a large split some batches are read."""
+def _evaluation(run: Prepared, used: Used, variables: Mapping[str, Any]) -> float:
+    """Returns the seconds of one evaluation, from some of the batches if the split is large."""
     batches = -(-used.split.size // used.batch_size)
     each = _evaluated(run, used, variables, 1)
     count = affordable(each, SECONDS, 1, batches)
     return _evaluated(run, used, variables, count) * batches / count
 
 
-def _evaluated(run: Prepared, used: Used, variables, count: int) -> float:
+def _evaluated(run: Prepared, used: Used, variables: Mapping[str, Any], count: int) -> float:
     """Returns the seconds of the first batches of an evaluation."""
     dataset, start = used.place.dataset, time.monotonic()
 
-    def evaluate(batch: dict):
+    def evaluate(batch: Batch) -> Any:
         with watchdog.waiting(PLACE):
             return run.runner.evaluate(variables, batch, dataset)
 
@@ -181,22 +184,22 @@ def _evaluated(run: Prepared, used: Used, variables, count: int) -> float:
 
 
 def wall_time(run: Prepared, speed: Speed, start: float) -> Finding:
-    """Returns the estimate for a first run, which compiles.
+    """Returns the estimated duration of a first run, which compiles its programs.
 
-    Not in it: what is written to disk, and the curves that are drawn at the end.
+    It does not include writing to the disk and drawing the curves at the end.
 
     Args:
-      run: what is to be trained.
-      speed: what was measured of it.
-      start: seconds from the start of the process to that of compilation.
+      run: the run.
+      speed: its measured speed.
+      start: seconds from the start of the process to the compilation.
     """
-    found = run.experiment
-    due, steps = Calendar.of(found), range(1, found.steps + 1)
+    count = run.experiment.steps
+    due, steps = Calendar.of(run.experiment), range(1, count + 1)
     evaluations, saves = sum(map(due.evaluates, steps)), sum(map(due.saves, steps))
     parts = {
         'start': start,
         'compilation': run.compile_seconds,
-        f'{found.steps:,} steps': found.steps * speed.update,
+        f'{count:,} steps': count * speed.update,
         f'{evaluations:,} validations': evaluations * speed.evaluation['validation'],
         'test': speed.evaluation['test'],
         f'{saves:,} saves': saves * speed.save,
@@ -207,7 +210,7 @@ def wall_time(run: Prepared, speed: Speed, start: float) -> Finding:
 
 
 def _number(value: float) -> str:
-    """Three digits that count, as a person writes them."""
+    """Returns a number as text, rounded to three significant digits."""
     return f'{float(f"{value:.3g}"):,.0f}' if value >= 100 else f'{value:.3g}'
 
 

@@ -120,7 +120,7 @@ def test_a_part_of_the_run_stands_for_devices_that_are_elsewhere(small, capsys):
     there = Said(capsys, small, '--hosts=2', '--devices=4', **fields)
     assert there.code == 0
     assert there.verdicts('note') == ['batch']
-    text = '128 = 2 hosts x 4 devices x 16; what follows is a part of it, 16 images on 1 device'
+    text = '128 = 2 hosts x 4 devices x 16; the rest checks a part of it, 16 images on 1 device'
     assert there.checks['batch']['text'] == text
     # The length of the whole run, and the work of a device in each of its steps.
     assert there.all['steps'] == round(2 * 1295 / 128)
