@@ -36,14 +36,22 @@ fields of the configuration, set by --config.NAME=VALUE, with their defaults in 
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help lists the fields, which import JAX; mistakes need not wait for that."""
+
+    def format_help(self) -> str:
+        """Returns the help with all fields of the configuration."""
+        from configs import base, schema
+
+        self.epilog = EPILOG + schema.describe(base.fields())
+        return super().format_help()
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    from configs import base, schema
-
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description='Trains a network by a configuration file, and tests it once at the end. '
         'The same configuration gives the same numbers, however often the run is stopped.',
-        epilog=EPILOG + schema.describe(base.fields()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
