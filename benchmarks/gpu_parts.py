@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import gpu_work
-from benchmarks.accelerator import Budget
 from benchmarks.contestants import channel
-from benchmarks.gpu_work import GpuExperiment, GpuPart, TimedProgram, measure
+from benchmarks.gpu_work import Budget, GpuExperiment, GpuPart, TimedProgram, measure
 from benchmarks.roofline import ProgramCost
 from benchmarks.synthetic import random_split, split_of
 from configs import base, imagenet
