@@ -14,7 +14,7 @@ Images are synthetic, uint8, on the device; the step is the one that train.py ru
 batch, normalizes it, and updates the state in place. Compilation is timed apart, and no window has
 a transfer between host and device. Rows of a part take turns; figures are medians of their windows.
 
-Beside each figure is what the device allows at best (benchmarks/roofline.py). XLA_FLAGS and the
+Beside each figure is what the device allows at best (benchmarks/gpu_tables.py). XLA_FLAGS and the
 like stay as they are set, and are printed where they matter. What does not fit into the time is
 left out, the least important first, with a note.
 """

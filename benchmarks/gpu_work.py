@@ -21,7 +21,6 @@ import jax
 import numpy as np
 
 import input_pipeline
-from benchmarks import roofline
 from benchmarks.synthetic import SyntheticExperiment, run_ahead
 from distributed import devices
 from errors import UserError
@@ -234,12 +233,12 @@ class TimedProgram:
         part.say(progress=f'{rate}, {self.compiled.description}.')
         return {'memory': after if measured else self.compiled.memory, 'measured': measured}
 
-    def cost(self, images: int) -> roofline.ProgramCost:
+    def cost(self, images: int) -> flops.ProgramCost:
         """Returns the cost of a call that takes so many images."""
         per_image = flops.per_image(self._experiment.spec, self._experiment.experiment.image_shape)
-        return roofline.count(self.compiled.cost, self.compiled.text, per_image * images)
+        return flops.program_cost(self.compiled.cost, self.compiled.text, per_image * images)
 
-    def row(self, name: str, images: int, cost: roofline.ProgramCost, **more) -> dict[str, Any]:
+    def row(self, name: str, images: int, cost: flops.ProgramCost, **more) -> dict[str, Any]:
         """Returns what is known of a row before it is measured; images and cost are of a call."""
         device = self._experiment.device
         return {

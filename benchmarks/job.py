@@ -149,10 +149,8 @@ def start(context: BenchmarkContext) -> BenchmarkTable:
     for number in range(rounds):
         cache = f'compilation_cache={context.scratch / f"cache{number}"}'
         workdirs = [context.scratch / f'run{number}-{turn}' for turn in range(3)]
-        commands = {
-            who: our_command(name, workdir, data_dir, cache)
-            for who, workdir in zip((COLD, OURS), workdirs, strict=False)
-        }
+        commands = {COLD: our_command(name, workdirs[0], data_dir, cache)}
+        commands[OURS] = our_command(name, workdirs[1], data_dir, cache)
         if python:
             idx = context.scratch / 'idx'
             commands[TORCH] = torch_command(python, config, idx, 0, workdirs[2])

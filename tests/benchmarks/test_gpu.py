@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import command
-from benchmarks import gpu, gpu_parts, gpu_tables, gpu_work, roofline
+from benchmarks import gpu, gpu_parts, gpu_tables, gpu_work
 from benchmarks.gpu_work import Budget, GpuPart
-from benchmarks.roofline import ProgramCost
 from tests.conftest import ROOT
 from tests.support import QUICKLY
 from training import flops
+from training.flops import ProgramCost
 from training.runner import RUN_AHEAD
 
 H200 = {'peak': 989.4e12, 'bandwidth': 4.8e12}
@@ -159,23 +159,23 @@ def test_what_the_user_has_set_stands():
 def test_the_nearer_limit_counts():
     # 400 MB and 24 GFLOP an image: 4.8e12 / 4e8 = 12,000 by memory, 41,225 by arithmetic.
     counts = ProgramCost(flops=256 * 24e9, bytes=256 * 4e8, model_flops=256 * 20e9)
-    at = roofline.evaluate(6000.0, 256, counts, **H200)
+    at = gpu_tables.evaluate(6000.0, 256, counts, **H200)
     assert at.limit == 'memory'
     assert at.bound == pytest.approx(12_000)
     assert at.share == pytest.approx(0.5)
     assert at.flops_per_second == pytest.approx(6000 * 24e9)
     assert at.bytes_per_second == pytest.approx(2.4e12)
     assert at.utilisation == pytest.approx(6000 * 20e9 / 989.4e12)
-    lean = roofline.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
+    lean = gpu_tables.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
     assert lean.limit == 'arithmetic'
     assert lean.bound == pytest.approx(989.4e12 / 24e9)
 
 
 def test_what_is_not_known_is_left_open():
     counts = ProgramCost(256 * 24e9, None, 256 * 20e9)
-    unknown = roofline.evaluate(6000.0, 256, counts, None, None)
+    unknown = gpu_tables.evaluate(6000.0, 256, counts, None, None)
     assert (unknown.bound, unknown.share, unknown.bytes_per_second) == (None, None, None)
-    assert roofline.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
+    assert gpu_tables.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
     assert flops.bandwidth('NVIDIA GeForce GTX 1080') is None
     assert flops.bandwidth('NVIDIA H100 80GB HBM3 MIG 1g.10gb') is None
 
@@ -207,16 +207,16 @@ ENTRY %main.2 (x.1: bf16[8,32,32,64], y.1: bf16[64,3,3,64]) -> f32[4] {
 def test_library_calls_are_read_off_the_program():
     images, kernel = 2 * 8 * 32 * 32 * 64, 2 * 64 * 3 * 3 * 64
     product = 4 * 4 + 4 * 1000
-    assert roofline.library_bytes(LIBRARY_CALLS) == 2 * images + kernel + product
+    assert flops.library_bytes(LIBRARY_CALLS) == 2 * images + kernel + product
 
 
 def test_library_calls_count_once():
-    calls = roofline.library_bytes(LIBRARY_CALLS)
-    blind = roofline.count({'flops': 1e6, 'bytes accessed': 5e3}, LIBRARY_CALLS, 1e9)
+    calls = flops.library_bytes(LIBRARY_CALLS)
+    blind = flops.program_cost({'flops': 1e6, 'bytes accessed': 5e3}, LIBRARY_CALLS, 1e9)
     assert blind == ProgramCost(1e9 + 1e6, 5e3 + calls, 1e9)
-    seeing = roofline.count({'flops': 1.1e9, 'bytes accessed': 9e6}, LIBRARY_CALLS, 1e9)
+    seeing = flops.program_cost({'flops': 1.1e9, 'bytes accessed': 9e6}, LIBRARY_CALLS, 1e9)
     assert seeing == ProgramCost(1.1e9, 9e6, 1e9)
-    assert roofline.count(None, '', 1e9) == ProgramCost(1e9, None, 1e9)
+    assert flops.program_cost(None, '', 1e9) == ProgramCost(1e9, None, 1e9)
     assert ProgramCost(1.0, 2.0, 3.0).times(4) == ProgramCost(4.0, 8.0, 12.0)
 
 
