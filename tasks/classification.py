@@ -110,8 +110,8 @@ class Classification(Task):
         log_p = jax.nn.log_softmax(logits)
         log_p_label = _chosen(log_p, batch['label'])
         if 'other_label' in batch:
-            share, other = batch['share'], batch['other_label']
-            log_p_label = share * log_p_label + (1 - share) * _chosen(log_p, other)
+            share = batch['share']
+            log_p_label = share * log_p_label + (1 - share) * _chosen(log_p, batch['other_label'])
         return -(1 - label_smoothing) * log_p_label - label_smoothing * log_p.mean(-1)
 
     def _targets(self, batch: Batch, label_smoothing: jax.typing.ArrayLike) -> jax.Array:
