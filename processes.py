@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 
 @dataclasses.dataclass(frozen=True)
 class CommandOutput:
-    """What a command printed, and when."""
+    """The output of a command, with times."""
 
     lines: tuple[tuple[float, str], ...]  # (seconds since the start, line without its end)
     seconds: float  # until the process ended, or until the line at which it was stopped

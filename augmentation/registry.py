@@ -1,4 +1,4 @@
-"""What follows from the rows of augmentations, and those that a program registers.
+"""The registered augmentations, and what follows from their rows.
 
 Fields, static part and scalars of the step, the pictures of streamed sets, and checks.
 """

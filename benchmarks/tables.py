@@ -1,4 +1,4 @@
-"""What a section of `python -m benchmarks.run` gets, and the table that it returns."""
+"""The arguments of a section of `python -m benchmarks.run`, and the table that it returns."""
 
 import dataclasses
 import statistics

@@ -52,7 +52,7 @@ class ArraySource:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the step takes of it, under the step's names."""
+        """The arrays that the step takes, under the step's names."""
         return {'image': self.images, **self.targets}
 
     def take(self, examples: np.ndarray) -> 'ArraySource':

@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What the header of a picture says.
+    """The header of a picture.
 
     Attributes:
       height, width: in pixels.

@@ -311,7 +311,7 @@ class Boxes(_Numbers):
         return (*self.count, 4)
 
     def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:
-        """What comes to lie outside the image is cut off; what has left it has no area."""
+        """Boxes are clipped to the image; one that has left it has no area."""
         return geometry.moved_boxes(value, matrix, shape, xp)
 
     def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What all networks share: their fields, and the way from the last stage to the logits."""
+"""The base of all networks: their fields, and the way from the last stage to the logits."""
 
 from collections import OrderedDict
 from typing import Any, Literal, Self
@@ -14,7 +14,7 @@ from models.normalization import at_least_float32
 
 
 class Model(nn.Module):
-    """What is trained: a `Network`, or one with a task's head (models/heads/head.py)."""
+    """A module that can be trained: a `Network`, or one with a task's head (models/heads/head.py)."""
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None

@@ -25,7 +25,7 @@ from models.vgg import VGG
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """What a name stands for.
+    """The meaning of a name.
 
     Attributes:
       network: the class.

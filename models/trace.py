@@ -1,4 +1,4 @@
-"""What a network is made of, layer by layer, without computing anything.
+"""The layers of a network, one by one, found without computing anything.
 
     traced = trace(models.create('resnet50', num_classes=1000), (224, 224, 3))
     traced.layers[0].receptive_field, traced.stages['stage4'].stride
@@ -72,7 +72,7 @@ class Layer:
 
     @property
     def drops(self) -> str:
-        """What no window covers because of the stride: 'pixels', only 'padding', or ''."""
+        """The part that no window covers because of the stride: 'pixels', only 'padding', or ''."""
         if not self.left_over:
             return ''
         return 'pixels' if self.left_over > self.padding else 'padding'

@@ -1,4 +1,4 @@
-"""What tools.show_batch shows: the batch, and what each augmentation makes of its examples."""
+"""The sheets of tools.show_batch: a batch, and its examples under each augmentation."""
 
 import dataclasses
 import itertools
@@ -55,7 +55,7 @@ class Shown:
 
     @property
     def task(self) -> Task:
-        """What is learned."""
+        """The task, which captions and draws."""
         return registry.get(self.config.task).create(self.config, self.experiment.class_names)
 
     def pictures(self, images: Sequence[np.ndarray], targets: Mapping[str, np.ndarray]) -> Pictures:

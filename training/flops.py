@@ -102,7 +102,7 @@ def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = F
 
 @dataclasses.dataclass(frozen=True)
 class ProgramCost:
-    """What one call of a compiled program costs."""
+    """The cost of one call of a compiled program."""
 
     flops: float  # floating-point operations
     bytes: float | None  # read from and written to memory; None where XLA does not say

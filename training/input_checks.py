@@ -1,4 +1,4 @@
-"""What contradicts in the fields data.* and augment.*."""
+"""Checks of the fields data.* and augment.* against each other."""
 
 from typing import Any
 

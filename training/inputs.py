@@ -1,4 +1,4 @@
-"""What the network gets of a batch: gathered, augmented and normalized, as part of the step."""
+"""The network's input, made of a batch inside the step: gathered, augmented and normalized."""
 
 from collections.abc import Mapping
 

@@ -48,7 +48,7 @@ class Features:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What the step takes of it, under the step's names."""
+        """The arrays that the step takes, under the step's names."""
         return {'features': self.features, **self.targets}
 
 

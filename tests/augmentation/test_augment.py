@@ -47,7 +47,7 @@ def erase(images, example, epoch, seed, probability, noise):
 
 
 def who(example, epoch, seed, **scalars):
-    """Of the batch and the scalars, what an augmentation asks for."""
+    """The entries of the batch and the scalars that an augmentation asks for."""
     return {'index': example, 'epoch': epoch}, {'seed': seed, **scalars}
 
 

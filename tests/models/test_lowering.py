@@ -70,7 +70,7 @@ def cases(draw_from, windows=(1, 2, 3, 5), strides=(1, 2, 3)):
 
 
 def arguments_of(batch, height, width, channels, features, window, stride, padding):
-    """Those of value_and_gradients."""
+    """The results of value_and_gradients."""
     # There XLA's own gradient ends the process (jax 0.10.1, a failed check of its algebraic
     # simplifier): the only one of 144 small maps that were looked at. 'auto' does without it.
     assume((window, stride, padding) != (2, 2, 1) or min(height, width) > 1)

@@ -19,7 +19,7 @@ every_network = pytest.mark.parametrize('network', most_slow(child.NETWORKS, [ch
 
 
 def on_devices(cases):
-    """Those of other devices than the few, which come last, are slow."""
+    """The cases of other devices than the few, which come last, are slow."""
     return [case if case[-2:] in child.FEW else slow(*case) for case in cases]
 
 

@@ -34,13 +34,13 @@ class Used:
 
     @property
     def batch_bytes(self) -> int:
-        """Of the images of a batch."""
+        """The size of the images of a batch."""
         return self.batch_size * math.prod(self.image_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a run has when its first step could begin.
+    """A run whose first step could begin.
 
     Attributes:
       experiment: what is trained.

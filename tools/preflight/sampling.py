@@ -18,7 +18,7 @@ RECORDS = 100  # how many of each split are read
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
-    """What was read of one split.
+    """The records read of one split.
 
     Attributes:
       count: how many records were read.
