@@ -14,7 +14,7 @@ from models.normalization import at_least_float32
 
 
 class Model(nn.Module):
-    """A module that can be trained: a `Network`, or one with a task's head (models/heads/head.py)."""
+    """A module that can be trained: a `Network`, or one with a head (models/heads/head.py)."""
 
     def stages(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
