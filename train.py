@@ -36,14 +36,21 @@ fields of the configuration, set by --config.NAME=VALUE, with their defaults in 
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Lists the fields only if help is printed: they import JAX, which takes a second."""
+
+    def format_help(self) -> str:
+        from configs import base, schema
+
+        self.epilog = EPILOG + schema.describe(base.fields())
+        return super().format_help()
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    from configs import base, schema
-
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description='Trains a network by a configuration file, and tests it once at the end. '
         'The same configuration gives the same numbers, however often the run is stopped.',
-        epilog=EPILOG + schema.describe(base.fields()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
