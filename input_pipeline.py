@@ -91,13 +91,6 @@ def _loaded(
             f'Data set "{data.name}" is held in memory: leave config.data.image_size out, or name '
             'a streamed data set by config.data.name.'
         )
-    moving = [name for name, kind in wanted.items() if kind.moves]
-    if moving:
-        raise UserError(
-            f'The target "{moving[0]}" of config.task={config.task} moves with the pixels, which '
-            'crops of streamed pictures do not see to: leave config.data.image_size out, and name '
-            'a data set in memory by config.data.name.'
-        )
     from data_sources import record_source
 
     return record_source.load(data.name, split, data.dir, wanted)

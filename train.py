@@ -37,9 +37,10 @@ fields of the configuration, set by --config.NAME=VALUE, with their defaults in 
 
 
 class _Parser(argparse.ArgumentParser):
-    """Lists the fields only if help is printed: they import JAX, which takes a second."""
+    """A parser whose help lists the fields, which import JAX; mistakes need not wait for that."""
 
     def format_help(self) -> str:
+        """Returns the help with all fields of the configuration."""
         from configs import base, schema
 
         self.epilog = EPILOG + schema.describe(base.fields())

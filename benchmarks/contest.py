@@ -39,6 +39,11 @@ class Contestant:
     work: Mapping[str, Any]  # what it has to do; see the functions that make contestants
 
 
+def with_work(contestant: Contestant, name: str, **work: Any) -> Contestant:
+    """Returns a contestant by another name whose work differs in some entries."""
+    return Contestant(name, contestant.command, {**contestant.work, **work})
+
+
 @dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn of a contestant."""

@@ -14,7 +14,7 @@ Images are synthetic, uint8, on the device; the step is the one that train.py ru
 batch, normalizes it, and updates the state in place. Compilation is timed apart, and no window has
 a transfer between host and device. Rows of a part take turns; figures are medians of their windows.
 
-Beside each figure is what the device allows at best (benchmarks/roofline.py). XLA_FLAGS and the
+Beside each figure is what the device allows at best (benchmarks/gpu_tables.py). XLA_FLAGS and the
 like stay as they are set, and are printed where they matter. What does not fit into the time is
 left out, the least important first, with a note.
 """
@@ -27,12 +27,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import command
 import processes
-from benchmarks import accelerator, gpu_tables
+from benchmarks import gpu_tables
 from errors import UserError
 
 # The parts in their order, with their shares of the time; later parts get what one leaves over.
@@ -40,6 +41,9 @@ from errors import UserError
 SHARES = {'resnet50': 36, 'lenet': 10, 'population': 14, 'vgg16': 10, 'densenet121': 30}
 ENDING = 10.0  # seconds reserved for starting and ending
 ABOUT = ('device', 'platform', 'versions', 'settings')  # what a part reports of where it runs
+MEMORY_SHARE = '0.92'
+# These make programs compile sooner and run slower: good enough for --quick.
+_QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
 PATIENCE = 1.4  # times its share that a part may take before it is ended, if there is time
 
 
@@ -63,13 +67,14 @@ def main(argv: list[str]) -> int:
 
 def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
     """Runs the parts one after the other; returns their results."""
-    budget = accelerator.Budget(60 * arguments.minutes - ENDING)
+    end = time.monotonic() + 60 * arguments.minutes - ENDING
     names = command.chosen(arguments.only, list(SHARES), 'part')
     about = {'date': datetime.date.today().isoformat(), 'quick': arguments.quick}
     results: dict[str, Any] = {}
     for number, name in enumerate(names):
-        seconds = budget.left * SHARES[name] / sum(SHARES[later] for later in names[number:])
-        limit = min(PATIENCE * seconds, budget.left)
+        left = end - time.monotonic()
+        seconds = left * SHARES[name] / sum(SHARES[later] for later in names[number:])
+        limit = min(PATIENCE * seconds, left)
         result = run_part(name, arguments.quick, seconds, limit)
         described = {key: result.pop(key) for key in ABOUT if key in result}
         if described and not results:
@@ -92,8 +97,8 @@ def run_part(name: str, quick: bool, seconds: float, limit: float) -> dict[str, 
     result: dict[str, Any] = {'rows': [], 'notes': []}
     work = {'name': name, 'quick': quick, 'seconds': seconds, 'started': time.time()}
     command_line = [sys.executable, '-m', 'benchmarks.gpu_parts', json.dumps(work)]
-    environment = {**os.environ, **accelerator.environment(os.environ, quick)}
-    options = {'stdout': subprocess.PIPE, 'text': True, 'env': environment}
+    options = {'stdout': subprocess.PIPE, 'text': True}
+    options['env'] = {**os.environ, **environment(os.environ, quick)}
     with tempfile.TemporaryFile('w+', errors='replace') as errors:
         with processes.child(command_line, stderr=errors, **options) as process, process.stdout:
             late = threading.Event()
@@ -115,6 +120,21 @@ def run_part(name: str, quick: bool, seconds: float, limit: float) -> dict[str, 
     elif not result.get('done'):
         _receive(name, {'note': f'it broke off (code {code}): {last}'}, result)
     return result
+
+
+def environment(given: Mapping[str, str], quick: bool = False) -> dict[str, str]:
+    """Returns the variables to set before JAX starts; the user's own settings stay.
+
+    JAX takes 75 % of a GPU's memory by default; more of it admits larger batches. The rest is
+    for cuDNN, cuBLAS and the driver. No other documented setting helps one device: XLA chooses
+    convolution layouts (NHWC for bfloat16) and tunes kernels by default.
+    """
+    wanted = {}
+    if not {'XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION'} & set(given):
+        wanted['XLA_CLIENT_MEM_FRACTION'] = MEMORY_SHARE
+    if quick:
+        wanted['XLA_FLAGS'] = f'{given.get("XLA_FLAGS", "")} {_QUICK_FLAGS}'.strip()
+    return wanted
 
 
 def _receive(name: str, message: dict[str, Any], result: dict[str, Any]) -> None:

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import gpu_work
-from benchmarks.accelerator import Budget
 from benchmarks.contestants import channel
-from benchmarks.gpu_work import GpuExperiment, GpuPart, TimedProgram, measure
-from benchmarks.roofline import ProgramCost
+from benchmarks.gpu_work import Budget, GpuExperiment, GpuPart, TimedProgram, measure
 from benchmarks.synthetic import random_split, split_of
 from configs import base, imagenet
 from data_sources.arrays import ArraySource
 from errors import UserError
 from training.evaluation import Evaluator
+from training.flops import ProgramCost
 
 ROUNDS = 5  # windows of each row
 RUNS = 3  # of each row that is a whole run

@@ -1,13 +1,26 @@
-"""The tables of `python -m benchmarks.gpu`, from what its parts have reported."""
+"""The tables of `python -m benchmarks.gpu`, from what its parts have reported.
 
+The roofline of Williams, Waterman and Patterson 2009: a program that needs so many floating-point
+operations and so many bytes of memory for each image reaches at most
+
+    min(peak FLOP/s / FLOPs, bandwidth / bytes)
+
+images per second. Bytes are those at the borders of fused operations, as XLA counts them. What
+caches keep between two operations need not be moved to memory, so a fraction above 1 is possible.
+"""
+
+import dataclasses
 import statistics
+import types
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import console as rich_console
 
-from benchmarks import roofline
 from benchmarks.tables import BenchmarkTable
+
+if TYPE_CHECKING:  # it imports JAX
+    from training.flops import ProgramCost
 
 # MLPerf Training v4.0, ResNet, MXNet, divided by its accelerators; and what the H200's memory
 # allows at the traffic of that program's layers.
@@ -78,10 +91,41 @@ def _range(row: dict[str, Any], unit: float) -> str:
     return f'{row["slowest"] / unit:,.0f} to {row["fastest"] / unit:,.0f}'
 
 
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """How near a program comes to what its device allows; None where that is unknown."""
+
+    flops_per_second: float  # achieved
+    bytes_per_second: float | None
+    bound: float | None = None  # images per second that the device's peaks allow
+    limit: str = ''  # what sets the bound, 'arithmetic' or 'memory'
+    share: float | None = None  # fraction of the bound that was reached
+    utilisation: float | None = None  # model FLOPs utilisation: the layers' FLOPs over the peak
+
+
+def evaluate(
+    rate: float, images: int, cost: 'ProgramCost', peak: float | None, bandwidth: float | None
+) -> Roofline:
+    """Returns how near a program comes to the bound; `images` and `cost` are of one call.
+
+    The rate is in images per second, the peak in FLOP/s and the bandwidth in bytes/s.
+    """
+    calls = rate / images
+    achieved = cost.flops * calls, None if cost.bytes is None else cost.bytes * calls
+    if peak is None:
+        return Roofline(*achieved)
+    bounds = {'arithmetic': peak / cost.flops * images}
+    if cost.bytes and bandwidth:
+        bounds['memory'] = bandwidth / cost.bytes * images
+    limit = min(bounds, key=bounds.get)
+    utilisation = cost.model_flops * calls / peak
+    return Roofline(*achieved, bounds[limit], limit, rate / bounds[limit], utilisation)
+
+
 def _tail(row: dict[str, Any]) -> list[str]:
     """Returns the texts of the columns that all parts have."""
-    cost = roofline.ProgramCost(**row['counts'])
-    at = roofline.evaluate(row['rate'], row['images'], cost, row['peak'], row['bandwidth'])
+    cost = types.SimpleNamespace(**row['counts'])
+    at = evaluate(row['rate'], row['images'], cost, row['peak'], row['bandwidth'])
     memory = f'{"" if row["measured"] else "~"}{{:.2f}} GB'
     cells = (
         (at.flops_per_second, 1e12, '{:,.2f}'),

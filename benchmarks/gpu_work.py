@@ -1,24 +1,49 @@
-"""What the parts of `python -m benchmarks.gpu` share: an experiment, programs, rows, windows."""
+"""What the parts of `python -m benchmarks.gpu` share: an experiment, programs, rows, windows.
 
+Programs are compiled and warmed up, then timed in windows. JAX runs ahead of the device, so a
+window ends by waiting for its last result, and any transfer between host and device is an error.
+"""
+
+import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import os
+import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 import input_pipeline
-from benchmarks import accelerator, roofline
-from benchmarks.synthetic import SyntheticExperiment
+from benchmarks.synthetic import SyntheticExperiment, run_ahead
 from distributed import devices
 from errors import UserError
 from training import flops
 from training.step import train_step
+
+SETTINGS = ('XLA_', 'LIBTPU_INIT_ARGS', 'TF_GPU_', 'NVIDIA_TF32')  # how XLA compiles and allocates
+
+
+class Budget:
+    """Time that may be spent from now on."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
+        self._clock, self._end = clock, clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._end - self._clock()
+
+    def times(self, seconds: float, most: int) -> int:
+        """Returns how often so many seconds fit into the time left, at most `most` times."""
+        return max(0, min(most, math.floor(self.left / max(seconds, 1e-9))))
 
 
 @dataclasses.dataclass
@@ -31,7 +56,7 @@ class GpuPart:
 
     name: str
     quick: bool  # run the smallest sizes that show that the part works
-    budget: accelerator.Budget
+    budget: Budget
     say: Callable[..., None]
 
     @property
@@ -39,12 +64,32 @@ class GpuPart:
         """Seconds of one window."""
         return 0.0 if self.quick else 1.5
 
-    def grow(self, sizes: Sequence, attempt: Callable[[Any], dict], windows: int = 3) -> dict:
-        """Returns the rows that attempt(size) gave; reserves so many windows for each of them."""
-        seconds = windows * self.window
-        return accelerator.grow(
-            sizes, attempt, self.budget, lambda n: n * seconds, lambda text: self.say(note=text)
-        )
+    def grow(self, sizes: Iterable, attempt: Callable[[Any], dict], windows: int = 3) -> dict:
+        """Tries sizes in the given order; returns the rows that attempt(size) gave, by size.
+
+        If a size does not fit into memory, none that is as large is tried. The list ends at a size
+        that would not end in time: attempt(size) is expected to take as long as the slowest so far,
+        and each row so many windows after that. What is left out is said.
+        """
+        rows, slowest, too_large = {}, 0.0, None
+        for size in sizes:
+            if too_large is not None and size >= too_large:
+                continue
+            later = windows * self.window * (len(rows) + 1)
+            if rows and slowest + later > self.budget.left:
+                self.say(note=f'{size} and what comes after it would not end in time: left out.')
+                break
+            start = time.monotonic()
+            try:
+                rows[size] = attempt(size)
+            except jax.errors.JaxRuntimeError as error:
+                if 'RESOURCE_EXHAUSTED' in str(error) or 'out of memory' in str(error).lower():
+                    too_large = size
+                    self.say(note=f'{size} does not fit into memory.')
+                else:
+                    self.say(note=f'{size} failed: {str(error).splitlines()[0]:.300}')
+            slowest = max(slowest, time.monotonic() - start)
+        return rows
 
 
 class GpuExperiment(SyntheticExperiment):
@@ -93,6 +138,56 @@ def _scanned(step: Callable, state, hyper, batches, dataset):
     return jax.lax.scan(lambda state, batch: step(state, hyper, batch, dataset), state, batches)
 
 
+@dataclasses.dataclass
+class CompiledProgram:
+    """A compiled program, and what XLA says of it."""
+
+    call: Callable
+    seconds: float  # that compiling took
+    cached: bool  # whether it came from the compilation cache
+    cost: dict[str, float] | None = None  # XLA's cost analysis
+    text: str = ''  # HLO
+    memory: int | None = None  # bytes of arguments, results and scratch
+
+    @property
+    def description(self) -> str:
+        """How long compiling took, in words."""
+        return f'{"from the cache" if self.cached else "compiled"} in {self.seconds:.0f} s'
+
+
+def compile_ahead(function, *arguments) -> CompiledProgram:
+    """Compiles a jitted or pmapped function for arguments of these shapes."""
+    events = set()
+    # There is no public way to remove a listener, which then adds to a set that nobody reads.
+    jax.monitoring.register_event_listener(lambda event, **_: events.add(event))
+    start = time.monotonic()
+    call = function.lower(*arguments).compile()
+    seconds = time.monotonic() - start
+    program = CompiledProgram(call, seconds, '/jax/compilation_cache/cache_hits' in events)
+    # What XLA reports depends on the backend, and the benchmark runs without it.
+    with contextlib.suppress(Exception):
+        program.cost = call.cost_analysis()
+    with contextlib.suppress(Exception):
+        program.text = call.as_text() or ''
+    with contextlib.suppress(Exception):
+        plan = call.memory_analysis()
+        total = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+        program.memory = total - plan.alias_size_in_bytes
+    return program
+
+
+def drive(call: Callable, state, batches: Sequence, calls: int, hyper, dataset) -> tuple[Any, Any]:
+    """Calls call(state, hyper, batch, dataset) a number of times; returns (state, last metrics).
+
+    Waits for the end. The batches, on the device, are used in turn.
+    """
+    turns = itertools.islice(itertools.cycle(batches), calls)
+    with jax.transfer_guard('disallow'):
+        (last,) = collections.deque(run_ahead(call, state, hyper, turns, dataset), maxlen=1)
+        jax.block_until_ready(last)
+    return last
+
+
 class TimedProgram:
     """A function compiled for the first of its batches, and measured in windows of several calls.
 
@@ -105,13 +200,13 @@ class TimedProgram:
         self._experiment, self.state, self.batches = experiment, state, batches
         self._constant = hyper or experiment.hyper, experiment.dataset
         hyper, dataset = self._constant
-        self.compiled = accelerator.compile_ahead(function, state[0], hyper, batches[0], dataset)
+        self.compiled = compile_ahead(function, state[0], hyper, batches[0], dataset)
         self.calls, self.metrics = 1, None  # in a window; of the last call
 
     def seconds(self, calls: int) -> float:
         """Returns the seconds that so many calls take."""
         start = time.perf_counter()
-        self.state[0], self.metrics = accelerator.drive(
+        self.state[0], self.metrics = drive(
             self.compiled.call, self.state[0], self.batches, calls, *self._constant
         )
         return time.perf_counter() - start
@@ -138,12 +233,12 @@ class TimedProgram:
         part.say(progress=f'{rate}, {self.compiled.description}.')
         return {'memory': after if measured else self.compiled.memory, 'measured': measured}
 
-    def cost(self, images: int) -> roofline.ProgramCost:
+    def cost(self, images: int) -> flops.ProgramCost:
         """Returns the cost of a call that takes so many images."""
         per_image = flops.per_image(self._experiment.spec, self._experiment.experiment.image_shape)
-        return roofline.count(self.compiled.cost, self.compiled.text, per_image * images)
+        return flops.program_cost(self.compiled.cost, self.compiled.text, per_image * images)
 
-    def row(self, name: str, images: int, cost: roofline.ProgramCost, **more) -> dict[str, Any]:
+    def row(self, name: str, images: int, cost: flops.ProgramCost, **more) -> dict[str, Any]:
         """Returns what is known of a row before it is measured; images and cost are of a call."""
         device = self._experiment.device
         return {
@@ -158,6 +253,12 @@ class TimedProgram:
         }
 
 
+def rates(seconds: Sequence[float], amount: float) -> dict[str, float]:
+    """Returns an amount per second: 'rate', which is the median, 'slowest' and 'fastest'."""
+    times = {'rate': statistics.median(seconds), 'slowest': max(seconds), 'fastest': min(seconds)}
+    return {name: amount / each for name, each in times.items()}
+
+
 def measure(part: GpuPart, rows: dict, windows: dict, most: int, amount: Callable) -> None:
     """Measures all rows in turn, as often as time allows, and reports them after every round.
 
@@ -170,7 +271,7 @@ def measure(part: GpuPart, rows: dict, windows: dict, most: int, amount: Callabl
     while done < rounds:
         for key, window in windows.items():
             seconds[key].append(window())
-            rows[key] |= accelerator.rates(seconds[key], amount(key)) | {'seconds': seconds[key]}
+            rows[key] |= rates(seconds[key], amount(key)) | {'seconds': seconds[key]}
         done += 1
         part.say(rows=[rows[key] for key in windows])
         rounds = done + part.budget.times(sum(map(max, seconds.values())), most - done)
@@ -188,5 +289,5 @@ def introduce(part: GpuPart) -> None:
         )
     versions = {'jax': jax.__version__, 'python': sys.version.split()[0]}
     about = {'device': device.device_kind, 'platform': device.platform, 'versions': versions}
-    settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(accelerator.SETTINGS)}
+    settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)}
     part.say(**about, settings=settings)

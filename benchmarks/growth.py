@@ -4,6 +4,7 @@ First our training step on sets of 1,000 to 1,000,000 images that live on the de
 then one run of train.py of 10,000 steps, with everything around the step.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import statistics
@@ -56,29 +57,21 @@ def sizes(context: BenchmarkContext) -> list[SetSize]:
     """Measures sets of all sizes in alternation."""
     counts, steps = (SIZES[:2], 2) if context.quick else (SIZES, CASE.steps)
     (ours,) = networks.make_contestants(CASE, 'train', None)
-    contestants = [
-        contest.Contestant(f'{count:,} images', ours.command, {**ours.work, 'examples': count})
-        for count in counts
-    ]
+    contestants = [contest.with_work(ours, f'{n:,} images', examples=n) for n in counts]
     turns = contest.side_by_side(contestants, steps, context, 'size of the set')
     if len(turns) < len(counts):
         raise UserError('Training failed on a set of one of the sizes; why is said above.')
     by_size = []
     for count, own in zip(counts, turns.values(), strict=True):
         step = statistics.median(turn.seconds / turn.images for turn in own)
-        order = _order_seconds(count, context.rounds) / count
+        times = [time.perf_counter()]  # of the order of a new epoch, which not every turn has
+        for epoch in range(context.rounds):
+            input_pipeline.permutation(0, epoch, count)
+            times.append(time.perf_counter())
+        order = statistics.median(end - start for start, end in itertools.pairwise(times)) / count
         data = count * (CASE.size**2 * CASE.channels + 4)
         by_size.append(SetSize(count, step, order, data, own[-1].resident))
     return by_size
-
-
-def _order_seconds(count: int, rounds: int) -> float:
-    """Returns the median seconds for the order of a new epoch, which not every turn has."""
-    times = [time.perf_counter()]
-    for epoch in range(rounds):
-        input_pipeline.permutation(0, epoch, count)
-        times.append(time.perf_counter())
-    return statistics.median(end - start for start, end in itertools.pairwise(times))
 
 
 def long_run(context: BenchmarkContext) -> list[Mark]:
@@ -94,25 +87,20 @@ def long_run(context: BenchmarkContext) -> list[Mark]:
             done = max((record['step'] for record in records.read_metrics(folder)), default=0)
             for mark in marks:
                 if mark <= done and mark not in resident:
-                    resident[mark] = _resident(process.pid, resident)
+                    resident[mark] = max(resident.values(), default=0)  # where it has just ended
+                    with contextlib.suppress(psutil.Error):
+                        resident[mark] = psutil.Process(process.pid).memory_info().rss
             context.show(f'a long run: step {done:,} of {steps:,}')
             time.sleep(0.1)
         if process.wait():
             last = processes.last_line(log.read_text(errors='replace'))
             raise UserError(f'train.py failed: {last}')
     clock = {record['step']: record['wall_seconds'] for record in records.read_metrics(folder)}
-    costs = [
-        (clock[mark] - clock[before]) / ((mark - before) * BATCH)
-        for before, mark in itertools.pairwise(marks)
-    ]
-    return [Mark(*each, resident[each[0]]) for each in zip(marks, [None, *costs], strict=True)]
-
-
-def _resident(process: int, earlier: dict[int, int]) -> int:
-    try:
-        return psutil.Process(process).memory_info().rss
-    except psutil.Error:
-        return max(earlier.values(), default=0)
+    found = [Mark(marks[0], None, resident[marks[0]])]
+    for before, mark in itertools.pairwise(marks):
+        cost = (clock[mark] - clock[before]) / ((mark - before) * BATCH)
+        found.append(Mark(mark, cost, resident[mark]))
+    return found
 
 
 def run(context: BenchmarkContext) -> BenchmarkTable:
@@ -129,8 +117,7 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
             cost = f'{1e6 * mark.cost:.1f}', f'{mark.cost / marks[1].cost:.2f}'
         rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
-    figures = {'sizes': list(map(dataclasses.asdict, by_size))}
-    figures['marks'] = list(map(dataclasses.asdict, marks))
+    figures = {'sizes': by_size, 'marks': marks}
     return BenchmarkTable(caption(by_size, marks), head, rows, figures)
 
 

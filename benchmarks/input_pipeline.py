@@ -32,40 +32,37 @@ from typing import Any
 from rich.console import Console
 
 import command
-from benchmarks import contest, jpeg_folders, machine, reader
+import processes
+from benchmarks import contest, machine, reader
 from benchmarks.contest import Contestant
 from benchmarks.networks import CONTESTANTS
 from benchmarks.tables import BenchmarkTable
 from errors import UserError
 
+NAME = 'benchmark'  # of the data set that the pictures are prepared as
 _GOAL = 1.0  # mean difference to Pillow, of 255
 _STEADY = 16.0  # megabytes by which a process's memory may vary
 
 
-def make_contestants(arguments: argparse.Namespace, scratch: Path) -> list[Contestant]:
-    """Prepares the pictures, and returns what to start, ours first.
+def make_contestants(arguments: argparse.Namespace, work: dict[str, Any]) -> list[Contestant]:
+    """Returns what to start, ours first.
 
     Besides `make_work`, tf.data's work has 'antialias', and 'boxes' where it uses ours.
     """
-    work = make_work(arguments, scratch)
-    python = [sys.executable, '-m', 'benchmarks.contestants.ours']
-    contestants = [
-        Contestant('ours', python, work),
-        Contestant('ours, without Grain', python, {**work, 'variant': 'threads'}),
-    ]
+    ours = Contestant('ours', [sys.executable, '-m', 'benchmarks.contestants.ours'], work)
+    contestants = [ours, contest.with_work(ours, 'ours, without Grain', variant='threads')]
     if side := arguments.shorter_side:
-        name = jpeg_folders.prepare(Path(work['pictures']), scratch / 'data', side)
-        contestants.append(Contestant(f'ours, shorter side {side}', python, {**work, 'name': name}))
+        name = prepare(Path(work['pictures']), Path(work['data_dir']), side)
+        contestants.append(contest.with_work(ours, f'ours, shorter side {side}', name=name))
     if arguments.tensorflow_python:
         child = [arguments.tensorflow_python, CONTESTANTS / 'tensorflow_data.py']
-        boxes = draw_boxes(work)
-        for name, more in (
-            ('tf.data', {'antialias': False}),
-            ('tf.data, antialias', {'antialias': True}),
-            ('tf.data, our boxes', {'antialias': False, 'boxes': boxes}),
-            ('tf.data, both', {'antialias': True, 'boxes': boxes}),
-        ):
-            contestants.append(Contestant(name, child, {**work, **more}))
+        theirs, boxes = Contestant('tf.data', child, {**work, 'antialias': False}), draw_boxes(work)
+        contestants += [
+            theirs,
+            contest.with_work(theirs, 'tf.data, antialias', antialias=True),
+            contest.with_work(theirs, 'tf.data, our boxes', boxes=boxes),
+            contest.with_work(theirs, 'tf.data, both', antialias=True, boxes=boxes),
+        ]
     if arguments.torch_python:
         child = [arguments.torch_python, CONTESTANTS / 'torch_data.py']
         contestants.append(Contestant('torch DataLoader, Pillow', child, work))
@@ -78,17 +75,48 @@ def make_work(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     'pictures' is a folder of class folders, 'scratch' a folder to write in; 'scale' and 'ratio'
     are the crop's; 'data_dir', 'name' and 'variant' are for ours only.
     """
-    folder = jpeg_folders.lay_out(arguments.source.expanduser(), scratch / 'pictures')
+    folder = lay_out(arguments.source.expanduser(), scratch / 'pictures')
     return {
         'pictures': str(folder),
         'scratch': str(scratch),
         'data_dir': str(scratch / 'data'),
-        'name': jpeg_folders.prepare(folder, scratch / 'data'),
+        'name': prepare(folder, scratch / 'data'),
         'variant': 'pipeline',
-        'scale': jpeg_folders.SCALE,
-        'ratio': jpeg_folders.RATIO,
+        'scale': reader.SCALE,
+        'ratio': reader.RATIO,
         **{name: getattr(arguments, name) for name in ('batch_size', 'size', 'threads')},
     }
+
+
+def lay_out(source: Path, folder: Path) -> Path:
+    """Makes class folders of links to all JPEG files below a folder; returns that of training.
+
+    All are in train and in one class. Validation and test hold one each, so that no file is taken
+    out of train for them.
+    """
+    if not source.is_dir():
+        raise UserError(f'{source} is not a folder: --source must name one with JPEG files.')
+    files = sorted(path for path in source.rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg'))
+    if not files:
+        raise UserError(f'There are no JPEG files in {source}: name another folder by --source.')
+    for split, chosen in (('train', files), ('val', files[:1]), ('test', files[:1])):
+        target = folder / split / 'all'
+        target.mkdir(parents=True)
+        for number, file in enumerate(chosen):
+            (target / f'{number:06d}_{file.name}').symlink_to(file.resolve())
+    return folder / 'train'
+
+
+def prepare(pictures: Path, data_dir: Path, shorter_side: int | None = None) -> str:
+    """Prepares a laid-out folder as a data set, as a user would; returns its name."""
+    command = [sys.executable, '-m', 'tools.prepare_data', 'folder', f'--name={NAME}']
+    command += [f'--source={pictures.parent}', f'--data_dir={data_dir}']
+    command += [f'--shorter_side={shorter_side}'] if shorter_side else []
+    try:
+        processes.watch(command)
+    except UserError as error:
+        raise UserError(f'tools.prepare_data: {str(error).partition(" ... failed: ")[2]}') from None
+    return f'{NAME}_{shorter_side}' if shorter_side else NAME
 
 
 def draw_boxes(work: dict[str, Any], visits: int = 50) -> str:
@@ -106,7 +134,7 @@ def draw_boxes(work: dict[str, Any], visits: int = 50) -> str:
     return str(path)
 
 
-def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
+def compare(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
     """Runs the comparison and prints its table; returns what belongs into the JSON file."""
     left_out, turns = {}, {}
 
@@ -117,8 +145,8 @@ def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     for option, name in (('tensorflow', 'tf.data'), ('torch', 'torch DataLoader')):
         if not getattr(arguments, f'{option}_python'):
             leave_out(name, f'give --{option}_python, a Python that has it.')
-    contestants = make_contestants(arguments, scratch)
-    with contest.started(contestants, scratch, leave_out) as running:
+    contestants = make_contestants(arguments, work)
+    with contest.started(contestants, Path(work['scratch']), leave_out) as running:
         if contestants[0].name not in running:
             raise UserError(f'Our own pipeline does not run: {left_out[contestants[0].name]}')
         about = {name: contestant.about for name, contestant in running.items()}
@@ -133,8 +161,8 @@ def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
         cpu = f'{score.cpu_rate:.0f}', f'{score.cpu_ratio:.2f}'
         rows.append([score.name, *rates, f'{score.ratio:.2f}', *cpu])
     head = ('pipeline', 'images/s', 'range', 'ours/it', 'per CPU s', 'ours/it')
-    work = f'{arguments.threads} threads, {arguments.size} px, batches of {arguments.batch_size}'
-    title = f'{work}: medians of {arguments.rounds} turns'
+    task = f'{arguments.threads} threads, {arguments.size} px, batches of {arguments.batch_size}'
+    title = f'{task}: medians of {arguments.rounds} turns'
     caption = (
         'ours/it is above 1 where ours is the faster one; per CPU s: images per second of CPU '
         'time, which other load disturbs less.'
@@ -148,9 +176,9 @@ def compare(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     }
 
 
-def check_accuracy(arguments, scratch: Path, console: Console) -> dict[str, Any]:
+def check_accuracy(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
     """Compares our crops with Pillow's, over the same boxes."""
-    crops = reader.draw_crops(make_work(arguments, scratch), visits=3)
+    crops = reader.draw_crops(work, visits=3)
     differences = reader.differences(crops, arguments.size)
     mean, worst = float(differences.mean()), float(differences.max())
     reached = mean <= _GOAL
@@ -162,9 +190,8 @@ def check_accuracy(arguments, scratch: Path, console: Console) -> dict[str, Any]
     return {'crops': len(crops), 'mean': mean, 'largest_of_a_crop': worst, 'reached': reached}
 
 
-def check_stages(arguments, scratch: Path, console: Console) -> dict[str, Any]:
+def check_stages(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
     """Prints where the time of one image goes."""
-    work = make_work(arguments, scratch)
     measured = reader.stages(work, reader.draw_crops(work, visits=3), arguments.rounds)
     rows = [[name, f'{microseconds:.0f}'] for name, microseconds in measured.items()]
     table = BenchmarkTable('', ('stage', 'microseconds'), rows, measured)
@@ -172,9 +199,9 @@ def check_stages(arguments, scratch: Path, console: Console) -> dict[str, Any]:
     return {'microseconds': measured}
 
 
-def check_memory(arguments, scratch: Path, console: Console) -> dict[str, Any]:
+def check_memory(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
     """Prints the memory of this process while it reads."""
-    work, result = make_work(arguments, scratch), {}
+    result = {}
     for name, progress, count in (
         ('record indices', reader.record_indices, arguments.memory_indices),
         ('decoded batches', reader.decoded_batches, arguments.memory_batches),
@@ -195,7 +222,8 @@ def main(argv: list[str]) -> None:
     console = Console()
     with command.reserved(arguments.output) as output:
         with tempfile.TemporaryDirectory() as scratch:
-            result = arguments.run(arguments, Path(scratch), console)
+            work = make_work(arguments, Path(scratch))
+            result = arguments.run(arguments, work, console)
         options = {name: value for name, value in vars(arguments).items() if name != 'run'}
         host = dataclasses.asdict(machine.describe())
         if output:

@@ -19,7 +19,7 @@ import numpy as np
 import processes
 from benchmarks.networks import CONTESTANTS
 from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
-from configs import reading
+from configs import reading, schema
 from data_sources import arrays
 from errors import UserError
 
@@ -44,33 +44,17 @@ def write_idx(folder: Path, config) -> None:
             (folder / f'{split}-{name}').write_bytes(header + array.tobytes())
 
 
-def torch_recipe(config, folder: Path, seed: int, workdir: Path) -> dict[str, Any]:
-    """Returns a configuration for torch_mnist.py; `folder` holds the idx files."""
-    return {
-        'folder': str(folder),
-        'workdir': str(workdir),
-        'model': config.model.name,
-        'classes': 10,
-        **{name: config[name] for name in ('batch_size', 'eval_batch_size')},
-        'epochs': round(config.epochs),
-        'learning_rate': config.optimizer.learning_rate,
-        'warmup': config.schedule.warmup,
-        **{name: config.augment[name] for name in ('shift', 'rotate', 'scale')},
-        **{name: list(config.data[name]) for name in ('mean', 'std')},
-        'workers': WORKERS,
-        'seed': seed,
-    }
-
-
 def our_command(config: str, workdir: Path, *overrides: str) -> list[str]:
     """Returns the command of a run of train.py."""
     command = [sys.executable, 'train.py', f'--config={config}', f'--workdir={workdir}']
     return [*command, *(f'--config.{text}' for text in overrides)]
 
 
-def torch_command(python: Path, recipe: dict[str, Any]) -> list[str]:
-    """Returns the command of a run of PyTorch's script; makes its workdir."""
-    Path(recipe['workdir']).mkdir()
+def torch_command(python: Path, config, folder: Path, seed: int, workdir: Path) -> list[str]:
+    """Returns the command of a run of PyTorch's script; `folder` holds the idx files."""
+    workdir.mkdir()
+    recipe = {**schema.plain(config), 'classes': 10, 'workers': WORKERS, 'seed': seed}
+    recipe |= {'folder': str(folder), 'workdir': str(workdir)}
     return [str(python), str(CONTESTANTS / 'torch_mnist.py'), json.dumps(recipe)]
 
 
@@ -108,7 +92,7 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
     def play(contestant: str, file: str, seed: int) -> dict[str, Any]:
         workdir = scratch / f'run{next(numbers)}'
         if contestant == TORCH:
-            command = torch_command(python, torch_recipe(config, scratch / 'idx', seed, workdir))
+            command = torch_command(python, config, scratch / 'idx', seed, workdir)
         else:
             # In a round nothing is compiled for our first run; for the tuned recipe always all is.
             cache = scratch / ('cache' if contestant == TUNED else f'cache{seed}')
@@ -161,23 +145,19 @@ def start(context: BenchmarkContext) -> BenchmarkTable:
     config = reading.from_arguments(name, [f'--config.{data_dir}'])
     write_idx(context.scratch / 'idx', config)
     rounds = 1 if context.quick else context.rounds
-    first: dict[str, list[float]] = {}
-    python = torch_python(context)
-
-    def first_step(contestant: str, command: list[str]) -> None:
-        seconds = processes.watch(command, until=FIRST_STEP).seconds
-        first.setdefault(contestant, []).append(seconds)
-        context.say(f'{contestant}: first step after {seconds:.2f} s')
-
+    python, first = torch_python(context), {}
     for number in range(rounds):
         cache = f'compilation_cache={context.scratch / f"cache{number}"}'
-        for turn, contestant in enumerate((COLD, OURS)):
-            workdir = context.scratch / f'run{number}-{turn}'
-            first_step(contestant, our_command(name, workdir, data_dir, cache))
+        workdirs = [context.scratch / f'run{number}-{turn}' for turn in range(3)]
+        commands = {COLD: our_command(name, workdirs[0], data_dir, cache)}
+        commands[OURS] = our_command(name, workdirs[1], data_dir, cache)
         if python:
-            workdir = context.scratch / f'torch{number}'
-            recipe = torch_recipe(config, context.scratch / 'idx', 0, workdir)
-            first_step(TORCH, torch_command(python, recipe))
+            idx = context.scratch / 'idx'
+            commands[TORCH] = torch_command(python, config, idx, 0, workdirs[2])
+        for contestant, command in commands.items():
+            seconds = processes.watch(command, until=FIRST_STEP).seconds
+            first.setdefault(contestant, []).append(seconds)
+            context.say(f'{contestant}: first step after {seconds:.2f} s')
     whole, shorter = [], ['epochs=3'] if context.quick else []
     for number in range(1 + rounds):  # the first one compiles
         cache = f'compilation_cache={context.scratch / "cache"}'
@@ -193,7 +173,7 @@ def _start_table(first: dict[str, list], whole: list[float], name: str) -> Bench
         ratio = f'{ours / statistics.median(own):.2f}'
         rows.append([name, contestant, *median_and_range(own, 2), ratio])
     rows.append([f'{TRAIN}, whole run', OURS, *median_and_range(whole, 2), ''])
-    starts = f'Medians of {len(whole)} starts.'
-    caption = f'From the start of the process, imports and data included. {starts}'
+    caption = 'From the start of the process, imports and data included. '
+    caption += f'Medians of {len(whole)} starts.'
     head = ('what', 'who', 'seconds', 'range', 'our time / its')
     return BenchmarkTable(caption, head, rows, {'first_step': first, 'whole_run': whole})

@@ -84,9 +84,8 @@ def make_contestants(case: NetworkCase, task: str, torch_python: Path | None) ->
 def compare(case: NetworkCase, task: str, context: BenchmarkContext) -> list[Score]:
     """Returns all contestants' figures for one case, ours first."""
     steps = 1 if context.quick else case.steps
-    contestants = make_contestants(
-        resized(case, case.batch_size, steps), task, context.torch_python
-    )
+    case = resized(case, case.batch_size, steps)
+    contestants = make_contestants(case, task, context.torch_python)
     if context.quick or case.model in SMALL_NETWORKS:
         processes = 1 if context.quick else PROCESSES
         return contest.score(side_by_side(contestants, steps, context, case.model, processes))
@@ -139,7 +138,7 @@ def _compare_all(
     head = ['network', 'who', 'ms a step', 'images/s', 'range', 'ours / it']
     for case in cases[: 1 if context.quick else None]:
         scores = compare(case, task, context)
-        figures[case.model] = [dataclasses.asdict(score) for score in scores]
+        figures[case.model] = scores
         name = f'{case.model} {case.size} px, batch {case.batch_size}'
         rows += [[name, each.name, _milliseconds(case, each), *each.cells()] for each in scores]
     if task == 'evaluate':  # has no steps
@@ -163,14 +162,12 @@ def devices(context: BenchmarkContext) -> BenchmarkTable:
     for case in cases[: 1 if context.quick else None]:
         (ours,) = make_contestants(case, 'train', None)
         contestants = [
-            Contestant(
-                name, ours.command, {**ours.work, 'overrides': ours.work['overrides'] + more}
-            )
+            contest.with_work(ours, name, overrides=ours.work['overrides'] + more)
             for name, more in overrides.items()
         ]
         what, steps = f'{case.model}, batch {case.batch_size}', 1 if context.quick else case.steps
         scores = contest.score(side_by_side(contestants, steps, context, what))
-        figures[what] = [dataclasses.asdict(score) for score in scores]
+        figures[what] = scores
         for score in scores:
             lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
             cells = _milliseconds(case, score), *score.cells()[:2], lost

@@ -11,12 +11,12 @@ import psutil
 from PIL import Image
 
 import input_pipeline
-from benchmarks import jpeg_folders
 from benchmarks.contestants import ours
 from data_sources import cropping, decoding
 from data_sources.draws import Draws
 
 IMAGENET_SIZE = 1_281_167  # examples of its training split
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of random-resized crops, the usual defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def draw_crop(seed: int, visit: int, example: int, encoded: bytes, size: int) ->
     """Returns the crop that training draws of a picture at this visit."""
     frame = decoding.read_frame(encoded)
     draws = Draws(seed, 'crop', visit, example)
-    geometry = (frame.height, frame.width, size, jpeg_folders.SCALE, jpeg_folders.RATIO)
+    geometry = (frame.height, frame.width, size, SCALE, RATIO)
     return Crop(example, encoded, frame, cropping.crop_box(draws, *geometry))
 
 

@@ -1,13 +1,16 @@
 """An experiment on random images, made ready as train.py does it; needs no data set."""
 
+import collections
 import functools
+from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 
 from data_sources import arrays
 from distributed import devices
 from training import experiment
-from training.runner import Runner
+from training.runner import RUN_AHEAD, Runner
 
 
 def random_split(count: int, shape: tuple[int, int, int], classes: int) -> arrays.ArraySource:
@@ -57,3 +60,17 @@ class SyntheticExperiment:
     def state(self):
         """Returns a new state before the first update, on the devices."""
         return self.runner.replicate(self._initial)
+
+
+def run_ahead(call, state, hyper, batches: Iterable, dataset) -> Iterator[tuple]:
+    """Yields (state, metrics) of call(state, hyper, batch, dataset) for each of the batches.
+
+    Never has more than RUN_AHEAD calls under way between two of them, as the training loop.
+    """
+    waiting = collections.deque()
+    for batch in batches:
+        state, metrics = call(state, hyper, batch, dataset)
+        waiting.append(metrics)
+        if len(waiting) > RUN_AHEAD:
+            jax.block_until_ready(waiting.popleft())
+        yield state, metrics

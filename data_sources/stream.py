@@ -21,6 +21,7 @@ from absl import flags
 from data_sources import cropping, decoding
 from data_sources.decoding import DecodeError
 from data_sources.draws import Draws
+from data_sources.host_augment import Moved, Pipeline
 from data_sources.record_source import Record, RecordSource
 from errors import UserError
 
@@ -37,25 +38,29 @@ class TrainTransform:
       seed: the run's.
       size: side of the result in pixels.
       scale, ratio: see cropping.crop_box.
-      augment: (image uint8 [size, size, 3], draws) -> image, as data_sources/host_augment.py; or
-        None, for the crop alone.
+      augment: what is done to the crop, as data_sources/host_augment.py; None for nothing.
     """
 
     seed: int
     size: int
     scale: tuple[float, float]
     ratio: tuple[float, float]
-    augment: Callable[[np.ndarray, Draws], np.ndarray] | None = None
+    augment: Pipeline | None = None
 
     def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
         """Returns uint8 [size, size, 3]."""
+        return self.with_matrices(encoded, visit, example)[0]
+
+    def with_matrices(self, encoded: bytes, visit: int, example: int) -> Moved:
+        """Returns the same image, and the matrices by which its targets move, in order."""
         draws = Draws(self.seed, 'crop', visit, example)
         frame = decoding.read_frame(encoded)
         box = cropping.crop_box(draws, frame.height, frame.width, self.size, self.scale, self.ratio)
-        image = cropping.decode_crop(encoded, frame, box, self.size)
-        if self.augment is None:
-            return image
-        return self.augment(image, Draws(self.seed, 'augment', visit, example))
+        image, matrices = cropping.decode_crop(encoded, frame, box, self.size), ()
+        if self.augment is not None:
+            draws = Draws(self.seed, 'augment', visit, example)
+            image, matrices = self.augment.with_matrices(image, draws)
+        return image, (cropping.crop_matrix(box, self.size), *matrices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,12 @@ class EvalTransform:
         """Returns uint8 [size, size, 3], the same for every visit of every example."""
         del visit, example
         return cropping.centre(encoded, self.size, self.shorter)
+
+    def with_matrices(self, encoded: bytes, visit: int = 0, example: int = 0) -> Moved:
+        """Returns the same image, and the matrix by which its targets move."""
+        frame = decoding.read_frame(encoded)
+        matrix = cropping.centre_matrix(frame.height, frame.width, self.size, self.shorter)
+        return self(encoded, visit, example), (matrix,)
 
 
 class Plan(Protocol):
@@ -118,7 +129,7 @@ class _Load:
         example = int(batch['index'][row])
         visit = int(batch['epoch'][row]) if 'epoch' in batch else 0
         try:
-            image = self.transform(record.image, visit, example)
+            image, matrices = self._decoded(record, visit, example)
         except DecodeError as error:
             if not self.skip:
                 raise UserError(self.source.unusable(example, error)) from error
@@ -126,17 +137,28 @@ class _Load:
             if 'epoch' not in batch:
                 batch['mask'][row] = 0  # another in its place would count twice
                 return
-            image, record = self._replacement(example, visit)
+            image, matrices, record = self._replacement(example, visit)
         batch['image'][row] = image
         for name, value in record.targets.items():
+            kind = self.source.kinds[name]
+            for matrix in matrices:
+                value = kind.moved(value, matrix, image.shape[:2])
             batch[name][row] = value
 
-    def _replacement(self, example: int, visit: int) -> tuple[np.ndarray, Record]:
+    def _decoded(self, record: Record, visit: int, example: int) -> Moved:
+        """Returns the image, and matrices if a target has to move with its pixels."""
+        if any(kind.moves for kind in self.source.kinds.values()):
+            return self.transform.with_matrices(record.image, visit, example)
+        return self.transform(record.image, visit, example), ()
+
+    def _replacement(
+        self, example: int, visit: int
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Record]:
         """Returns the next example that decodes, drawn as the bad one would have been."""
         for step in range(1, _TRIES):
             [record] = self.source.read([(example + step) % self.source.size])
             try:
-                return self.transform(record.image, visit, example), record
+                return *self._decoded(record, visit, example), record
             except DecodeError:
                 continue
         raise UserError(

@@ -3,17 +3,19 @@
 No file of the product knows the target 'angle' or the set "turned".
 """
 
+import io
 import itertools
 
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 import input_pipeline
 from configs import base
 from data_sources import arrays
-from data_sources.targets import Boxes, Label, Vector
+from data_sources.targets import Label, LabelMap, Points, Vector
 from errors import UserError
 from tasks import registry
 from tests.support_targets import SIZES, Turned, turned, write_set
@@ -30,19 +32,12 @@ class Both(Turned):
     targets = {'label': Label(), 'angle': Vector(1)}  # noqa: RUF012
 
 
-class Boxed(Turned):
-    """A target that moves with the pixels."""
-
-    name = 'boxed'
-    targets = {'boxes': Boxes()}  # noqa: RUF012
-
-
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """The tasks and the set "turned", known for as long as a test runs."""
     monkeypatch.setattr(registry, '_TASKS', dict(registry._TASKS))
     monkeypatch.setattr(arrays, 'EMBEDDED', dict(arrays.EMBEDDED))
-    for task in (Turned, Both, Boxed):
+    for task in (Turned, Both, Located):
         registry.register(task)
     arrays.register('turned', turned)
 
@@ -287,9 +282,62 @@ def test_what_a_streamed_set_lacks_is_said_with_the_task(digit_set):
         input_pipeline.check_test_split(settings)
 
 
-def test_a_target_that_moves_is_not_streamed(streamed):
-    settings = stream_config(streamed, 'boxed')
-    with pytest.raises(
-        UserError, match=r'target "boxes" of config.task=boxed moves with the pixel'
-    ):
-        input_pipeline.open_split(settings, 'train')
+class Located(Turned):
+    """Two targets that move with the pixels: where a spot is, and which pixels are its."""
+
+    name = 'located'
+    targets = {'place': Points(), 'spot': LabelMap()}  # noqa: RUF012
+
+
+@pytest.fixture(scope='module')
+def located(tmp_path_factory):
+    """A set of pictures of many sizes, each with a white square of 9 pixels' side on black."""
+    folder, draw = tmp_path_factory.mktemp('located'), np.random.default_rng(0)
+    splits = {
+        split: [spotted(draw) for _ in range(24)] for split in ('train', 'validation', 'test')
+    }
+    features = {
+        'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+        'place': tfds.features.Tensor(shape=(2,), dtype=np.float32),
+        'spot': tfds.features.LabeledImage(
+            labels=['ground', 'spot'], shape=(None, None, 1), encoding_format='png'
+        ),
+    }
+    write_set(folder, 'located', features, splits)
+    return folder
+
+
+def spotted(draw):
+    height, width = (int(side) for side in draw.integers(60, 120, 2))
+    y, x = int(draw.integers(10, height - 10)), int(draw.integers(10, width - 10))
+    spot = np.zeros((height, width), np.uint8)
+    spot[y - 4 : y + 5, x - 4 : x + 5] = 1
+    return {
+        'image': as_png(255 * np.repeat(spot[..., None], 3, axis=-1)),
+        'place': np.array([y, x], np.float32),
+        'spot': as_png(spot),
+    }
+
+
+def as_png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format='PNG')
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_targets_of_a_stream_move_with_their_pixels(located, split):
+    values = {'name': 'located', 'image_size': 64, 'crop_scale': (0.3, 1.0)}
+    settings = stream_config((located, None), 'located', **values)
+    settings.augment.flip = 0.5
+    seen = 0
+    for batch in itertools.islice(input_pipeline.batches(settings, split), 3):
+        for image, place, spot in zip(batch['image'], batch['place'], batch['spot'], strict=True):
+            bright = image[..., 0] > 127
+            # They differ by pixels at the edge, which are resized in one and chosen in the other.
+            assert (bright != spot.astype(bool)).sum() <= 0.35 * max(bright.sum(), 30)
+            if ((place > 8) & (place < 55)).all():  # the whole spot is in the image
+                middle = np.argwhere(bright).mean(axis=0)
+                np.testing.assert_allclose(middle, place, atol=1.0)
+                seen += 1
+    assert seen > 5

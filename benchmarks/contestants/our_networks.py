@@ -4,7 +4,6 @@ The split is uint8 on the device. The step gathers the batch, normalizes it and 
 which the other contestants are spared.
 """
 
-import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,18 +30,12 @@ def prepare(work: dict[str, Any], detailed: bool = False):
 
 def updates(ready) -> Iterator[np.ndarray]:
     """Yields an array as long as a batch of train.py, after the update two before its own."""
-    import jax
-
+    from benchmarks.synthetic import run_ahead
     from training.placement import Placement
-    from training.runner import RUN_AHEAD
 
     data = Placement(ready.runner, ready.split, ready.experiment.config)
-    state, waiting = ready.state(), collections.deque()
-    for batch in data.train_batches(0):
-        state, metrics = ready.runner.train(state, ready.hyper, batch, data.dataset)
-        waiting.append(metrics)
-        if len(waiting) > RUN_AHEAD:
-            jax.block_until_ready(waiting.popleft())
+    batches, call = data.train_batches(0), ready.runner.train
+    for _ in run_ahead(call, ready.state(), ready.hyper, batches, data.dataset):
         yield np.empty(ready.experiment.config.batch_size)
 
 

@@ -1,8 +1,8 @@
 """A whole training on images in memory, as a user of PyTorch writes it. PyTorch and Pillow only.
 
 The data set is torchvision.datasets.MNIST in short: idx files read into one tensor, each item made
-a Pillow image and sent through RandomAffine, ToTensor and Normalize. The recipe, in JSON, is the
-only argument.
+a Pillow image and sent through RandomAffine, ToTensor and Normalize. The only argument is, in
+JSON, our configuration and what benchmarks/job.py adds to it.
 """
 
 import json
@@ -30,21 +30,20 @@ class IdxDataset(Dataset):
     """Images of idx files as normalized tensors, and labels."""
 
     def __init__(self, recipe, split):
-        images, labels = (
-            Path(recipe['folder']) / f'{split}-{what}' for what in ('images', 'labels')
-        )
-        self.images = torch.from_numpy(read_idx(images).copy())
-        self.labels = torch.from_numpy(read_idx(labels).astype(np.int64))
-        self.mean, self.std = (torch.tensor(recipe[n])[:, None, None] for n in ('mean', 'std'))
-        self.recipe = recipe if split == 'train' else None
+        start = f'{recipe["folder"]}/{split}'
+        self.images = torch.from_numpy(read_idx(Path(f'{start}-images')).copy())
+        self.labels = torch.from_numpy(read_idx(Path(f'{start}-labels')).astype(np.int64))
+        data = recipe['data']
+        self.mean, self.std = (torch.tensor(data[n])[:, None, None] for n in ('mean', 'std'))
+        self.augment = recipe['augment'] if split == 'train' else None
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
         image, label = Image.fromarray(self.images[index].numpy()), int(self.labels[index])
-        if self.recipe:
-            image = random_affine(image, *(self.recipe[n] for n in ('shift', 'rotate', 'scale')))
+        if self.augment:
+            image = random_affine(image, *(self.augment[n] for n in ('shift', 'rotate', 'scale')))
         pixels = torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
         pixels = pixels.permute(2, 0, 1).contiguous().float().div(255)
         return pixels.sub_(self.mean).div_(self.std), label
@@ -92,9 +91,10 @@ def train(recipe):
     random.seed(recipe['seed'])
     torch.manual_seed(recipe['seed'])
     train_loader, validation_loader, test_loader = make_loaders(recipe)
-    network = torch_networks.create(recipe['model'], 1, recipe['classes'], True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe['learning_rate'])
-    steps, warmup = (recipe[name] * len(train_loader) for name in ('epochs', 'warmup'))
+    network = torch_networks.create(recipe['model']['name'], 1, recipe['classes'], True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe['optimizer']['learning_rate'])
+    epochs, warmup = round(recipe['epochs']), recipe['schedule']['warmup'] * len(train_loader)
+    steps = epochs * len(train_loader)
 
     def rate(step):
         if step < warmup:
@@ -103,7 +103,7 @@ def train(recipe):
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     loss_of, step = torch.nn.CrossEntropyLoss(), 0
-    for epoch in range(1, recipe['epochs'] + 1):
+    for epoch in range(1, epochs + 1):
         network.train()
         for images, labels in train_loader:
             optimizer.zero_grad()

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 import command
-from benchmarks import accelerator, gpu, gpu_parts, gpu_tables, gpu_work, roofline
-from benchmarks.accelerator import Budget
-from benchmarks.gpu_work import GpuPart
-from benchmarks.roofline import ProgramCost
+from benchmarks import gpu, gpu_parts, gpu_tables, gpu_work
+from benchmarks.gpu_work import Budget, GpuPart
 from tests.conftest import ROOT
 from tests.support import QUICKLY
 from training import flops
+from training.flops import ProgramCost
 from training.runner import RUN_AHEAD
 
 H200 = {'peak': 989.4e12, 'bandwidth': 4.8e12}
@@ -147,10 +146,10 @@ def test_parts_have_shares_and_shares_parts():
 
 
 def test_what_the_user_has_set_stands():
-    assert accelerator.environment({}) == {'XLA_CLIENT_MEM_FRACTION': accelerator.MEMORY_SHARE}
-    assert accelerator.environment({'XLA_CLIENT_MEM_FRACTION': '.5'}) == {}
-    assert accelerator.environment({'XLA_PYTHON_CLIENT_MEM_FRACTION': '.5'}) == {}
-    flags = accelerator.environment({'XLA_FLAGS': '--mine=1'}, quick=True)['XLA_FLAGS']
+    assert gpu.environment({}) == {'XLA_CLIENT_MEM_FRACTION': gpu.MEMORY_SHARE}
+    assert gpu.environment({'XLA_CLIENT_MEM_FRACTION': '.5'}) == {}
+    assert gpu.environment({'XLA_PYTHON_CLIENT_MEM_FRACTION': '.5'}) == {}
+    flags = gpu.environment({'XLA_FLAGS': '--mine=1'}, quick=True)['XLA_FLAGS']
     assert flags.startswith('--mine=1 --xla')
 
 
@@ -160,23 +159,23 @@ def test_what_the_user_has_set_stands():
 def test_the_nearer_limit_counts():
     # 400 MB and 24 GFLOP an image: 4.8e12 / 4e8 = 12,000 by memory, 41,225 by arithmetic.
     counts = ProgramCost(flops=256 * 24e9, bytes=256 * 4e8, model_flops=256 * 20e9)
-    at = roofline.evaluate(6000.0, 256, counts, **H200)
+    at = gpu_tables.evaluate(6000.0, 256, counts, **H200)
     assert at.limit == 'memory'
     assert at.bound == pytest.approx(12_000)
     assert at.share == pytest.approx(0.5)
     assert at.flops_per_second == pytest.approx(6000 * 24e9)
     assert at.bytes_per_second == pytest.approx(2.4e12)
     assert at.utilisation == pytest.approx(6000 * 20e9 / 989.4e12)
-    lean = roofline.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
+    lean = gpu_tables.evaluate(6000.0, 256, ProgramCost(256 * 24e9, 256 * 4e6, 256 * 20e9), **H200)
     assert lean.limit == 'arithmetic'
     assert lean.bound == pytest.approx(989.4e12 / 24e9)
 
 
 def test_what_is_not_known_is_left_open():
     counts = ProgramCost(256 * 24e9, None, 256 * 20e9)
-    unknown = roofline.evaluate(6000.0, 256, counts, None, None)
+    unknown = gpu_tables.evaluate(6000.0, 256, counts, None, None)
     assert (unknown.bound, unknown.share, unknown.bytes_per_second) == (None, None, None)
-    assert roofline.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
+    assert gpu_tables.evaluate(6000.0, 256, counts, 989.4e12, 4.8e12).limit == 'arithmetic'
     assert flops.bandwidth('NVIDIA GeForce GTX 1080') is None
     assert flops.bandwidth('NVIDIA H100 80GB HBM3 MIG 1g.10gb') is None
 
@@ -208,16 +207,16 @@ ENTRY %main.2 (x.1: bf16[8,32,32,64], y.1: bf16[64,3,3,64]) -> f32[4] {
 def test_library_calls_are_read_off_the_program():
     images, kernel = 2 * 8 * 32 * 32 * 64, 2 * 64 * 3 * 3 * 64
     product = 4 * 4 + 4 * 1000
-    assert roofline.library_bytes(LIBRARY_CALLS) == 2 * images + kernel + product
+    assert flops.library_bytes(LIBRARY_CALLS) == 2 * images + kernel + product
 
 
 def test_library_calls_count_once():
-    calls = roofline.library_bytes(LIBRARY_CALLS)
-    blind = roofline.count({'flops': 1e6, 'bytes accessed': 5e3}, LIBRARY_CALLS, 1e9)
+    calls = flops.library_bytes(LIBRARY_CALLS)
+    blind = flops.program_cost({'flops': 1e6, 'bytes accessed': 5e3}, LIBRARY_CALLS, 1e9)
     assert blind == ProgramCost(1e9 + 1e6, 5e3 + calls, 1e9)
-    seeing = roofline.count({'flops': 1.1e9, 'bytes accessed': 9e6}, LIBRARY_CALLS, 1e9)
+    seeing = flops.program_cost({'flops': 1.1e9, 'bytes accessed': 9e6}, LIBRARY_CALLS, 1e9)
     assert seeing == ProgramCost(1.1e9, 9e6, 1e9)
-    assert roofline.count(None, '', 1e9) == ProgramCost(1e9, None, 1e9)
+    assert flops.program_cost(None, '', 1e9) == ProgramCost(1e9, None, 1e9)
     assert ProgramCost(1.0, 2.0, 3.0).times(4) == ProgramCost(4.0, 8.0, 12.0)
 
 
@@ -225,7 +224,7 @@ def test_library_calls_count_once():
 
 
 def test_growing_stops_where_memory_ends():
-    tried, said = [], []
+    tried, ear = [], Ear()
 
     def attempt(size):
         tried.append(size)
@@ -234,10 +233,10 @@ def test_growing_stops_where_memory_ends():
         return size
 
     sizes = (256, 512, 1024, 128)
-    found = accelerator.grow(sizes, attempt, Budget(100), lambda n: 0.0, said.append)
+    found = make_part(ear).grow(sizes, attempt)
     assert tried == [256, 512, 128]
     assert found == {256: 256, 128: 128}
-    assert said == ['512 does not fit into memory.']
+    assert ear.notes == ['512 does not fit into memory.']
 
 
 def test_another_failure_leaves_the_larger_sizes():
@@ -246,12 +245,9 @@ def test_another_failure_leaves_the_larger_sizes():
             raise jax.errors.JaxRuntimeError('INTERNAL: no algorithm worked\nmore')
         return size
 
-    said = []
-    assert list(accelerator.grow((1, 2, 3), attempt, Budget(9), lambda n: 0.0, said.append)) == [
-        1,
-        3,
-    ]
-    assert said == ['2 failed: INTERNAL: no algorithm worked']
+    ear = Ear()
+    assert list(make_part(ear).grow((1, 2, 3), attempt)) == [1, 3]
+    assert ear.notes == ['2 failed: INTERNAL: no algorithm worked']
 
 
 def test_a_mistake_of_the_program_is_no_lack_of_memory():
@@ -259,22 +255,22 @@ def test_a_mistake_of_the_program_is_no_lack_of_memory():
         raise TypeError('a mistake')
 
     with pytest.raises(TypeError):
-        accelerator.grow((1,), attempt, Budget(9), lambda n: 0.0, print)
+        make_part(Ear()).grow((1,), attempt)
 
 
 def test_what_would_not_end_in_time_is_left_out(monkeypatch):
-    clock, said = Clock(), []
-    monkeypatch.setattr(accelerator.time, 'monotonic', clock)
+    clock, ear = Clock(), Ear()
+    monkeypatch.setattr(gpu_work.time, 'monotonic', clock)
 
     def attempt(size):
         clock.now += 30
         return size
 
-    found = accelerator.grow(
-        (256, 512, 1024), attempt, Budget(100, clock), lambda n: 8 * n, said.append
-    )
+    monkeypatch.setattr(GpuPart, 'window', 2.0)
+    part = make_part(ear, 100, clock)
+    found = part.grow((256, 512, 1024), attempt, windows=4)
     assert list(found) == [256, 512]  # a third would end at 90, and leave no 24 s for its windows
-    assert said == ['1024 and what comes after it would not end in time: left out.']
+    assert ear.notes == ['1024 and what comes after it would not end in time: left out.']
 
 
 def test_windows_take_turns_and_their_number_heeds_the_time():
@@ -292,13 +288,13 @@ def test_windows_take_turns_and_their_number_heeds_the_time():
     assert order == ['a', 'b'] * 3
     assert ear.notes == ['3 in place of 5 windows for each row, for lack of time.']
     assert [row['rate'] for row in ear.rows] == [10.0, 5.0]
-    assert accelerator.rates([1.0, 2.0, 4.0], 8) == {'rate': 4.0, 'slowest': 2.0, 'fastest': 8.0}
+    assert gpu_work.rates([1.0, 2.0, 4.0], 8) == {'rate': 4.0, 'slowest': 2.0, 'fastest': 8.0}
 
 
 def test_training_goes_on_after_memory_is_out(monkeypatch):
     """The call that fails has taken the state with it: the next size needs a new one."""
     monkeypatch.setitem(gpu_parts.QUICK_NETWORKS, 'resnet50', tiny((4, 8, 2)))
-    compile_ahead = accelerator.compile_ahead
+    compile_ahead = gpu_work.compile_ahead
 
     def compiled(function, state, hyper, batch, dataset):
         found = compile_ahead(function, state, hyper, batch, dataset)
@@ -312,7 +308,7 @@ def test_training_goes_on_after_memory_is_out(monkeypatch):
         found.call = call
         return found
 
-    monkeypatch.setattr(accelerator, 'compile_ahead', compiled)
+    monkeypatch.setattr(gpu_work, 'compile_ahead', compiled)
     ear = Ear()
     gpu_parts.training(make_part(ear))
     assert [row['size'] for row in ear.rows] == [2]
@@ -329,11 +325,11 @@ def add(state, hyper, batch, dataset):
 def test_a_window_with_a_transfer_is_an_error():
     call = jax.jit(add)
     device = jnp.zeros(3)
-    state, last = accelerator.drive(call, device, [jnp.ones(3), 2 * jnp.ones(3)], 3, None, None)
+    state, last = gpu_work.drive(call, device, [jnp.ones(3), 2 * jnp.ones(3)], 3, None, None)
     np.testing.assert_array_equal(state, [4.0] * 3)  # 1, 2, and 1 again
     np.testing.assert_array_equal(last, [3.0] * 3)
     with pytest.raises(Exception, match=r'[Dd]isallowed host-to-device transfer'):
-        accelerator.drive(call, device, [np.ones(3)], 1, None, None)
+        gpu_work.drive(call, device, [np.ones(3)], 1, None, None)
 
 
 def test_run_ahead_is_bounded(monkeypatch):
@@ -345,7 +341,7 @@ def test_run_ahead_is_bounded(monkeypatch):
         under_way.append(len(started) - len(waited))
         return state, batch
 
-    accelerator.drive(call, 0, range(3), 20, None, None)
+    gpu_work.drive(call, 0, range(3), 20, None, None)
     assert len(started) == 20
     assert max(under_way) == RUN_AHEAD + 1
     assert waited[-1] == (0, 1)  # the end of a window waits for its last call
@@ -353,7 +349,7 @@ def test_run_ahead_is_bounded(monkeypatch):
 
 def test_a_compiled_program_tells_its_cost():
     arrays = jnp.ones((64, 64)), jnp.ones((64, 64))
-    found = accelerator.compile_ahead(jax.jit(lambda a, b: a @ b), *arrays)
+    found = gpu_work.compile_ahead(jax.jit(lambda a, b: a @ b), *arrays)
     assert found.cost['flops'] == pytest.approx(2 * 64**3, rel=0.05)
     assert found.memory >= 3 * 4 * 64**2
     assert not found.cached

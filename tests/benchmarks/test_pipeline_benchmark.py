@@ -11,7 +11,7 @@ import sklearn.datasets
 from PIL import Image
 
 import command
-from benchmarks import input_pipeline, jpeg_folders, reader
+from benchmarks import input_pipeline, reader
 from benchmarks.contestants import ours
 from tests.support_pictures import imagenet_files
 
@@ -121,12 +121,12 @@ def test_boxes_lie_in_the_pictures_in_the_order_of_the_files(work):
 
 def test_pictures_in_folders_are_found(tmp_path, photographs):
     shutil.copytree(photographs, tmp_path / 'source' / 'deep' / 'deeper')
-    folder = jpeg_folders.lay_out(tmp_path / 'source', tmp_path / 'pictures')
+    folder = input_pipeline.lay_out(tmp_path / 'source', tmp_path / 'pictures')
     assert len(list(folder.glob('all/*.jpg'))) == 2
 
 
 def test_a_refusal_of_prepare_data_is_passed_on(photographs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(jpeg_folders, 'NAME', 'Not a name')
+    monkeypatch.setattr(input_pipeline, 'NAME', 'Not a name')
     assert run(f'--source={photographs}', *TINY) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: tools.prepare_data: ')
