@@ -58,10 +58,10 @@ FIELDS = (
     # A streamed set: encoded pictures of any size, decoded anew for every batch.
     Field('data.image_size', None, 'Side in pixels of the training crops of a streamed set; None: '
           'the set has images of one size and is held in memory.', int, low=1),
-    Field('data.eval_image_size', None, 'Side in pixels of the centre crop in evaluation; None: '
+    Field('data.eval_image_size', None, 'Side in pixels of the center crop in evaluation; None: '
           'data.image_size.', int, low=1),
     Field('data.eval_resize', None, 'Shorter side in pixels to which a picture is resized before '
-          'the centre crop; None: 8/7 of the side of the crop.', int, low=1),
+          'the center crop; None: 8/7 of the side of the crop.', int, low=1),
     Field('data.crop_scale', (0.08, 1.0), 'Range of the area of a training crop, as a fraction of '
           "the picture's."),
     Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the width of a training crop over its '
@@ -80,7 +80,7 @@ FIELDS = (
           'each channel, or one for all.'),
     Field('data.std', (0.3081,), 'Standard deviation of pixels in [0, 1], which is divided by; one '
           'value for each channel, or one for all.'),
-    # Here stand those of tasks and augmentations; see `fields`.
+    # The fields of tasks and augmentations follow here; see `fields`.
     # --- optimizer; None leaves an option at the optimizer's own default --------------------
     Field('optimizer.name', 'sgd', 'Name of the optimizer: sgd, adam, adamw, lars, lamb or '
           'rmsprop.', choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
@@ -163,7 +163,7 @@ FIELDS = (
 
 @functools.cache
 def _joined(options: tuple[Field, ...], brought: tuple[Field, ...]) -> tuple[Field, ...]:
-    """All fields in order: the models' options follow model.name, the others the data's fields."""
+    """Returns all fields in order: models' options after model.name, the others after data.*."""
     after = next(i for i, field in enumerate(FIELDS, 1) if field.name == 'model.name')
     start = next(i for i, field in enumerate(FIELDS) if field.name == 'optimizer.name')
     joined = (*FIELDS[:after], *options, *FIELDS[after:start], *brought, *FIELDS[start:])
@@ -175,7 +175,7 @@ def _joined(options: tuple[Field, ...], brought: tuple[Field, ...]) -> tuple[Fie
 
 
 def fields() -> tuple[Field, ...]:
-    """Returns every field: those of every run, and those of models, tasks and augmentations.
+    """Returns all fields: those of every run, and those of models, tasks and augmentations.
 
     None leaves an option of a model at the model's own default.
     """

@@ -42,7 +42,7 @@ def call(path: str, function: str) -> Any:
     if spec is None:
         raise UserError(f'{path} is neither a .py file with {function}() nor a .json file.')
     module = importlib.util.module_from_spec(spec)
-    # A dataclass, such as a network of the file's own, looks up there what its annotations mean.
+    # A dataclass, such as a network defined in the file, resolves its annotations there.
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)

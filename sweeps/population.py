@@ -47,7 +47,7 @@ MEMORY_FRACTION = 0.8  # of a device's memory, at most, for a step
 def values() -> frozenset[str]:
     """Returns the names of the fields in which the lanes of one population may differ.
 
-    They enter the step as numbers; all others are compiled in, or change data or lengths.
+    They enter the step as arguments. All others are compiled in, or change the data or the length.
     """
     return frozenset(field.name for field in base.fields() if field.traced)
 

@@ -185,13 +185,13 @@ class ConfusionReport:
         from matplotlib.figure import Figure
 
         classes = len(self.class_names)
-        labelled = classes <= MOST_CLASSES_IN_MATRIX
-        side = 2.5 + 0.42 * max(classes, 5) if labelled else 11
+        readable = classes <= MOST_CLASSES_IN_MATRIX
+        side = 2.5 + 0.42 * max(classes, 5) if readable else 11
         figure = Figure(figsize=(side + 1.2, side), dpi=130, layout='constrained')
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         _draw_matrix(figure, axes, self)
-        if labelled:
+        if readable:
             _draw_counts(axes, self)
         heading = f'{title}\n' if title else ''
         axes.set_title(

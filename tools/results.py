@@ -1,6 +1,6 @@
 """Builds the tables of docs/results.md from the result.json files of finished runs.
 
-  python -m tools.results --list             the tables there are
+  python -m tools.results --list             list the tables
   python -m tools.results digits             run what the table still lacks, then print it
   python -m tools.results                    print every table; runs nothing
   python -m tools.results --update_docs      write every table into docs/results.md; runs nothing

@@ -146,7 +146,7 @@ class Checkpoints:
         Orbax would notice only in one of its threads, after pages of tracebacks.
 
         Raises:
-          OSError: it has not.
+          OSError: it does not.
         """
         needed = sum(array.nbytes for array in arrays.values())
         free = shutil.disk_usage(self.folder).free

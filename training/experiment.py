@@ -43,7 +43,7 @@ def total_steps(config: ConfigDict, examples: int) -> int:
 def hyperparameters(config: ConfigDict) -> dict[str, np.ndarray]:
     """Returns the scalars that enter the compiled step as arguments, by name.
 
-    They are values of traced fields: what the task and the optimizer use, and of the rest what is
+    They are the values of traced fields: those of the task and the optimizer, and others that are
     switched on.
     """
     values = {
@@ -109,8 +109,8 @@ class Experiment:
         model = task.network(backbone)
         if config.linear_probe and not isinstance(model, Network):
             raise UserError(
-                f'config.linear_probe trains the head of a classifier on pooled features, and '
-                f'task={config.task} has a head of its own: leave it out, and set config.freeze.'
+                'config.linear_probe trains the head of a classifier on pooled features, but '
+                f'task={config.task} has another head: leave it out, and set config.freeze.'
             )
         frozen, factors = partition.of(config, model, self.image_shape)
         return StepSpec(

@@ -14,15 +14,15 @@ import jax
 from models.trace import trace
 from training.spec import StepSpec
 
-# Dense peaks in TFLOP/s (no structured sparsity) of one device as JAX counts them, and its memory's
-# bandwidth in TB/s, by the beginning of its device_kind; the longest that fits counts. (bfloat16,
-# float32, bandwidth), where float32 is what JAX does by default: TF32 on tensor cores that have it,
-# bfloat16 passes on a TPU. The V100 and the T4 have no tensor cores for bfloat16, and compute it as
-# float32.
+# {beginning of device_kind: (bfloat16, float32, bandwidth)} of one device as JAX counts them; the
+# longest beginning that fits is used. The first two are dense peaks (no structured sparsity) in
+# TFLOP/s, the last one is the bandwidth of the memory in TB/s. float32 is what JAX does by default:
+# TF32 on tensor cores that have it, bfloat16 passes on a TPU. The V100 and the T4 have no tensor
+# cores for bfloat16, and compute it as float32.
 #
-# GPUs: NVIDIA's data sheets of each (A100 2021, H100 2023, H200 2024, HGX B200 2025, L4 2023, T4
-# 2019, V100 2020), whose figures "with sparsity" are halved here. TPUs: cloud.google.com/tpu/docs,
-# "System architecture" of each version; a v2 or v3 chip is two devices, and those have half of it.
+# GPUs: NVIDIA's data sheets (A100 2021, H100 2023, H200 2024, HGX B200 2025, L4 2023, T4 2019, V100
+# 2020), whose numbers "with sparsity" are halved. TPUs: cloud.google.com/tpu/docs, "System
+# architecture" of each version; a v2 or v3 chip is two devices, each of which has half its peak.
 PEAKS = {
     'NVIDIA A100': (312, 156, 2.039),  # 'NVIDIA A100-SXM4-80GB'
     'NVIDIA A100-SXM4-40GB': (312, 156, 1.555),
@@ -35,7 +35,7 @@ PEAKS = {
     'NVIDIA H200 NVL': (835.5, 417.5, 4.8),
     'NVIDIA B200': (2250, 1125, 8.0),
     'NVIDIA L4': (121, 60, 0.3),
-    'NVIDIA L40': (),  # other cards, which the line above would take for its own
+    'NVIDIA L40': (),  # other cards, for which the line above would be used otherwise
     'Tesla T4': (8.1, 8.1, 0.32),
     'Tesla V100-SXM2': (15.7, 15.7, 0.9),
     'Tesla V100-PCIE': (14, 14, 0.9),
@@ -66,16 +66,16 @@ def peak(devices: list[jax.Device], dtype: str, tflops: float | None = None) -> 
 
 
 def bandwidth(device_kind: str) -> float | None:
-    """Returns the bytes/s between a device and its own memory; None where nobody knows."""
+    """Returns the bytes/s between a device and its memory; None if it is unknown."""
     *_, terabytes = _peaks(device_kind)
     return None if terabytes is None else terabytes * 1e12
 
 
 def _peaks(kind: str) -> tuple[float | None, float | None, float | None]:
-    """The table's numbers for a device by JAX's name for it."""
-    found = max((name for name in PEAKS if kind.startswith(name)), key=len, default=None)
-    known = found and 'MIG' not in kind  # which is a part of a card
-    return (PEAKS[found] if known else ()) or (None, None, None)
+    """Returns the numbers of the table for a device_kind; None each if it is unknown."""
+    name = max((name for name in PEAKS if kind.startswith(name)), key=len, default=None)
+    known = name and 'MIG' not in kind  # a part of a card has other peaks
+    return (PEAKS[name] if known else ()) or (None, None, None)
 
 
 def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int:

@@ -1,23 +1,23 @@
 """Checks of the fields data.* and augment.* against each other."""
 
-from typing import Any
+from ml_collections import ConfigDict
 
 from augmentation import registry as augmentations
 from configs import base
 from errors import UserError
 
-# What means something only where data.image_size says that a set is streamed.
+# Fields that have a meaning only for a streamed set (data.image_size).
 STREAMED = (
     'data.eval_image_size', 'data.eval_resize', 'data.crop_scale', 'data.crop_ratio',
     'data.repeats', 'data.on_bad_record',
 )  # fmt: skip
 
 
-def check(config: Any) -> None:
+def check(config: ConfigDict) -> None:
     """Checks the fields of data and augmentation against each other.
 
     Raises:
-      UserError: one means nothing without another that is not given, or has an invalid value.
+      UserError: a field has no meaning without another one, or an invalid value.
     """
     data = config.data
     if data.image_size is not None:
@@ -43,10 +43,11 @@ def check(config: Any) -> None:
     augmentations.check(config)
 
 
-def _check_sizes(config: Any) -> None:
+def _check_sizes(config: ConfigDict) -> None:
+    """Checks that an evaluation crop is not larger than the resized picture."""
     side = config.data.eval_image_size or config.data.image_size
     if config.data.eval_resize and config.data.eval_resize < side:
         raise UserError(
-            f'config.data.eval_resize={config.data.eval_resize} is smaller than the centre crop of '
-            f'{side} that evaluation takes of it.'
+            f'config.data.eval_resize={config.data.eval_resize} is smaller than the center crop of '
+            f'{side} that evaluation takes: raise it, or lower config.data.eval_image_size.'
         )

@@ -22,7 +22,7 @@ class StepSpec:
       clip: whether the gradient's global norm is clipped.
       schedule: step -> fraction of the peak learning rate.
       mean, std: mean and standard deviation of pixels in [0, 1], per channel.
-      augmentations: those of training images, in their order.
+      augmentations: augmentations of training images, in their order.
       accumulate: micro-batches per update.
       ema: whether averaged weights are kept.
       sync_batch_norm: whether batch norm counts the examples of all devices.

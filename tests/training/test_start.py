@@ -76,7 +76,7 @@ def test_the_first_step_waits_for_no_import_that_it_can_do_without(starts):
     assert not imported & set(UNNEEDED)
 
 
-def test_help_and_mistakes_in_the_command_do_not_wait_for_jax(tmp_path: Path):
+def test_mistakes_in_the_command_do_not_wait_for_jax(tmp_path: Path):
     script = 'import sys, train; train.parser(); assert not {"jax", "numpy"} & set(sys.modules)'
     child = run_child([], tmp_path / 'log', script)
     assert child.process.returncode == 0, child.output

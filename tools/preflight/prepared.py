@@ -1,22 +1,23 @@
-"""A run made ready for its first step, as train.py does it: opened, placed, compiled."""
+"""Prepares a run for its first step as train.py does: opens and places its data, compiles it."""
 
 import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import input_pipeline
 from augmentation import registry as augmentations
 from data_sources.arrays import SPLITS
 from distributed import hosts
 from errors import UserError
-from training import experiment, placement, transfer
+from training import placement, transfer
 from training.calendar import Calendar
+from training.experiment import Experiment, Split, hyperparameters, open_train
 from training.placement import Placement
 from training.runner import Runner
 from training.spec import StepSpec
@@ -25,36 +26,43 @@ from training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Used:
-    """A split as a run uses it."""
+    """A split as a run uses it.
 
-    split: Any
+    Attributes:
+      split: the open split.
+      place: the split where the step can use it.
+      batch_size: over all devices.
+      image_shape: (height, width, channels).
+    """
+
+    split: Split
     place: Placement
-    batch_size: int  # over all devices
+    batch_size: int
     image_shape: tuple[int, int, int]
 
     @property
     def batch_bytes(self) -> int:
-        """The size of the images of a batch."""
+        """Bytes of the images of a batch."""
         return self.batch_size * math.prod(self.image_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A run whose first step could begin.
+    """A run that is ready for its first step.
 
     Attributes:
       experiment: what is trained.
       runner: the step over the devices.
       used: the train, validation and test splits.
-      state: before the first update, as host arrays.
+      state: the state before the first update, as host arrays.
       hyper: scalars of the step, as host arrays.
-      updates: how many a call does where nothing is due in between.
-      programs: the compiled ones: of one update, of several if a call does that, of the
-        evaluation of validation and test.
-      compile_seconds: what compiling them took.
+      updates: number of updates that a call does if nothing is due in between.
+      programs: the compiled programs: one update, several updates if calls do several, and the
+        evaluations of validation and test.
+      compile_seconds: duration of their compilation.
     """
 
-    experiment: experiment.Experiment
+    experiment: Experiment
     runner: Runner
     used: tuple[Used, Used, Used]
     state: TrainState
@@ -64,21 +72,21 @@ class Prepared:
     compile_seconds: float
 
     @property
-    def config(self):
+    def config(self) -> ConfigDict:
         """The configuration."""
         return self.experiment.config
 
 
-def part_of(config, devices: int, planned: int):
-    """Returns the configuration of the part of a run that falls to some of its devices.
+def part_of(config: ConfigDict, devices: int, planned: int) -> ConfigDict:
+    """Returns the configuration of the part of a run that some of its devices do.
 
-    Each device has as many examples of a batch as in the run, or nearly, where the batch does not
-    divide; the number of updates and what is due at which of them stay the same.
+    Each device has as many examples of a batch as in the run (about as many if the batch is not
+    divisible). The number of updates stays the same, and so do the steps at which something is due.
 
     Args:
-      config: of the run.
-      devices: how many there are.
-      planned: how many the run is to have.
+      config: the configuration of the run.
+      devices: number of available devices.
+      planned: number of devices in the run.
     """
     unit = (
         math.lcm(config.accumulate, 2)
@@ -99,66 +107,67 @@ def part_of(config, devices: int, planned: int):
     return part
 
 
-def open_splits(config) -> tuple[experiment.Experiment, dict[str, Any]]:
+def open_splits(config: ConfigDict) -> tuple[Experiment, dict[str, Split]]:
     """Opens all splits; returns (experiment, {name: split}).
 
     Raises:
-      UserError: what train.py would say of them.
+      UserError: a split is missing or damaged, or does not fit the configuration.
     """
-    found, train = experiment.open_train(config)
-    return found, {
+    exp, train = open_train(config)
+    return exp, {
         'train': train,
         **{name: input_pipeline.open_split(config, name) for name in SPLITS[1:]},
     }
 
 
-def weights(found: experiment.Experiment, spec: StepSpec) -> transfer.Source | None:
-    """Returns what config.init_from names, on process 0, which alone reads it in a run.
+def weights(exp: Experiment, spec: StepSpec) -> transfer.Source | None:
+    """Returns the weights of config.init_from, on process 0, which alone reads them in a run.
 
     Raises:
-      UserError: it cannot be read, or does not fit.
+      UserError: they cannot be read, or do not fit.
     """
-    if not found.config.init_from or not hosts.is_first():
+    if not exp.config.init_from or not hosts.is_first():
         return None
-    source = transfer.read(found.config.init_from)
-    transfer.check_fits(source, found.abstract_state(spec), found.config.model.name)
+    source = transfer.read(exp.config.init_from)
+    transfer.check_fits(source, exp.abstract_state(spec), exp.config.model.name)
     return source
 
 
 def prepare(
-    found: experiment.Experiment,
+    exp: Experiment,
     spec: StepSpec,
-    splits: dict[str, Any],
-    devices: list,
+    splits: dict[str, Split],
+    devices: list[jax.Device],
     source: transfer.Source | None = None,
 ) -> Prepared:
-    """Returns the run, compiled, with nothing of it on the devices but the data sets.
+    """Returns the compiled run, of which only the data sets are on the devices.
 
     Args:
-      found: what is trained.
+      exp: what is trained.
       spec: the static part of its step.
       splits: {name: open split}.
-      devices: of all processes.
+      devices: all devices of all processes.
       source: the weights to start from, on process 0.
     """
-    config = found.config
+    config = exp.config
     runner = Runner(spec, config.runner, devices)
-    state = found.initial_state(spec)
+    state = exp.initial_state(spec)
     if config.init_from:
         state = hosts.broadcast(transfer.applied(source, state) if source else state)
-    used = tuple(_used(found, runner, splits[name]) for name in SPLITS)
+    used = tuple(_used(exp, runner, splits[name]) for name in SPLITS)
     resident, platform = used[0].place.resident, runner.local[0].platform
     most = placement.updates_per_call(config, resident, platform)
-    updates = Calendar.of(found).call(0, most)
-    hyper = experiment.hyperparameters(config)
+    updates = Calendar.of(exp).call(0, most)
+    hyper = hyperparameters(config)
     start = time.monotonic()
     programs = _compiled(runner, used, state, hyper, updates, config.data.on_bad_record == 'skip')
     seconds = time.monotonic() - start
-    return Prepared(found, runner, used, state, hyper, updates, tuple(programs), seconds)
+    return Prepared(exp, runner, used, state, hyper, updates, tuple(programs), seconds)
 
 
-def _used(found: experiment.Experiment, runner: Runner, split) -> Used:
-    config, shape = found.config, found.image_shape
+def _used(exp: Experiment, runner: Runner, split: Split) -> Used:
+    """Returns a split with its placement and the batches that the run makes of it."""
+    config, shape = exp.config, exp.image_shape
     batch_size = config.batch_size
     if split.split != 'train':
         side = config.data.eval_image_size
@@ -169,9 +178,14 @@ def _used(found: experiment.Experiment, runner: Runner, split) -> Used:
 
 
 def _compiled(
-    runner: Runner, used: tuple, state: TrainState, hyper: dict, updates: int, skip: bool
-) -> list:
-    """The programs, from arguments like those of the run, so that its calls find them."""
+    runner: Runner,
+    used: tuple[Used, ...],
+    state: TrainState,
+    hyper: dict[str, np.ndarray],
+    updates: int,
+    skip: bool,
+) -> list[jax.stages.Compiled]:
+    """Returns the programs, compiled for arguments like those of the run, whose calls use them."""
     state, hyper = runner.replicate(state), runner.replicate(hyper)
     train, *others = ((_batch(one, skip), one.place.dataset) for one in used)
     batch, dataset = train
@@ -203,14 +217,14 @@ def _batch(used: Used, skip: bool) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def memory_named(what: str, together: bool = False) -> Iterator[None]:
-    """A context that turns a device's want of memory into a sentence.
+    """A context that turns a device's lack of memory into a sentence.
 
     Args:
-      what: is done there, for the sentence.
-      together: all processes do it together; where one has not enough, all of them end.
+      what: what is done in it, for the sentence.
+      together: whether all processes do it together; if one lacks memory, all of them end.
 
     Raises:
-      UserError: the device has not enough.
+      UserError: a device has too little memory.
     """
     try:
         yield
