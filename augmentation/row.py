@@ -1,7 +1,7 @@
 """The contract of an augmentation: one row that says all there is to know about it.
 
 To add one: write the function, declare a row with its fields, register it (a row of this repository
-stands in augmentation/registry.py), and test it. The step, what may vary in a sweep, the checks of
+stands in augmentation/rows.py), and test it. The step, what may vary in a sweep, the checks of
 a configuration, --help and contact sheets follow from the rows; nothing else names an augmentation.
 
     def brightness(images, batch, hyper):
