@@ -101,8 +101,7 @@ def measure(case: SaveCase, saves: int, folder: Path) -> dict[str, Any]:
         timer.watch(checkpoints, 'check_room', 'room')
         timer.watch(checkpoints, 'wait', 'wait')
         timer.watch(checkpoints, 'save', 'Orbax')
-        surroundings = split, split, records, progress, checkpoints
-        loop = Loop(ready.experiment, ready.runner, *surroundings)
+        loop = Loop(ready.experiment, ready.runner, split, split, records, progress, checkpoints)
         loop.run(ready.state(), 0, ready.hyper, preemption)
         files = [path for path in checkpoints.folder.rglob('*') if path.is_file()]
         size = sum(path.stat().st_size for path in files) / len(checkpoints.steps())

@@ -40,7 +40,6 @@ from errors import UserError
 # XLA compiles DenseNet-121 four times as long as ResNet-50.
 SHARES = {'resnet50': 36, 'lenet': 10, 'population': 14, 'vgg16': 10, 'densenet121': 30}
 ENDING = 10.0  # seconds reserved for starting and ending
-ABOUT = ('device', 'platform', 'versions', 'settings')  # what a part reports of where it runs
 MEMORY_SHARE = '0.92'
 # These make programs compile sooner and run slower: good enough for --quick.
 _QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
@@ -76,7 +75,7 @@ def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
         seconds = left * SHARES[name] / sum(SHARES[later] for later in names[number:])
         limit = min(PATIENCE * seconds, left)
         result = run_part(name, arguments.quick, seconds, limit)
-        described = {key: result.pop(key) for key in ABOUT if key in result}
+        described = result.pop('about', None)  # where it runs
         if described and not results:
             about |= described
             gpu_tables.introduce(about)

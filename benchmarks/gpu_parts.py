@@ -100,9 +100,7 @@ def training(part: GpuPart) -> None:
 def imagenet_like(case: StepCase) -> GpuExperiment:
     """Returns a network, its optimiser and random pictures of 1000 classes on the device."""
     config = imagenet.classic()
-    config.model.name = case.model
-    for name, value in case.options.items():
-        config.model[name] = value
+    config.model.update({'name': case.model, **case.options})
     config.dtype, config.label_smoothing, config.schedule.name = 'bfloat16', 0.1, 'constant'
     config.optimizer.learning_rate = 1e-3  # random labels, of which the loss stays finite
     return GpuExperiment(config, random_split(max(case.sizes), (case.pixels, case.pixels, 3), 1000))

@@ -290,4 +290,4 @@ def introduce(part: GpuPart) -> None:
     versions = {'jax': jax.__version__, 'python': sys.version.split()[0]}
     about = {'device': device.device_kind, 'platform': device.platform, 'versions': versions}
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)}
-    part.say(**about, settings=settings)
+    part.say(about={**about, 'settings': settings})

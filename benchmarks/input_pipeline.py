@@ -33,10 +33,10 @@ from rich.console import Console
 
 import command
 import processes
-from benchmarks import contest, machine, reader
+from benchmarks import contest, reader
 from benchmarks.contest import Contestant
 from benchmarks.networks import CONTESTANTS
-from benchmarks.tables import BenchmarkTable
+from benchmarks.tables import BenchmarkTable, describe_machine
 from errors import UserError
 
 NAME = 'benchmark'  # of the data set that the pictures are prepared as
@@ -167,13 +167,10 @@ def compare(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]
         'ours/it is above 1 where ours is the faster one; per CPU s: images per second of CPU '
         'time, which other load disturbs less.'
     )
-    console.print(BenchmarkTable('', head, rows, None).rich(title=title, caption=caption))
-    return {
-        'scores': [dataclasses.asdict(score) for score in scores],
-        'turns': {name: [dataclasses.asdict(turn) for turn in own] for name, own in turns.items()},
-        'about': about,
-        'left_out': left_out,
-    }
+    figures = {'scores': scores, 'turns': turns, 'about': about, 'left_out': left_out}
+    table = BenchmarkTable('', head, rows, figures)
+    console.print(table.rich(title=title, caption=caption))
+    return dataclasses.asdict(table)['figures']
 
 
 def check_accuracy(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -225,8 +222,8 @@ def main(argv: list[str]) -> None:
             work = make_work(arguments, Path(scratch))
             result = arguments.run(arguments, work, console)
         options = {name: value for name, value in vars(arguments).items() if name != 'run'}
-        host = dataclasses.asdict(machine.describe())
         if output:
+            host = dataclasses.asdict(describe_machine())
             whole = {'options': options, 'machine': host, **result}
             output.write_text(json.dumps(whole, indent=2, default=str) + '\n')
             console.print(f'Written: {output}', markup=False)

@@ -140,14 +140,10 @@ def _compare_all(
         scores = compare(case, task, context)
         figures[case.model] = scores
         name = f'{case.model} {case.size} px, batch {case.batch_size}'
-        rows += [[name, each.name, _milliseconds(case, each), *each.cells()] for each in scores]
+        rows += [[name, each.name, *each.cells(case.batch_size)] for each in scores]
     if task == 'evaluate':  # has no steps
         head, *rows = ([*row[:2], *row[3:]] for row in (head, *rows))
     return BenchmarkTable(caption, head, rows, figures)
-
-
-def _milliseconds(case: NetworkCase, score: Score) -> str:
-    return f'{1000 * case.batch_size / score.rate:.1f}'
 
 
 def devices(context: BenchmarkContext) -> BenchmarkTable:
@@ -170,8 +166,7 @@ def devices(context: BenchmarkContext) -> BenchmarkTable:
         figures[what] = scores
         for score in scores:
             lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
-            cells = _milliseconds(case, score), *score.cells()[:2], lost
-            rows.append([what, score.name, *cells])
+            rows.append([what, score.name, *score.cells(case.batch_size)[:3], lost])
     head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
     caption = (
         f'{count} virtual devices on {THREADS} CPU cores against one, the same global '
