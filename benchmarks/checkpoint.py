@@ -112,9 +112,9 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
     """Times the saves of each network in a process of its own."""
     rows, figures = [], {}
     for number, case in enumerate(CASES[:1] if context.quick else CASES):
-        arguments = [str(number), str(3 if context.quick else SAVES), context.scratch]
-        command = [sys.executable, '-m', 'benchmarks.checkpoint', *arguments]
-        _, answer = processes.watch(command, until='^{"saves"').lines[-1]
+        saves = str(3 if context.quick else SAVES)
+        command = [sys.executable, '-m', 'benchmarks.checkpoint', str(number), saves]
+        _, answer = processes.watch([*command, context.scratch], until='^{"saves"').lines[-1]
         figures[case.model] = result = json.loads(answer)
         times = {name: [save[name] for save in result['saves']] for name in ('whole', *PARTS)}
         median = {name: f'{statistics.median(own):.0f}' for name, own in times.items()}

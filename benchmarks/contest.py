@@ -74,22 +74,19 @@ class ContestantProcess:
         stack.callback(self.process.stdin.close)
         stack.callback(self.process.stdout.close)
         self.about = self._answer()
-        self._signal(signal.SIGSTOP)
+        os.killpg(self.process.pid, signal.SIGSTOP)
 
     def run(self, batches: int) -> Turn:
         """Lets it produce a number of batches."""
-        self._signal(signal.SIGCONT)
+        os.killpg(self.process.pid, signal.SIGCONT)
         cpu = self._cpu_seconds()
         self.process.stdin.write(f'{batches}\n')
         self.process.stdin.flush()
         answer = self._answer()
         cpu = self._cpu_seconds() - cpu
-        self._signal(signal.SIGSTOP)
+        os.killpg(self.process.pid, signal.SIGSTOP)
         resident = psutil.Process(self.process.pid).memory_info().rss
         return Turn(answer['images'], answer['seconds'], cpu, resident)
-
-    def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self.process.pid, number)
 
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
         results = _run_parts(arguments, output)
     empty = [name for name, result in results.items() if not result['rows']]
     if empty:
-        _say(f'Nothing was measured for {", ".join(empty)}.')
+        print(f'Nothing was measured for {", ".join(empty)}.', file=sys.stderr)
     return int(bool(empty))
 
 
@@ -84,7 +84,7 @@ def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
         if output:  # after each part, so that a later failure loses nothing
             output.write_text(json.dumps({**about, 'parts': results}, indent=2) + '\n')
     if output:
-        _say(f'Written: {output}')
+        print(f'Written: {output}', file=sys.stderr)
     return results
 
 
@@ -143,11 +143,7 @@ def _receive(name: str, message: dict[str, Any], result: dict[str, Any]) -> None
     elif 'progress' not in message:
         result.update(message)
         return
-    _say(f'{name}: {message.get("note") or message["progress"]}')
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    print(f'{name}: {message.get("note") or message["progress"]}', file=sys.stderr)
 
 
 def _minutes(text: str) -> float:

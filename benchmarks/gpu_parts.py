@@ -152,9 +152,8 @@ def lenet(part: GpuPart) -> None:
 def lenet_experiment(sizes: LenetSizes) -> tuple[GpuExperiment, ArraySource]:
     """Returns LeNet, its optimiser and digits on the device; and the test digits on the host."""
     config = base.get_config()
-    config.model.name = 'lenet'
+    config.model.name, config.schedule.name = 'lenet', 'constant'
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-3
-    config.schedule.name = 'constant'
     images, labels = digits(sizes.train + sizes.test).values()
     train = split_of(images[: sizes.train], labels[: sizes.train], 10)
     return GpuExperiment(config, train), split_of(images[sizes.train :], labels[sizes.train :], 10)
@@ -185,8 +184,7 @@ def population(part: GpuPart) -> None:
     experiment, _ = lenet_experiment(sizes)
     runner, batch_size = experiment.runner, sizes.lane_batch
     batch = [runner.split(experiment.batches(batch_size, 1)[0])]
-    one = TimedProgram(experiment, runner.train, [experiment.state()], batch)
-    cost = one.cost(batch_size)
+    cost = TimedProgram(experiment, runner.train, [experiment.state()], batch).cost(batch_size)
     programs: dict[int, TimedProgram] = {}
 
     def attempt(lanes: int) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 First our training step on sets of 1,000 to 1,000,000 images that live on the device, in turns;
 then one run of train.py of 10,000 steps, with everything around the step.
 
-`memory` sets the peak of short runs, as the operating system reports it, beside what preflight
-estimates. A run trains for a few steps, evaluates, saves, tests and draws its curves, with nothing
-compiled before, as preflight assumes.
+`memory` sets the peak of short runs, which the operating system reports, beside what preflight
+estimates. A run trains for a few steps, evaluates, saves, tests and draws its curves, the first one
+with nothing compiled before, as preflight assumes.
 """
 
 import contextlib
@@ -127,8 +127,7 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
             cost = f'{1e6 * mark.cost:.1f}', f'{mark.cost / marks[1].cost:.2f}'
         rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
-    figures = {'sizes': by_size, 'marks': marks}
-    return BenchmarkTable(caption(by_size, marks), head, rows, figures)
+    return BenchmarkTable(caption(by_size, marks), head, rows, {'sizes': by_size, 'marks': marks})
 
 
 def caption(by_size: Sequence[SetSize], marks: Sequence[Mark]) -> str:
@@ -168,12 +167,9 @@ def peak(arguments: list[str], folder: Path, name: str) -> int:
 
 def short(config: str, *overrides: str) -> list[str]:
     """Returns the arguments for a run of a few steps with two saves."""
-    texts = (
-        f'steps={SHORT_STEPS}',
-        'schedule.warmup=0',
-        f'checkpoint.every_steps={SHORT_STEPS // 2}',
-    )
-    return [f'--config={config}', *(f'--config.{text}' for text in (*texts, *overrides))]
+    lengths = f'steps={SHORT_STEPS}', f'checkpoint.every_steps={SHORT_STEPS // 2}'
+    texts = (*lengths, 'schedule.warmup=0', *overrides)
+    return [f'--config={config}', *(f'--config.{text}' for text in texts)]
 
 
 def memory(context: BenchmarkContext) -> BenchmarkTable:

@@ -5,9 +5,7 @@
 
 The task: JPEG files of any size, shuffled, for ever -> random-resized crop (antialiased), flip,
 uint8, in batches. All pipelines get the same files and as many threads (PyTorch: worker processes).
-They take turns within one run, each in a process of its own, and the figures are medians of the
-turns: quote their ratios, because the rates depend on the machine and the hour. Under other load
-only "per CPU s" is of use.
+They take turns: quote ratios of medians. Under other load only "per CPU s" is of use.
 
 tf.data's own defaults are less work: its sampler draws smaller boxes (on ImageNet 14 % fewer
 pixels), its inverse DCT is the fast one, and its resize does not filter. Two rows give it our
@@ -191,9 +189,9 @@ def check_stages(arguments, work: dict[str, Any], console: Console) -> dict[str,
     """Prints where the time of one image goes."""
     measured = reader.stages(work, reader.draw_crops(work, visits=3), arguments.rounds)
     rows = [[name, f'{microseconds:.0f}'] for name, microseconds in measured.items()]
-    table = BenchmarkTable('', ('stage', 'microseconds'), rows, measured)
+    table = BenchmarkTable('', ('stage', 'microseconds'), rows, {'microseconds': measured})
     console.print(table.rich(title='CPU time per image on one thread'))
-    return {'microseconds': measured}
+    return table.figures
 
 
 def check_memory(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:

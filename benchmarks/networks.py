@@ -137,8 +137,7 @@ def _compare_all(
     rows, figures = [], {}
     head = ['network', 'who', 'ms a step', 'images/s', 'range', 'ours / it']
     for case in cases[: 1 if context.quick else None]:
-        scores = compare(case, task, context)
-        figures[case.model] = scores
+        figures[case.model] = scores = compare(case, task, context)
         name = f'{case.model} {case.size} px, batch {case.batch_size}'
         rows += [[name, each.name, *each.cells(case.batch_size)] for each in scores]
     if task == 'evaluate':  # has no steps
@@ -162,8 +161,7 @@ def devices(context: BenchmarkContext) -> BenchmarkTable:
             for name, more in overrides.items()
         ]
         what, steps = f'{case.model}, batch {case.batch_size}', 1 if context.quick else case.steps
-        scores = contest.score(side_by_side(contestants, steps, context, what))
-        figures[what] = scores
+        figures[what] = scores = contest.score(side_by_side(contestants, steps, context, what))
         for score in scores:
             lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
             rows.append([what, score.name, *score.cells(case.batch_size)[:3], lost])

@@ -47,8 +47,7 @@ class BenchmarkTable:
     def markdown(self) -> str:
         """Returns caption and table as Markdown."""
         rule = ['---', *['---:'] * (len(self.head) - 1)]
-        lines = [table_line(row) for row in (self.head, rule, *self.rows)]
-        return '\n'.join([self.caption, '', *lines])
+        return '\n'.join([self.caption, '', *map(table_line, (self.head, rule, *self.rows))])
 
     def rich(self, **options) -> rich_table.Table:
         """Returns the table, without its caption, for a terminal."""
