@@ -101,8 +101,7 @@ def measure(case: SaveCase, saves: int, folder: Path) -> dict[str, Any]:
         timer.watch(checkpoints, 'check_room', 'room')
         timer.watch(checkpoints, 'wait', 'wait')
         timer.watch(checkpoints, 'save', 'Orbax')
-        surroundings = split, split, records, progress, checkpoints
-        loop = Loop(ready.experiment, ready.runner, *surroundings)
+        loop = Loop(ready.experiment, ready.runner, split, split, records, progress, checkpoints)
         loop.run(ready.state(), 0, ready.hyper, preemption)
         files = [path for path in checkpoints.folder.rglob('*') if path.is_file()]
         size = sum(path.stat().st_size for path in files) / len(checkpoints.steps())
@@ -113,9 +112,9 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
     """Times the saves of each network in a process of its own."""
     rows, figures = [], {}
     for number, case in enumerate(CASES[:1] if context.quick else CASES):
-        arguments = [str(number), str(3 if context.quick else SAVES), context.scratch]
-        command = [sys.executable, '-m', 'benchmarks.checkpoint', *arguments]
-        _, answer = processes.watch(command, until='^{"saves"').lines[-1]
+        saves = str(3 if context.quick else SAVES)
+        command = [sys.executable, '-m', 'benchmarks.checkpoint', str(number), saves]
+        _, answer = processes.watch([*command, context.scratch], until='^{"saves"').lines[-1]
         figures[case.model] = result = json.loads(answer)
         times = {name: [save[name] for save in result['saves']] for name in ('whole', *PARTS)}
         median = {name: f'{statistics.median(own):.0f}' for name, own in times.items()}

@@ -74,22 +74,19 @@ class ContestantProcess:
         stack.callback(self.process.stdin.close)
         stack.callback(self.process.stdout.close)
         self.about = self._answer()
-        self._signal(signal.SIGSTOP)
+        os.killpg(self.process.pid, signal.SIGSTOP)
 
     def run(self, batches: int) -> Turn:
         """Lets it produce a number of batches."""
-        self._signal(signal.SIGCONT)
+        os.killpg(self.process.pid, signal.SIGCONT)
         cpu = self._cpu_seconds()
         self.process.stdin.write(f'{batches}\n')
         self.process.stdin.flush()
         answer = self._answer()
         cpu = self._cpu_seconds() - cpu
-        self._signal(signal.SIGSTOP)
+        os.killpg(self.process.pid, signal.SIGSTOP)
         resident = psutil.Process(self.process.pid).memory_info().rss
         return Turn(answer['images'], answer['seconds'], cpu, resident)
-
-    def _signal(self, number: signal.Signals) -> None:
-        os.killpg(self.process.pid, number)
 
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
@@ -126,10 +123,11 @@ class Score:
     ratio: float = 1.0  # the first contestant's rate over this one's
     cpu_ratio: float = 1.0
 
-    def cells(self) -> list[str]:
-        """Returns the texts of the rate, its range, and the ratio."""
-        rates = f'{self.rate:,.0f}', f'{self.slowest:,.0f} to {self.fastest:,.0f}'
-        return [*rates, f'{self.ratio:.2f}']
+    def cells(self, batch_size: int) -> list[str]:
+        """Returns the texts of the milliseconds a batch, the rate, its range, and the ratio."""
+        spread = f'{self.slowest:,.0f} to {self.fastest:,.0f}'
+        milliseconds = f'{1000 * batch_size / self.rate:.1f}'
+        return [milliseconds, f'{self.rate:,.0f}', spread, f'{self.ratio:.2f}']
 
 
 @contextlib.contextmanager
@@ -199,28 +197,26 @@ def side_by_side(
     processes, with `context.rounds` turns each: some programs run at one speed from start to end,
     and at another speed when they are started again.
     """
-    left_out, turns = {}, {}
-    players, names, ours = [], {}, contestants[0].name
-    for number in range(1, processes + 1):
-        for each in contestants:
-            player = f'{each.name}, process {number}' if processes > 1 else each.name
-            players.append(dataclasses.replace(each, name=player))
-            names[player] = each.name
+    left_out, turns, ours = {}, {}, contestants[0].name
+    endings = [f', process {n}' for n in range(1, processes + 1)] if processes > 1 else ['']
+    players = {each.name + end: each for end in endings for each in contestants}
+    starts = [with_work(each, player) for player, each in players.items()]
 
     def leave_out(player: str, reason: str) -> None:
-        if names[player] not in (ours, *left_out):
-            context.say(f'{what}: {names[player]} is left out: {reason}')
-        left_out[names[player]] = reason
+        name = players[player].name
+        if name not in (ours, *left_out):
+            context.say(f'{what}: {name} is left out: {reason}')
+        left_out[name] = reason
 
     def show(text: str) -> None:
         context.show(f'{what}: {text}')
 
-    with started(players, context.scratch, leave_out, lambda it: show(f'starting {it}')) as running:
+    with started(starts, context.scratch, leave_out, lambda it: show(f'starting {it}')) as running:
         if ours in left_out:
             raise UserError(f'{what}: ours does not run: {left_out[ours]}')
         show('warming up')
         for player, turn in play(running, context.rounds, batches, max(WARM_UP, batches // 4)):
-            own = turns.setdefault(names[player], [])
+            own = turns.setdefault(players[player].name, [])
             own.append(turn)
             show(f'{player}, round {-(-len(own) // processes)} of {context.rounds}')
     return turns

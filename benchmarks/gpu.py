@@ -40,7 +40,6 @@ from errors import UserError
 # XLA compiles DenseNet-121 four times as long as ResNet-50.
 SHARES = {'resnet50': 36, 'lenet': 10, 'population': 14, 'vgg16': 10, 'densenet121': 30}
 ENDING = 10.0  # seconds reserved for starting and ending
-ABOUT = ('device', 'platform', 'versions', 'settings')  # what a part reports of where it runs
 MEMORY_SHARE = '0.92'
 # These make programs compile sooner and run slower: good enough for --quick.
 _QUICK_FLAGS = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
         results = _run_parts(arguments, output)
     empty = [name for name, result in results.items() if not result['rows']]
     if empty:
-        _say(f'Nothing was measured for {", ".join(empty)}.')
+        print(f'Nothing was measured for {", ".join(empty)}.', file=sys.stderr)
     return int(bool(empty))
 
 
@@ -76,7 +75,7 @@ def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
         seconds = left * SHARES[name] / sum(SHARES[later] for later in names[number:])
         limit = min(PATIENCE * seconds, left)
         result = run_part(name, arguments.quick, seconds, limit)
-        described = {key: result.pop(key) for key in ABOUT if key in result}
+        described = result.pop('about', None)  # where it runs
         if described and not results:
             about |= described
             gpu_tables.introduce(about)
@@ -85,7 +84,7 @@ def _run_parts(arguments, output: Path | None) -> dict[str, Any]:
         if output:  # after each part, so that a later failure loses nothing
             output.write_text(json.dumps({**about, 'parts': results}, indent=2) + '\n')
     if output:
-        _say(f'Written: {output}')
+        print(f'Written: {output}', file=sys.stderr)
     return results
 
 
@@ -144,11 +143,7 @@ def _receive(name: str, message: dict[str, Any], result: dict[str, Any]) -> None
     elif 'progress' not in message:
         result.update(message)
         return
-    _say(f'{name}: {message.get("note") or message["progress"]}')
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    print(f'{name}: {message.get("note") or message["progress"]}', file=sys.stderr)
 
 
 def _minutes(text: str) -> float:

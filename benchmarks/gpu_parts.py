@@ -100,9 +100,7 @@ def training(part: GpuPart) -> None:
 def imagenet_like(case: StepCase) -> GpuExperiment:
     """Returns a network, its optimiser and random pictures of 1000 classes on the device."""
     config = imagenet.classic()
-    config.model.name = case.model
-    for name, value in case.options.items():
-        config.model[name] = value
+    config.model.update({'name': case.model, **case.options})
     config.dtype, config.label_smoothing, config.schedule.name = 'bfloat16', 0.1, 'constant'
     config.optimizer.learning_rate = 1e-3  # random labels, of which the loss stays finite
     return GpuExperiment(config, random_split(max(case.sizes), (case.pixels, case.pixels, 3), 1000))
@@ -154,9 +152,8 @@ def lenet(part: GpuPart) -> None:
 def lenet_experiment(sizes: LenetSizes) -> tuple[GpuExperiment, ArraySource]:
     """Returns LeNet, its optimiser and digits on the device; and the test digits on the host."""
     config = base.get_config()
-    config.model.name = 'lenet'
+    config.model.name, config.schedule.name = 'lenet', 'constant'
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-3
-    config.schedule.name = 'constant'
     images, labels = digits(sizes.train + sizes.test).values()
     train = split_of(images[: sizes.train], labels[: sizes.train], 10)
     return GpuExperiment(config, train), split_of(images[sizes.train :], labels[sizes.train :], 10)
@@ -187,8 +184,7 @@ def population(part: GpuPart) -> None:
     experiment, _ = lenet_experiment(sizes)
     runner, batch_size = experiment.runner, sizes.lane_batch
     batch = [runner.split(experiment.batches(batch_size, 1)[0])]
-    one = TimedProgram(experiment, runner.train, [experiment.state()], batch)
-    cost = one.cost(batch_size)
+    cost = TimedProgram(experiment, runner.train, [experiment.state()], batch).cost(batch_size)
     programs: dict[int, TimedProgram] = {}
 
     def attempt(lanes: int) -> dict[str, Any]:

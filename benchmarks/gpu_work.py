@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import os
 import statistics
 import sys
@@ -40,10 +39,6 @@ class Budget:
     def left(self) -> float:
         """Seconds that are left."""
         return self._end - self._clock()
-
-    def times(self, seconds: float, most: int) -> int:
-        """Returns how often so many seconds fit into the time left, at most `most` times."""
-        return max(0, min(most, math.floor(self.left / max(seconds, 1e-9))))
 
 
 @dataclasses.dataclass
@@ -129,8 +124,7 @@ class GpuExperiment(SyntheticExperiment):
         """Returns the batches of one call on the host, [updates, lanes, size], for 0 lanes 2-d."""
         shape = (updates, lanes, size) if lanes else (updates, size)
         index = np.random.default_rng(seed).integers(self.split.size, size=shape, dtype=np.int32)
-        epoch, mask = np.zeros_like(index), np.ones(shape, np.float32)
-        return {'index': index, 'epoch': epoch, 'mask': mask}
+        return {'index': index, 'epoch': np.zeros_like(index), 'mask': np.ones(shape, np.float32)}
 
 
 def _scanned(step: Callable, state, hyper, batches, dataset):
@@ -177,10 +171,7 @@ def compile_ahead(function, *arguments) -> CompiledProgram:
 
 
 def drive(call: Callable, state, batches: Sequence, calls: int, hyper, dataset) -> tuple[Any, Any]:
-    """Calls call(state, hyper, batch, dataset) a number of times; returns (state, last metrics).
-
-    Waits for the end. The batches, on the device, are used in turn.
-    """
+    """Returns (state, metrics) of the last of so many calls once it is over; batches take turns."""
     turns = itertools.islice(itertools.cycle(batches), calls)
     with jax.transfer_guard('disallow'):
         (last,) = collections.deque(run_ahead(call, state, hyper, turns, dataset), maxlen=1)
@@ -274,7 +265,8 @@ def measure(part: GpuPart, rows: dict, windows: dict, most: int, amount: Callabl
             rows[key] |= rates(seconds[key], amount(key)) | {'seconds': seconds[key]}
         done += 1
         part.say(rows=[rows[key] for key in windows])
-        rounds = done + part.budget.times(sum(map(max, seconds.values())), most - done)
+        longest = max(sum(map(max, seconds.values())), 1e-9)
+        rounds = min(most, done + part.budget.left // longest)
     if done < most:
         part.say(note=f'{done} in place of {most} windows for each row, for lack of time.')
 
@@ -288,6 +280,6 @@ def introduce(part: GpuPart) -> None:
             '"Several devices and hosts"); --quick shows on a CPU that the benchmark works.'
         )
     versions = {'jax': jax.__version__, 'python': sys.version.split()[0]}
-    about = {'device': device.device_kind, 'platform': device.platform, 'versions': versions}
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)}
-    part.say(**about, settings=settings)
+    about = {'device': device.device_kind, 'platform': device.platform}
+    part.say(about={**about, 'versions': versions, 'settings': settings})

@@ -1,15 +1,23 @@
-"""Section `growth`: whether images cost as much, and memory stays, as sets and runs grow.
+"""Sections `growth`, what images and memory cost as sets and runs grow, and `memory` of short runs.
 
 First our training step on sets of 1,000 to 1,000,000 images that live on the device, in turns;
 then one run of train.py of 10,000 steps, with everything around the step.
+
+`memory` sets the peak of short runs, which the operating system reports, beside what preflight
+estimates. A run trains for a few steps, evaluates, saves, tests and draws its curves, the first one
+with nothing compiled before, as preflight assumes.
 """
 
 import contextlib
 import dataclasses
 import itertools
+import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -25,6 +33,8 @@ CASE = dataclasses.replace(networks.CASES[0], steps=200)
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CONFIG, BATCH = 'configs/digits_lenet.py', 128
 STEPS, MARKS, LOG_EVERY = 10_000, 10, 20
+SHORT_STEPS = 6
+NAMES = ('digits_lenet', 'mnist_lenet', 'mnist_deep_cnn', 'mnist_resnet18')
 STEADY_COST, STEADY_BYTES = 0.05, 16e6  # relative cost and memory that may be noise
 
 
@@ -117,8 +127,7 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
             cost = f'{1e6 * mark.cost:.1f}', f'{mark.cost / marks[1].cost:.2f}'
         rows.append([f'step {mark.step:,}', *cost, f'{mark.resident / 1e6:,.0f}', '-'])
     head = ('what', 'µs per image', 'to the first', 'memory, MB', 'of it images, MB')
-    figures = {'sizes': by_size, 'marks': marks}
-    return BenchmarkTable(caption(by_size, marks), head, rows, figures)
+    return BenchmarkTable(caption(by_size, marks), head, rows, {'sizes': by_size, 'marks': marks})
 
 
 def caption(by_size: Sequence[SetSize], marks: Sequence[Mark]) -> str:
@@ -139,3 +148,48 @@ def caption(by_size: Sequence[SetSize], marks: Sequence[Mark]) -> str:
         f'({"flat" if abs(cost - 1) <= STEADY_COST else "NOT FLAT"}), and memory grew by '
         f'{grown / 1e6:.1f} MB ({"flat" if grown < STEADY_BYTES else "GROWING"}).'
     )
+
+
+def estimate(arguments: list[str]) -> dict[str, Any]:
+    """Returns preflight's report of a configuration: '--config=FILE' and its overrides."""
+    command = [sys.executable, '-m', 'tools.preflight', *arguments, '--json']
+    return json.loads('\n'.join(line for _, line in processes.watch(command).lines))
+
+
+def peak(arguments: list[str], folder: Path, name: str) -> int:
+    """Returns the bytes that a run takes at most; its workdir is the folder's `name`.
+
+    What it compiles stays in the folder for a second run.
+    """
+    more = [f'--config.compilation_cache={folder / "cache"}', f'--workdir={folder / name}']
+    return processes.watch([sys.executable, 'train.py', *arguments, *more]).peak_memory
+
+
+def short(config: str, *overrides: str) -> list[str]:
+    """Returns the arguments for a run of a few steps with two saves."""
+    lengths = f'steps={SHORT_STEPS}', f'checkpoint.every_steps={SHORT_STEPS // 2}'
+    texts = (*lengths, 'schedule.warmup=0', *overrides)
+    return [f'--config={config}', *(f'--config.{text}' for text in texts)]
+
+
+def memory(context: BenchmarkContext) -> BenchmarkTable:
+    """Runs preflight and two short runs of each configuration."""
+    rows, figures = [], {}
+    for name in NAMES[: 1 if context.quick else None]:
+        config, folder = f'configs/{name}.py', context.scratch / name
+        folder.mkdir()
+        arguments = short(config, f'data.dir={context.data_dir}')
+        figures[config] = peaks = {
+            'estimated': estimate(arguments)['host_peak'],
+            'first_run': peak(arguments, folder, 'first'),
+            'later_run': peak(arguments, folder, 'later'),
+        }
+        context.say(f'{config}: {peaks}')
+        megabytes = [f'{value / 1e6:,.0f}' for value in peaks.values()]
+        rows.append([config, *megabytes, f'{peaks["estimated"] / peaks["first_run"]:.2f}'])
+    caption = (
+        'Peak memory of a run on the CPU in MB: what `python -m tools.preflight` estimates, what a '
+        'first run takes, which compiles, and a later one, which does not.'
+    )
+    head = ('config', 'estimated', 'first run', 'later run', 'estimated / first')
+    return BenchmarkTable(caption, head, rows, figures)

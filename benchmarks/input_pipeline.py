@@ -5,9 +5,7 @@
 
 The task: JPEG files of any size, shuffled, for ever -> random-resized crop (antialiased), flip,
 uint8, in batches. All pipelines get the same files and as many threads (PyTorch: worker processes).
-They take turns within one run, each in a process of its own, and the figures are medians of the
-turns: quote their ratios, because the rates depend on the machine and the hour. Under other load
-only "per CPU s" is of use.
+They take turns: quote ratios of medians. Under other load only "per CPU s" is of use.
 
 tf.data's own defaults are less work: its sampler draws smaller boxes (on ImageNet 14 % fewer
 pixels), its inverse DCT is the fast one, and its resize does not filter. Two rows give it our
@@ -33,10 +31,10 @@ from rich.console import Console
 
 import command
 import processes
-from benchmarks import contest, machine, reader
+from benchmarks import contest, reader
 from benchmarks.contest import Contestant
 from benchmarks.networks import CONTESTANTS
-from benchmarks.tables import BenchmarkTable
+from benchmarks.tables import BenchmarkTable, describe_machine
 from errors import UserError
 
 NAME = 'benchmark'  # of the data set that the pictures are prepared as
@@ -167,13 +165,10 @@ def compare(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]
         'ours/it is above 1 where ours is the faster one; per CPU s: images per second of CPU '
         'time, which other load disturbs less.'
     )
-    console.print(BenchmarkTable('', head, rows, None).rich(title=title, caption=caption))
-    return {
-        'scores': [dataclasses.asdict(score) for score in scores],
-        'turns': {name: [dataclasses.asdict(turn) for turn in own] for name, own in turns.items()},
-        'about': about,
-        'left_out': left_out,
-    }
+    figures = {'scores': scores, 'turns': turns, 'about': about, 'left_out': left_out}
+    table = BenchmarkTable('', head, rows, figures)
+    console.print(table.rich(title=title, caption=caption))
+    return dataclasses.asdict(table)['figures']
 
 
 def check_accuracy(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -194,9 +189,9 @@ def check_stages(arguments, work: dict[str, Any], console: Console) -> dict[str,
     """Prints where the time of one image goes."""
     measured = reader.stages(work, reader.draw_crops(work, visits=3), arguments.rounds)
     rows = [[name, f'{microseconds:.0f}'] for name, microseconds in measured.items()]
-    table = BenchmarkTable('', ('stage', 'microseconds'), rows, measured)
+    table = BenchmarkTable('', ('stage', 'microseconds'), rows, {'microseconds': measured})
     console.print(table.rich(title='CPU time per image on one thread'))
-    return {'microseconds': measured}
+    return table.figures
 
 
 def check_memory(arguments, work: dict[str, Any], console: Console) -> dict[str, Any]:
@@ -225,8 +220,8 @@ def main(argv: list[str]) -> None:
             work = make_work(arguments, Path(scratch))
             result = arguments.run(arguments, work, console)
         options = {name: value for name, value in vars(arguments).items() if name != 'run'}
-        host = dataclasses.asdict(machine.describe())
         if output:
+            host = dataclasses.asdict(describe_machine())
             whole = {'options': options, 'machine': host, **result}
             output.write_text(json.dumps(whole, indent=2, default=str) + '\n')
             console.print(f'Written: {output}', markup=False)

@@ -38,8 +38,8 @@ def write_idx(folder: Path, config) -> None:
     folder.mkdir()
     for split in arrays.SPLITS:
         source = arrays.load(config.data.name, split, config.data.dir)
-        values = {'images': source.images[..., 0], 'labels': source.labels.astype(np.uint8)}
-        for name, array in values.items():
+        labels = source.labels.astype(np.uint8)
+        for name, array in (('images', source.images[..., 0]), ('labels', labels)):
             header = struct.pack(f'>HBB{array.ndim}I', 0, 8, array.ndim, *array.shape)
             (folder / f'{split}-{name}').write_bytes(header + array.tobytes())
 
@@ -69,15 +69,6 @@ def torch_python(context: BenchmarkContext) -> Path | None:
     return None
 
 
-def figures_of(output: processes.CommandOutput, goal: float) -> dict[str, Any]:
-    """Returns the seconds to the goal (None if it was missed) and to the end, and accuracies."""
-    validation = output.numbers(VALIDATION)
-    reached = (seconds for seconds, accuracy in validation if accuracy >= goal)
-    figures = {'to_goal': next(reached, None), 'to_end': output.seconds}
-    figures['validation'] = [accuracy for _, accuracy in validation]
-    return {**figures, 'test': output.numbers(TEST)[-1][1]}
-
-
 def run(context: BenchmarkContext) -> BenchmarkTable:
     """Runs every contestant in turn, with another seed in each round."""
     name, tuned, goal = 'configs/mnist_lenet.py', 'configs/mnist_lenet_fast.py', GOAL
@@ -98,13 +89,18 @@ def run(context: BenchmarkContext) -> BenchmarkTable:
             cache = scratch / ('cache' if contestant == TUNED else f'cache{seed}')
             more = f'seed={seed}', f'compilation_cache={cache}'
             command = our_command(file, workdir, *overrides, *more)
-        figures = figures_of(processes.watch(command), goal)
+        output = processes.watch(command)
+        validation = output.numbers(VALIDATION)
+        reached = (seconds for seconds, accuracy in validation if accuracy >= goal)
+        figures = {'to_goal': next(reached, None), 'to_end': output.seconds}
+        figures['validation'] = [accuracy for _, accuracy in validation]
+        figures['test'] = output.numbers(TEST)[-1][1]
         context.say(f'{contestant}: {figures}')
         return figures
 
     play(TUNED, tuned, 0)
     runs: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(1 if context.quick else min(context.rounds, ROUNDS)):
+    for seed in range(min(context.rounds, ROUNDS)):
         for contestant, file in ((COLD, name), (OURS, name), (TORCH, name), (TUNED, tuned)):
             if contestant != TORCH or python:
                 runs.setdefault(contestant, []).append(play(contestant, file, seed))
@@ -144,9 +140,8 @@ def start(context: BenchmarkContext) -> BenchmarkTable:
     data_dir = f'data.dir={context.data_dir}'
     config = reading.from_arguments(name, [f'--config.{data_dir}'])
     write_idx(context.scratch / 'idx', config)
-    rounds = 1 if context.quick else context.rounds
     python, first = torch_python(context), {}
-    for number in range(rounds):
+    for number in range(context.rounds):
         cache = f'compilation_cache={context.scratch / f"cache{number}"}'
         workdirs = [context.scratch / f'run{number}-{turn}' for turn in range(3)]
         commands = {COLD: our_command(name, workdirs[0], data_dir, cache)}
@@ -159,19 +154,16 @@ def start(context: BenchmarkContext) -> BenchmarkTable:
             first.setdefault(contestant, []).append(seconds)
             context.say(f'{contestant}: first step after {seconds:.2f} s')
     whole, shorter = [], ['epochs=3'] if context.quick else []
-    for number in range(1 + rounds):  # the first one compiles
+    for number in range(1 + context.rounds):  # the first one compiles
         cache = f'compilation_cache={context.scratch / "cache"}'
         command = our_command(TRAIN, context.scratch / f'whole{number}', cache, *shorter)
         whole.append(processes.watch(command).seconds)
         context.say(f'{TRAIN}: whole run {whole[-1]:.2f} s')
-    return _start_table(first, whole[1:], f'{config.model.name} on {config.data.name}, first step')
-
-
-def _start_table(first: dict[str, list], whole: list[float], name: str) -> BenchmarkTable:
-    rows, ours = [], statistics.median(first[OURS])
+    whole, rows = whole[1:], []
     for contestant, own in first.items():
-        ratio = f'{ours / statistics.median(own):.2f}'
-        rows.append([name, contestant, *median_and_range(own, 2), ratio])
+        ratio = f'{statistics.median(first[OURS]) / statistics.median(own):.2f}'
+        what = f'{config.model.name} on {config.data.name}, first step'
+        rows.append([what, contestant, *median_and_range(own, 2), ratio])
     rows.append([f'{TRAIN}, whole run', OURS, *median_and_range(whole, 2), ''])
     caption = 'From the start of the process, imports and data included. '
     caption += f'Medians of {len(whole)} starts.'

@@ -137,17 +137,12 @@ def _compare_all(
     rows, figures = [], {}
     head = ['network', 'who', 'ms a step', 'images/s', 'range', 'ours / it']
     for case in cases[: 1 if context.quick else None]:
-        scores = compare(case, task, context)
-        figures[case.model] = scores
+        figures[case.model] = scores = compare(case, task, context)
         name = f'{case.model} {case.size} px, batch {case.batch_size}'
-        rows += [[name, each.name, _milliseconds(case, each), *each.cells()] for each in scores]
+        rows += [[name, each.name, *each.cells(case.batch_size)] for each in scores]
     if task == 'evaluate':  # has no steps
         head, *rows = ([*row[:2], *row[3:]] for row in (head, *rows))
     return BenchmarkTable(caption, head, rows, figures)
-
-
-def _milliseconds(case: NetworkCase, score: Score) -> str:
-    return f'{1000 * case.batch_size / score.rate:.1f}'
 
 
 def devices(context: BenchmarkContext) -> BenchmarkTable:
@@ -166,12 +161,10 @@ def devices(context: BenchmarkContext) -> BenchmarkTable:
             for name, more in overrides.items()
         ]
         what, steps = f'{case.model}, batch {case.batch_size}', 1 if context.quick else case.steps
-        scores = contest.score(side_by_side(contestants, steps, context, what))
-        figures[what] = scores
+        figures[what] = scores = contest.score(side_by_side(contestants, steps, context, what))
         for score in scores:
             lost = '-' if score is scores[0] else f'{100 * (1 - 1 / score.ratio):+.0f} %'
-            cells = _milliseconds(case, score), *score.cells()[:2], lost
-            rows.append([what, score.name, *cells])
+            rows.append([what, score.name, *score.cells(case.batch_size)[:3], lost])
     head = ('network', 'devices', 'ms a step', 'images/s', 'range', 'lost')
     caption = (
         f'{count} virtual devices on {THREADS} CPU cores against one, the same global '

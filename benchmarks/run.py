@@ -12,6 +12,7 @@ Tables go to standard output as soon as they are measured, everything else to st
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import signal
 import tempfile
@@ -24,8 +25,7 @@ from rich import markup
 
 import command
 import files
-from benchmarks import machine
-from benchmarks.tables import BenchmarkContext, BenchmarkTable
+from benchmarks.tables import BenchmarkContext, BenchmarkTable, Machine, describe_machine
 from errors import UserError
 from processes import ROOT
 from tools import docs_tables
@@ -35,6 +35,7 @@ DOCS = ROOT / 'docs' / 'speed.md'
 MARKER = 'speed'
 ROUNDS = 5
 _SCREEN = rich_console.Console(stderr=True)
+_say = functools.partial(_SCREEN.print, markup=False, highlight=False, soft_wrap=True)
 WIDTH = 120  # of a table when the output is no terminal
 
 
@@ -60,7 +61,9 @@ SECTIONS = {
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
     'start': Section('job', 'from the start of the process to the first step', True, 'start'),
     'checkpoint': Section('checkpoint', 'how long a save holds the training up'),
-    'memory': Section('memory', 'peak memory of a run against what tools.preflight estimates'),
+    'memory': Section(
+        'growth', 'peak memory of a run against what tools.preflight estimates', False, 'memory'
+    ),
     'growth': Section('growth', 'cost per image and memory as data sets and runs grow'),
     'devices': Section(
         'networks', 'eight virtual devices on one CPU against one', False, 'devices'
@@ -74,7 +77,7 @@ SECTIONS = {
 class ResultWriter:
     """Prints and writes each table as soon as it is measured: a later failure loses none."""
 
-    host: machine.Machine
+    host: Machine
     markdown: bool  # whether to print Markdown
     docs: Path | None  # Markdown file to write the tables into
     output: Path | None  # JSON file for all figures
@@ -98,7 +101,7 @@ class ResultWriter:
         self.results[name] = dataclasses.asdict(table)
         if self.output:
             whole = {'options': self.options, 'machine': dataclasses.asdict(self.host)}
-            files.write_json(self.output, {**whole, 'sections': self.results})
+            files.write_json(self.output, whole | {'sections': self.results})
         if self.docs:
             docs_tables.update(self.docs, MARKER, {name: text})
 
@@ -137,10 +140,6 @@ def _status(title: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(markup.escape(f'{title}: {text}'))
 
 
-def _say(text: str) -> None:
-    _SCREEN.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def main(argv: list[str]) -> None:
     """Runs the command."""
     arguments = _make_parser().parse_args(argv)
@@ -159,7 +158,7 @@ def main(argv: list[str]) -> None:
         if arguments.quick:
             raise UserError("--quick's figures mean nothing and do not go into the docs: drop one.")
         docs_tables.check(docs, MARKER, names)
-    host = machine.describe(torch_python)
+    host = describe_machine(torch_python)
     options = {'only': names, 'rounds': rounds, 'quick': arguments.quick}
     data_dir = arguments.data_dir.absolute()
     context = BenchmarkContext(Path(), torch_python, data_dir, rounds, arguments.quick, _say)

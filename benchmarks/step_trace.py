@@ -95,11 +95,9 @@ def locations(program: str) -> dict[str, str]:
     """
     known, inside, computation = {}, {}, ''
     for line in program.splitlines():
-        head = re.match(r'(?:ENTRY )?%([\w.\-]+) \(', line)
-        if head:
+        if head := re.match(r'(?:ENTRY )?%([\w.\-]+) \(', line):
             computation = head[1]
-        name = re.match(r'\s+(?:ROOT )?%([\w.\-]+) = ', line)
-        if not name:
+        if not (name := re.match(r'\s+(?:ROOT )?%([\w.\-]+) = ', line)):
             continue
         patterns = r'op_name="([^"]*)"', r'calls=%([\w.\-]+)', r'\(%([\w.\-]+)'
         matches = (re.search(pattern, line) for pattern in patterns)

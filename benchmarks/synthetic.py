@@ -42,16 +42,12 @@ class SyntheticExperiment:
         self.experiment = experiment.Experiment(config, shape, split.class_names, split.size)
         self.spec = self.experiment.spec()
         self.runner = Runner(self.spec, config.runner, all_devices, detailed)
+        self.hyper = self.runner.replicate(experiment.hyperparameters(config))
 
     @functools.cached_property
     def dataset(self) -> dict:
         """The split on the devices."""
         return self.runner.replicate(self.split.arrays)
-
-    @functools.cached_property
-    def hyper(self) -> dict:
-        """The step's hyperparameters on the devices."""
-        return self.runner.replicate(experiment.hyperparameters(self.experiment.config))
 
     @functools.cached_property
     def _initial(self):

@@ -68,38 +68,29 @@ def sweep(context: BenchmarkContext) -> BenchmarkTable:
     """Runs a single trial twice, and then sweeps by either engine in turn, without pruning."""
     trials, shorter = (2, ['epochs=3']) if context.quick else (TRIALS, [])
     overrides = [f'compilation_cache={context.scratch / "cache"}', *shorter]
-    _, single = (_single_trial(context, number, overrides) for number in range(2))
+    for number in range(2):  # the first one compiles
+        workdir = context.scratch / f'single{number}'
+        output = processes.watch(job.our_command(CONFIG, workdir, *overrides))
+    result = json.loads((workdir / 'result.json').read_text())
+    arithmetic = result['steps'] * result['config']['batch_size'] / result['examples_per_second']
+    single = {'arithmetic': arithmetic, 'rest': output.seconds - arithmetic}
     seconds: dict[str, list[float]] = {'vmap': [], 'local': []}
     for number in range(1 if context.quick else 1 + min(context.rounds, ROUNDS)):
         for engine, own in seconds.items():
             count = trials if number else min(trials, WARM)
-            elapsed = _sweep(context, engine, number, count, overrides)
+            workdir = context.scratch / f'{engine}{number}'
+            command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
+            command += [f'--workdir={workdir}', f'--engine={engine}', f'--trials={count}']
+            command += [f'--jobs={JOBS}', '--sampler=random', '--pruner=none']
+            command += [f'--config.{text}' for text in overrides]
+            elapsed = processes.watch(command).seconds
             context.say(f'{engine}: {count} trials in {elapsed:.1f} s')
             if number or context.quick:
                 own.append(elapsed)
     return _sweep_table(seconds, single, trials)
 
 
-def _single_trial(context: BenchmarkContext, number: int, overrides: list[str]) -> dict[str, float]:
-    """Returns the seconds of one train.py on all cores: its steps' 'arithmetic', and the 'rest'."""
-    workdir = context.scratch / f'single{number}'
-    output = processes.watch(job.our_command(CONFIG, workdir, *overrides))
-    result = json.loads((workdir / 'result.json').read_text())
-    images = result['steps'] * result['config']['batch_size']
-    arithmetic = images / result['examples_per_second']
-    return {'arithmetic': arithmetic, 'rest': output.seconds - arithmetic}
-
-
-def _sweep(context, engine: str, number: int, trials: int, overrides: list[str]) -> float:
-    command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
-    command += [f'--workdir={context.scratch / f"{engine}{number}"}', f'--engine={engine}']
-    command += [f'--trials={trials}', f'--jobs={JOBS}', '--sampler=random', '--pruner=none']
-    return processes.watch([*command, *(f'--config.{text}' for text in overrides)]).seconds
-
-
-def _sweep_table(
-    seconds: dict[str, list[float]], single: dict[str, float], trials: int
-) -> BenchmarkTable:
+def _sweep_table(seconds: dict[str, list], single: dict[str, float], trials: int) -> BenchmarkTable:
     vmap, local = map(statistics.median, seconds.values())
     allowed = local / (single['rest'] + trials * single['arithmetic'])
     names = ('side by side (vmap)', f'a process each, {JOBS} at a time (local)')

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import input_pipeline
 from benchmarks.contestants import channel
 from configs import base
 
@@ -24,15 +25,12 @@ def configuration(work: dict[str, Any]):
 
 def pipeline(work: dict[str, Any]) -> Iterator[np.ndarray]:
     """Yields the images of training batches, uint8 [batch_size, size, size, 3], for ever."""
-    import input_pipeline
-
     for batch in input_pipeline.batches(configuration(work), 'train'):
         yield batch['image']
 
 
 def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
     """Yields the same images by a plain thread pool, one at a time, without Grain."""
-    import input_pipeline
     from data_sources import stream
 
     config = configuration(work)

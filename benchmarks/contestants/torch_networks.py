@@ -15,12 +15,9 @@ def create(name, channels, classes, small):
 
     `small` is whether its first layers are those for small images (stem=cifar).
     """
-    if name == 'lenet':
-        return lenet(channels, classes)
-    if name == 'deep_cnn':
-        return deep_cnn(channels, classes)
-    if name == 'vgg11_bn' and small:
-        return vgg11_bn(channels, classes)
+    plain = {'lenet': lenet, 'deep_cnn': deep_cnn, 'vgg11_bn': vgg11_bn}
+    if name in plain:
+        return plain[name](channels, classes)
     return ResNet(*BLOCKS[name], channels, classes, small)
 
 

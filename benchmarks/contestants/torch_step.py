@@ -6,10 +6,8 @@ Runs in a Python that has PyTorch. The batch is float32 and normalized already.
 import channel
 
 
-def training(network, images, labels):
+def training(torch, network, images, labels):
     """Yields the labels after each update by Adam."""
-    import torch
-
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     while True:
@@ -19,10 +17,8 @@ def training(network, images, labels):
         yield labels
 
 
-def evaluation(network, images, labels):
+def evaluation(torch, network, images, labels):
     """Yields the labels after each batch whose correct answers were counted."""
-    import torch
-
     network.eval()
     while True:
         with torch.inference_mode():
@@ -44,8 +40,8 @@ def compete(answers, work):
     if work['compile']:
         network = torch.compile(network)
     steps = {'train': training, 'evaluate': evaluation}[work['task']]
-    versions = {'torch': torch.__version__}
-    answers.serve(steps(network, images, labels), versions=versions)
+    batches = steps(torch, network, images, labels)
+    answers.serve(batches, versions={'torch': torch.__version__})
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import command as train_command
-from benchmarks import memory
+from benchmarks import growth
 from configs import reading
 from tests.conftest import SMALL
 from tools import preflight
@@ -24,7 +24,7 @@ def small_report(small, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp('preflight')
     run = folder / 'runs' / 'run'
     given = [f'--config={small}', f'--workdir={run}']
-    found = memory.estimate(given)
+    found = growth.estimate(given)
     assert not run.parent.exists()
     return found
 
@@ -43,8 +43,8 @@ def test_the_numbers_are_those_of_the_network(small_report):
 
 @pytest.mark.slow
 def test_memory_and_disk_are_about_those_of_a_run(tmp_path):
-    given = memory.short('configs/digits_lenet.py', *WIDE)
-    said, taken = memory.estimate(given), memory.peak(given, tmp_path, 'run')
+    given = growth.short('configs/digits_lenet.py', *WIDE)
+    said, taken = growth.estimate(given), growth.peak(given, tmp_path, 'run')
     assert said['host_peak'] == pytest.approx(taken, rel=0.3)
     assert said['parameters'] == WIDE_PARAMETERS
     # Beside Python there is the state, and its copies: that is no small part here.
