@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The arguments of a section of `python -m benchmarks.run`, and the table that it returns."""
-=======
-"""What a section gets, the table that it returns, and the machine that its figures depend on."""
->>>>>>> bench
+"""A section's arguments, the table that it returns, and the machine that figures depend on."""
 
 import dataclasses
 import datetime
