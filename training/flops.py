@@ -11,6 +11,7 @@ import re
 
 import jax
 
+from errors import UserError
 from models.trace import trace
 from training.spec import StepSpec
 
@@ -78,8 +79,10 @@ def _peaks(kind: str) -> tuple[float | None, float | None, float | None]:
     return (PEAKS[name] if known else ()) or (None, None, None)
 
 
-def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int:
+def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = False) -> int | None:
     """Returns the FLOPs of one training image: 6 for each multiply-add of a trained layer.
+
+    None where the network has a layer of a kind that models/trace.py does not know.
 
     A frozen layer has no gradient with respect to its weights, which leaves 4; if no layer before
     it is trained, it has none with respect to its input either, which leaves 2.
@@ -89,8 +92,12 @@ def per_image(spec: StepSpec, image_shape: tuple[int, int, int], probe: bool = F
       image_shape: (height, width, channels).
       probe: whether features are computed once, so that frozen layers cost nothing.
     """
+    try:
+        layers = trace(spec.model, image_shape).layers
+    except UserError:  # an own kind of layer is no reason not to train
+        return None
     total, learns_below = 0, False
-    for layer in trace(spec.model, image_shape).layers:
+    for layer in layers:
         if not layer.multiply_adds:
             continue
         learns = f'{layer.name}/kernel' not in spec.frozen

@@ -106,8 +106,8 @@ class Loop:
         return self._meter.images_per_second
 
     @functools.cached_property
-    def model_flops_per_image(self) -> int:
-        """FLOPs of one training image; see training/flops.py."""
+    def model_flops_per_image(self) -> int | None:
+        """FLOPs of one training image, None if they are not known; see training/flops.py."""
         exp = self.experiment
         return flops.per_image(self.runner.spec, exp.image_shape, exp.config.linear_probe)
 
@@ -327,7 +327,7 @@ class Loop:
             'train/images_per_second': rates.images_per_second,
             'train/input_wait': rates.input_wait,
         }
-        if self._peak:
+        if self._peak and self.model_flops_per_image:
             done = rates.images_per_second * self.model_flops_per_image
             values['train/model_flops_utilisation'] = done / self._peak
         return values

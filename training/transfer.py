@@ -113,20 +113,19 @@ def check_fits(source: Source, template: TrainState, model: str) -> None:
 def applied(source: Source, state: TrainState) -> TrainState:
     """Returns the initial state with the weights of a source that fits, except for the head.
 
-    The head is always new, because the source's belongs to its classes, and starts from zero
-    (Dosovitskiy et al. 2021, "An image is worth 16x16 words", section 3.2). The gradient of a
+    The head is always new, because the source's belongs to its classes. A dense layer starts from
+    zero (Dosovitskiy et al. 2021, "An image is worth 16x16 words", section 3.2). The gradient of a
     random head would destroy features before the head has learned to use them, and a head drawn by
-    the seed of the source would be the one that its features were trained with. The state of the
+    the seed of the source would be the one that its features were trained with. A head of several
+    layers would not learn from zero, and keeps what the run's own seed drew. The state of the
     optimizer is zero whatever the weights are.
     """
     leaves = flatten_dict(_variables(state), sep='/')
     source_leaves = _without_head(source.variables)
-    new = {
-        path: np.asarray(source_leaves[path], leaf.dtype)
-        if path in source_leaves
-        else np.zeros_like(leaf)
-        for path, leaf in leaves.items()
-    }
+    one_layer = f'params/{HEAD}/kernel' in leaves
+    new = {path: np.zeros_like(leaf) if one_layer else leaf for path, leaf in leaves.items()}
+    for path, weights in source_leaves.items():
+        new[path] = np.asarray(weights, leaves[path].dtype)
     variables = {'batch_stats': {}, **unflatten_dict(new, sep='/')}
     return state.replace(**variables, ema=state.ema and variables)
 

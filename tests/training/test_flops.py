@@ -3,12 +3,14 @@
 import dataclasses
 import types
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 import models
 from models.arithmetic import convolution_multiply_adds
+from models.fcn import FCN
 from models.lowering import NATIVE
 from models.trace import trace
 from tasks.classification import Classification
@@ -133,3 +135,19 @@ def test_the_compiled_step_does_the_models_arithmetic_and_little_else(name, shap
     """
     found, expected = counted(name, shape, size, **options)
     assert 0.85 < found / expected < 1.25
+
+
+def test_a_layer_of_an_unknown_kind_leaves_the_number_unknown():
+    class Normed(FCN):
+        def setup(self):
+            super().setup()
+            self.extra = nn.LayerNorm()
+
+        def stages(self, images, train=False, mask=None):
+            stages = super().stages(images, train, mask)
+            stages['extra'] = self.extra(next(reversed(stages.values())))
+            return stages
+
+    model = Normed(num_classes=10, units=4, depth=1)
+    spec = StepSpec(model, Classification(10), 'sgd', lambda step: 1.0, (0.0,), (1.0,))
+    assert flops.per_image(spec, (8, 8, 1)) is None

@@ -37,7 +37,7 @@ class Footprint:
       device_count: number of devices of this process.
       parameters: number of parameters, trained and frozen.
       state_bytes: bytes of parameters, statistics, optimizer state and averages.
-      model_flops: FLOPs of the model in one step; see training/flops.py.
+      model_flops: FLOPs of the model in one step; None if they are not known (training/flops.py).
       compiled_flops: FLOPs of one step by XLA's count; None if XLA does not tell.
       host: {part: bytes} of the host's memory while a checkpoint is written.
       compiling: peak bytes of the host's memory while the programs were compiled.
@@ -53,7 +53,7 @@ class Footprint:
     device_count: int
     parameters: int
     state_bytes: int
-    model_flops: int
+    model_flops: int | None
     compiled_flops: float | None
     host: dict[str, int]
     compiling: int
@@ -121,6 +121,7 @@ def of(prepared: Prepared, libraries: int) -> Footprint:
     # On a CPU the memory of the devices is that of the host, and the data set is already counted.
     if runner.local[0].platform == 'cpu':
         host |= {name: local * size for name, size in device.items() if name != 'data set'}
+    per_image = flops.per_image(runner.spec, experiment.image_shape)
     return Footprint(
         examples=experiment.train_examples,
         steps=experiment.steps,
@@ -128,7 +129,7 @@ def of(prepared: Prepared, libraries: int) -> Footprint:
         device_count=local,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=state_bytes,
-        model_flops=config.batch_size * flops.per_image(runner.spec, experiment.image_shape),
+        model_flops=per_image and config.batch_size * per_image,
         compiled_flops=_flops(prepared.programs[0], local),
         host=host,
         compiling=devices.peak_resident_bytes(resource.getrusage(resource.RUSAGE_SELF)),

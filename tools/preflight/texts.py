@@ -59,6 +59,8 @@ def as_text(footprint: Footprint, config: ConfigDict, memory: int, disk: int) ->
     compiled = ''
     if footprint.compiled_flops:
         compiled = f'; as compiled, with augmentation and update: {footprint.compiled_flops:.3g}'
+    known = footprint.model_flops is not None
+    model_flops = f'{footprint.model_flops:.3g}' if known else 'an unknown number'
     lines = [
         f'{config.model.name} on {config.data.name}, {footprint.device_count} device(s) of '
         f'{footprint.devices}',
@@ -66,7 +68,7 @@ def as_text(footprint: Footprint, config: ConfigDict, memory: int, disk: int) ->
         f'parameters       {footprint.parameters:,}',
         f'steps            {footprint.steps:,} of {config.batch_size} images, '
         f'{footprint.examples:,} in an epoch',
-        f'FLOPs in a step  {footprint.model_flops:.3g} of the model{compiled}',
+        f'FLOPs in a step  {model_flops} of the model{compiled}',
         f'disk             {size(footprint.checkpoint_bytes)} a checkpoint, '
         f'{size(footprint.disk)} for {footprint.checkpoints}; {size(disk)} are free',
         f'memory           {size(footprint.host_peak)} at most; {size(memory)} are free',
