@@ -20,6 +20,7 @@ affine = jax.jit(augment.affine)
 quickly = functools.partial(jax.jit, compiler_options=QUICKLY)
 crop, flip, erased_box = map(quickly, (augment.crop, augment.flip, augment.erased_box))
 erase = quickly(augment.erase, static_argnames='noise')
+mixed = quickly(mixing.mixed, static_argnames=('mixup', 'cutmix'))
 
 
 def pixels(shape, seed=0):
@@ -295,5 +296,5 @@ def test_the_order_in_the_step():
     images = (flip(images, *who, np.float32(0.5)) - 0.4) / 0.2
     labelled = batch | {'label': data['label']}
     images = erase(images, *who, np.float32(0.5), noise=False)
-    images, _ = mixing.mixed(images, labelled, hyper, mixup=False, cutmix=True)
+    images, _ = mixed(images, labelled, hyper, mixup=False, cutmix=True)
     np.testing.assert_allclose(metrics['seen'], np.reshape(images, (count, -1)), atol=1e-5)
