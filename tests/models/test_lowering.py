@@ -86,6 +86,7 @@ def test_convolutions_equal_xlas_own(case, form):
     assert_equals_xlas_own(FORMS[form], *arguments_of(*case))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(cases(windows=(3,), strides=(1,)))
 def test_winograds_convolution_equals_xlas_own(case):

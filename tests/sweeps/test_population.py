@@ -49,6 +49,13 @@ def dense():
 
 
 @pytest.fixture(scope='module')
+def narrow():
+    """The same, to be done with in a second: for what lanes do, whatever their network."""
+    fields = {'model.name': 'fcn', 'model.units': 16}
+    return configuration(base.get_config(), FIELDS | fields)
+
+
+@pytest.fixture(scope='module')
 def splits(config):
     return [input_pipeline.open_split(config, name) for name in ('train', 'validation')]
 
@@ -120,11 +127,11 @@ def test_lanes_start_from_the_states_of_the_runs_alone(config, splits):
 
 @pytest.mark.parametrize('width', [slow(1), 3])
 def test_a_lane_that_diverges_leaves_its_neighbours_as_they_were(
-    config, splits, monkeypatch, width
+    narrow, splits, monkeypatch, width
 ):
     monkeypatch.setattr(population, 'WIDTH', {'cpu': width})
     wild = {**LANES[1], 'optimizer.learning_rate': 1e30}
-    sound, mixed = (populated(config, splits, chosen) for chosen in
+    sound, mixed = (populated(narrow, splits, chosen) for chosen in
                     ([LANES[0], LANES[1], LANES[2]], [LANES[0], wild, LANES[2]]))  # fmt: skip
     found, expected = mixed.advance(), sound.advance()
     assert found[1] is None
@@ -133,13 +140,13 @@ def test_a_lane_that_diverges_leaves_its_neighbours_as_they_were(
     jax.tree.map(np.testing.assert_array_equal, mixed.state(2), sound.state(2))
 
 
-def test_a_freed_lane_takes_another_run_from_its_start(config, splits):
+def test_a_freed_lane_takes_another_run_from_its_start(narrow, splits):
     """Without a compilation, and beside lanes that are further on."""
-    reused, fresh = populated(config, splits, LANES[:2]), populated(config, splits, LANES[2:])
+    reused, fresh = populated(narrow, splits, LANES[:2]), populated(narrow, splits, LANES[2:])
     reused.advance()
     compiled = reused._train._cache_size()
     reused.drop(1)
-    reused.start(1, configuration(config, LANES[3]), 'new')
+    reused.start(1, configuration(narrow, LANES[3]), 'new')
     assert not reused.finished(0)
     found, expected = reused.advance(), fresh.advance()
     assert found[1] == expected[1]

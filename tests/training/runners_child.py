@@ -31,6 +31,7 @@ KINDS = ('pmap', 'shard_map')
 NETWORKS = {'lenet': SOME, 'deep_cnn': DEVICES}
 # What is in the part that is run first; all else is in the rest.
 FEW = (('shard_map', 2), ('pmap', 8))
+FEW_DRAWN = FEW[:1]  # of what is drawn at random
 FEW_KIND = 'pmap'
 FEW_NETWORK = 'deep_cnn'
 FEW_PARTITIONED = (('pmap', 'sync'), ('shard_map', 'own'))
@@ -70,9 +71,9 @@ def mine(few):
     return few == (PART == 'few')
 
 
-def devices_here(devices):
+def devices_here(devices, few=FEW):
     """Pairs (kind, devices) of this part."""
-    return [pair for pair in itertools.product(KINDS, devices) if mine(pair in FEW)]
+    return [pair for pair in itertools.product(KINDS, devices) if mine(pair in few)]
 
 
 def kinds_here():
@@ -335,12 +336,13 @@ def randomness():
     batch = batch_of(MASKS['full'])
     hyper = probe.hyper(5, shift=2.0, rotate=30.0, scale=0.2, **MIXING)
     spec = probe.spec(BATCH, augmentations=probe.applied('affine', *MIXED))
-    for kind, devices in [('pmap', 1), *devices_here(SOME)]:
+    here = devices_here(SOME, FEW_DRAWN)
+    for kind, devices in [('pmap', 1), *here]:
         look = functools.partial(seen, Runner(spec, kind, jax.devices()[:devices]))
         found = look(probe.start(pixels), hyper, white | {'image': noise}, batch)
         RESULTS[f'augment/{kind}{devices}'] = found
     # What each is compared with is pmap's.
-    for kind, devices in sorted({*devices_here(SOME), *itertools.product(['pmap'], SOME)}):
+    for kind, devices in sorted({*here, *(('pmap', devices) for _, devices in here)}):
         look = functools.partial(seen, Runner(probe.spec(BATCH), kind, jax.devices()[:devices]))
         for name, seed, number in (('a', 5, 0), ('again', 5, 0), ('step', 5, 1), ('seed', 6, 0)):
             shared = probe.hyper(seed, dropout_rate=0.25)

@@ -13,14 +13,14 @@ import pytest
 from tests.support import most_slow, on_eight_devices, once, slow
 from tests.training import runners_child as child
 
-EVERY = [(kind, devices) for kind in child.KINDS for devices in child.DEVICES]
 every_kind = pytest.mark.parametrize('kind', most_slow(child.KINDS, [child.FEW_KIND]))
 every_network = pytest.mark.parametrize('network', most_slow(child.NETWORKS, [child.FEW_NETWORK]))
 
 
-def on_devices(cases):
-    """The cases of other devices than the few, which come last, are slow."""
-    return [case if case[-2:] in child.FEW else slow(*case) for case in cases]
+def on_devices(numbers, few):
+    """Each kind on each number of devices; all but the few are slow."""
+    cases = [(kind, devices) for kind in child.KINDS for devices in numbers]
+    return [case if case in few else slow(*case) for case in cases]
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_mixed_images_are_learned_alike_everywhere(results, loss, how):
     assert np.abs(alone['gradient/head/kernel'] - plain).max() > 1e-3
 
 
-@pytest.mark.parametrize(('kind', 'devices'), on_devices(EVERY))
+@pytest.mark.parametrize(('kind', 'devices'), on_devices(child.DEVICES, child.FEW))
 @pytest.mark.parametrize('size', child.EVAL_SIZES)
 def test_evaluation_counts_every_example_once(results, kind, devices, size):
     found, truth = case(results, f'eval/{kind}{devices}/{size}'), case(results, 'eval/truth')
@@ -172,9 +172,7 @@ def test_evaluation_counts_every_example_once(results, kind, devices, size):
     assert found['loss'] == pytest.approx(truth['loss'], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ('kind', 'devices'), on_devices([(k, d) for k, d in EVERY if d in child.SOME])
-)
+@pytest.mark.parametrize(('kind', 'devices'), on_devices(child.SOME, child.FEW_DRAWN))
 class TestDropout:
     """Masks at rate 0.25 of images that are all 1: what is left is 0 or 4/3."""
 
@@ -202,9 +200,7 @@ class TestDropout:
         assert abs(np.mean(agreement) - 0.625) < 0.07
 
 
-@pytest.mark.parametrize(
-    ('kind', 'devices'), on_devices([(k, d) for k, d in EVERY if d in child.SOME])
-)
+@pytest.mark.parametrize(('kind', 'devices'), on_devices(child.SOME, child.FEW_DRAWN))
 def test_augmented_images_do_not_depend_on_the_devices(results, kind, devices):
     truth = results['augment/pmap1']
     assert np.ptp(truth) > 0.5
