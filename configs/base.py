@@ -6,10 +6,11 @@ it may change (devices, paths, logging).
 """
 
 import functools
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.schema import build
+from configs.schema import build, plain
 from field import Field
 
 EXPERIMENT, RUN = 'experiment', 'run'
@@ -185,6 +186,30 @@ def fields() -> tuple[Field, ...]:
     from tasks import registry as tasks
 
     return _joined(models.config_fields(), (*tasks.fields(), *augmentations.fields()))
+
+
+def stored(config: ConfigDict) -> dict[str, Any]:
+    """Returns a configuration as files keep it, so that any program can read it.
+
+    Fields that a program has registered for another task, model or augmentation than this run uses
+    are left out where they have their defaults: a program without them would refuse the file.
+    """
+    from augmentation.rows import ROWS
+    from models import registry as models
+    from tasks import registry as tasks
+
+    own = {field.name for field in (*FIELDS, *tasks.get(config.task).fields)}
+    own |= {f'model.{option}' for option in models.options(config.model.name)}
+    own |= {field.name for row in ROWS for field in row.fields}
+    foreign = [f for f in fields() if f.name not in own and f.is_default(config)]
+    values = plain(config)
+    for field in foreign:
+        section, _, leaf = field.name.rpartition('.')
+        holder = values[section] if section else values
+        del holder[leaf]
+        if section and not holder:
+            del values[section]
+    return values
 
 
 def get_config() -> ConfigDict:

@@ -66,9 +66,27 @@ def _load_json(file: Path) -> ConfigDict:
     with config.ignore_type():
         for name, value in schema.flatten(values).items():
             if name not in known:
-                raise UserError(f'{file}: {schema.unknown(name, known)}')
+                raise UserError(f'{file}: {_unknown(name, known, values)}')
             schema.assign(config, name, tuple(value) if isinstance(value, list) else value)
     return config
+
+
+def _unknown(name: str, known: dict[str, Any], values: dict[str, Any]) -> str:
+    """Returns the sentence for an unknown field, or for what a program has not registered."""
+    from models import registry as models
+    from tasks import registry as tasks
+
+    model = values.get('model')
+    for kind, given, names in (
+        ('task', values.get('task'), tasks.names()),
+        ('model', model.get('name') if isinstance(model, dict) else None, models.names()),
+    ):
+        if isinstance(given, str) and given not in names:
+            return (
+                f'there is no {kind} "{given}". A {kind} of your own has to be registered by the '
+                'program that reads this file; see docs/models.md.'
+            )
+    return schema.unknown(name, known)
 
 
 def _where(path: str, error: Exception) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import files
-from configs import schema
+from configs import base
 from distributed.preemption import EXIT_CODE
 from errors import UserError
 from sweeps import owner
@@ -50,7 +50,7 @@ def run(
     folder = work.folder / 'trials' / f'{trial.number:04d}'
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix('.json')
-    files.write_json(file, schema.plain(config))
+    files.write_json(file, base.stored(config))
     if not _wait_until_free(work, folder):
         return None
     command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']

@@ -12,7 +12,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 import files
-from configs import schema
+from configs import base
 from sweeps.engine import Work, configuration
 
 TRIALS, BEST, PICTURES, TENSORBOARD = 'trials.csv', 'best_config.json', 'pictures', 'tensorboard'
@@ -39,7 +39,7 @@ def write(work: Work) -> None:
     if best is None:
         return
     config = configuration(work.config, best.params)
-    files.write_json(work.folder / BEST, schema.plain(config))
+    files.write_json(work.folder / BEST, base.stored(config))
     _draw(work)
     _write_tensorboard(work, trials)
     _print_table(work)

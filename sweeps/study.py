@@ -373,5 +373,5 @@ def describe(sweep: Sweep, config: ConfigDict, sampler: str, url: str | None) ->
         'seed': sweep.seed,
         'grid': sampler == 'grid',  # the trials of a grid are stored in advance
         'storage': url,
-        'config': schema.plain(config),
+        'config': base.stored(config),
     }

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import files
-from configs import schema
+from configs import base
 from distributed import devices, hosts
 from training import curves, transfer, workdir
 from training.evaluation import Evaluation
@@ -54,7 +54,7 @@ def write(run: Run, reached: Reached, evaluation: Evaluation) -> None:
     peak_memory, peak_memory_of = devices.peak_memory(runner.local)
     params = reached.state.params
     result = {
-        'config': schema.plain(config),
+        'config': base.stored(config),
         'seed': config.seed,
         'steps': exp.steps,
         'epochs': exp.steps / exp.steps_per_epoch,

@@ -137,7 +137,7 @@ def store(workdir: str | os.PathLike, config: ConfigDict) -> None:
     The address and number of a process are left out, because a command that reads the file, such as
     evaluate.py, would wait for the other processes.
     """
-    values = schema.plain(config)
+    values = base.stored(config)
     if ':' in values['distributed']:
         values['distributed'] = 'auto'
     files.write_json(Path(workdir) / CONFIG, values)

@@ -59,10 +59,12 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def finished(config, tmp_path_factory):
-    """The workdir of a run that was left alone; copy it before changing it."""
+def finished(config, plot_curves, tmp_path_factory):
+    """The workdir of a run that was left alone, with its curves; copy it before changing it."""
     workdir = tmp_path_factory.mktemp('finished') / 'run'
-    assert train_here(config, workdir) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('training.curves.plot_curves', plot_curves)
+        assert train_here(config, workdir) == 0
     return workdir
 
 
@@ -121,7 +123,7 @@ def test_without_its_registration_the_task_is_refused_in_a_sentence(finished, tm
     )  # fmt: skip
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
-    assert 'turned' in done.stderr
+    assert 'there is no task "turned". A task of your own has to be registered' in done.stderr
 
 
 @pytest.mark.parametrize('size', [7, 50, 1000])
@@ -329,6 +331,18 @@ def test_preflight_learns_one_batch_of_it(config, tmp_path):
                  tmp_path / 'log')  # fmt: skip
     assert output.rstrip().endswith('go')
     assert 'error' in output
+
+
+def test_a_run_of_another_task_stores_nothing_of_this_one(small_run, tmp_path, small):
+    """Though the task is registered here, a program without it can read the file."""
+    assert train_here(small, tmp_path, steps=1) == 0
+    stored = json.loads((tmp_path / 'config.json').read_text())
+    assert 'turned' not in stored
+    assert stored['label_smoothing'] == 0.0
+    assert stored.keys() >= {'task', 'model', 'data', 'augment', 'optimizer'}
+    config = reading.load(str(tmp_path / 'config.json'))
+    assert config.turned.margin == 5.0
+    assert stored.keys() == json.loads((small_run / 'config.json').read_text()).keys()
 
 
 def test_a_stored_configuration_without_a_task_is_one_of_classification(tmp_path):
