@@ -9,7 +9,7 @@ import files
 from errors import UserError
 from sweeps import child, engine, fleet, slurm_options
 from sweeps.engine import Work
-from sweeps.slurm_task import Task, squeue
+from sweeps.slurm_task import SlurmTask, squeue
 
 FILE, LOGS = 'slurm.json', 'slurm'
 MINUTES = 240  # time limit of a task without --slurm=timeout_min=...; the task is then requeued
@@ -57,7 +57,7 @@ class Slurm:
         Raises:
           UserError: SLURM refuses the first job of the sweep; later ones are tried again.
         """
-        task = Task(worker)
+        task = SlurmTask(worker)
         try:
             with self._executor.batch():
                 jobs = [self._executor.submit(task) for _ in range(count)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # only this engine needs it
     from submitit.helpers import DelayedSubmission
 
 
-class Task:
+class SlurmTask:
     """The object that submitit pickles and calls."""
 
     def __init__(self, worker: Worker):
@@ -42,7 +42,7 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         self._worker.stop()
-        return DelayedSubmission(Task(self._worker.again()))
+        return DelayedSubmission(SlurmTask(self._worker.again()))
 
 
 def squeue(*options: str) -> str | None:

@@ -157,7 +157,7 @@ def update_docs(page: Path, workdir: Path, tables: Sequence[Table] = TABLES) -> 
 # --- running -----------------------------------------------------------------------------------
 
 
-class Runner:
+class TableRuns:
     """Does the runs that a table lacks, several at a time if `jobs` is more than 1.
 
     Args:
@@ -340,7 +340,7 @@ def _command(args: argparse.Namespace, flags: Sequence[str]) -> int:
     tables = TABLES
     if args.name:
         tables = [find_table(args.name)]
-        Runner(args.workdir, args.jobs, flags).run(tables[0])
+        TableRuns(args.workdir, args.jobs, flags).run(tables[0])
     if args.update_docs:
         update_docs(args.docs, args.workdir)
     else:

@@ -36,7 +36,7 @@ class Run:
     folder: Path
     runner: Runner
     say: Callable[[str], None]
-    source: transfer.Source | None = None
+    source: transfer.WeightSource | None = None
 
     @property
     def config(self) -> ConfigDict:

@@ -22,7 +22,7 @@ RECORD = 'init_from.json'
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Weights that a run starts from.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source:
         return f'{self.folder} ({self.model}{at})'
 
 
-def open_source(config: ConfigDict, folder: Path) -> Source | None:
+def open_source(config: ConfigDict, folder: Path) -> WeightSource | None:
     """Returns the weights that a run in `folder` starts from.
 
     None if config.init_from is not set, or if the run has a checkpoint to resume from.
@@ -55,7 +55,7 @@ def open_source(config: ConfigDict, folder: Path) -> Source | None:
     return read(config.init_from)
 
 
-def read(folder: str) -> Source:
+def read(folder: str) -> WeightSource:
     """Reads converted weights or a run's last checkpoint, averaged weights if the run keeps them.
 
     Raises:
@@ -64,7 +64,7 @@ def read(folder: str) -> Source:
     path = Path(folder)
     if pretrained.is_weights(path):
         variables, about = pretrained.load(path)
-        return Source(folder, about['model'], None, variables)
+        return WeightSource(folder, about['model'], None, variables)
     if not (path / workdir.CONFIG).is_file():
         raise UserError(
             f'config.init_from={folder} is neither the workdir of a run ({workdir.CONFIG}) nor a '
@@ -78,10 +78,10 @@ def read(folder: str) -> Source:
     arrays = unflatten_dict(checkpoints.read_arrays(checkpoint), sep='/')
     trees = arrays.get('ema', arrays)
     variables = {name: trees.get(name, {}) for name in ('params', 'batch_stats')}
-    return Source(folder, config.model.name, int(checkpoint.name), variables)
+    return WeightSource(folder, config.model.name, int(checkpoint.name), variables)
 
 
-def check_fits(source: Source, template: TrainState, model: str) -> None:
+def check_fits(source: WeightSource, template: TrainState, model: str) -> None:
     """Checks that a network has the source's parameters and statistics, except for the head.
 
     Args:
@@ -110,7 +110,7 @@ def check_fits(source: Source, template: TrainState, model: str) -> None:
         )
 
 
-def applied(source: Source, state: TrainState) -> TrainState:
+def applied(source: WeightSource, state: TrainState) -> TrainState:
     """Returns the initial state with the weights of a source that fits, except for the head.
 
     The head is always new, because the source's belongs to its classes. A dense layer starts from
@@ -145,7 +145,7 @@ def _some(names: list[str]) -> str:
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
-def record(folder: Path, source: Source) -> None:
+def record(folder: Path, source: WeightSource) -> None:
     """Records in a run's folder what it started from; the source may then be deleted."""
     about = {
         'folder': source.folder,

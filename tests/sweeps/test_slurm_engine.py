@@ -8,7 +8,7 @@ import pytest
 from errors import UserError
 from sweeps import slurm_options
 from sweeps.slurm_engine import Slurm
-from sweeps.slurm_task import Task
+from sweeps.slurm_task import SlurmTask
 
 SBATCH = 'cp "$1" {0}/job; echo "Submitted batch job 7"'
 BUSY = 'echo "error: Socket timed out" >&2; exit 1'
@@ -173,7 +173,7 @@ def test_at_sigterm_a_job_that_slurm_says_runs_is_queued_again(
         for number in (signal.SIGTERM, signal.SIGUSR2)
     }
     try:
-        Task(Worker())()
+        SlurmTask(Worker())()
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

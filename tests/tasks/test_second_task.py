@@ -296,7 +296,9 @@ def test_an_evaluation_step_gives_the_rows_of_its_examples(config):
 
 @pytest.mark.slow
 def test_four_devices_and_two_processes_train_as_one_device(config, finished, tmp_path):
-    ran('train', arguments(config, tmp_path / 'four', devices=4), tmp_path / 'log4')
+    for runner in ('pmap', 'shard_map'):
+        argv = arguments(config, tmp_path / runner, devices=4, runner=runner)
+        ran('train', argv, tmp_path / f'log_{runner}')
     address = f'127.0.0.1:{free_port()},2'
     children = [
         TurnedChild(
@@ -308,7 +310,7 @@ def test_four_devices_and_two_processes_train_as_one_device(config, finished, tm
     ]
     with children[0] as first, children[1] as second:
         assert [first.wait(), second.wait()] == [0, 0], first.output + second.output
-    for workdir in (tmp_path / 'four', tmp_path / 'two'):
+    for workdir in (tmp_path / 'pmap', tmp_path / 'shard_map', tmp_path / 'two'):
         for mine, alone in zip(curve(workdir), curve(finished), strict=True):
             assert mine == pytest.approx(alone, rel=2e-3, abs=1e-5)
         for name in ('test_error', 'test_median_error', 'test_loss'):

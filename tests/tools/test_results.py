@@ -117,7 +117,7 @@ def test_what_is_missing_is_run_and_what_is_there_is_not(tmp_path, capfd):
     train.write_text(TRAIN)
     put(tmp_path, seed=1, wall_seconds=1.0)
     with pytest.raises(UserError) as failure:
-        results.Runner(tmp_path, jobs=2, train=train).run(TABLE)
+        results.TableRuns(tmp_path, jobs=2, train=train).run(TABLE)
     # The failed run is named, with the reason and a command to look at it again.
     text = str(failure.value)
     assert text.startswith('1 of 5 runs failed:\n  average, seed 1: exit code 1, "no such pooling"')
@@ -139,7 +139,7 @@ def test_a_run_that_never_ends_its_stops_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(results, 'MOST_STARTS', 2)
     table = Table('pooling', '', (Row('max', 'c.py', seeds=(0,)),))
     with pytest.raises(UserError, match='max, seed 0: exit code 75'):
-        results.Runner(tmp_path, train=train).run(table)
+        results.TableRuns(tmp_path, train=train).run(table)
 
 
 def test_a_polite_kill_ends_the_children_too(tmp_path):
@@ -148,7 +148,7 @@ def test_a_polite_kill_ends_the_children_too(tmp_path):
     code = (
         'import functools, sys\n'
         'from tools import results\n'
-        f'results.Runner = functools.partial(results.Runner, train={str(train)!r})\n'
+        f'results.TableRuns = functools.partial(results.TableRuns, train={str(train)!r})\n'
         f'sys.exit(results.main(["pooling", "--workdir={tmp_path}", "--", "--config.hang=1"]))'
     )
     with subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE) as parent:

@@ -126,7 +126,7 @@ class TestStart:
         draw = np.random.default_rng(0)
         first = {name: draw.normal(size=leaf.shape) for name, leaf in weights.items()}
         blank = state.TrainState(0, **nested(first), opt_state=(), ema=nested(first))
-        source = transfer.Source('folder', 'deep_cnn', None, nested(weights))
+        source = transfer.WeightSource('folder', 'deep_cnn', None, nested(weights))
         started = transfer.applied(source, blank)
         for variables in (started.variables(), started.replace(ema=None).variables()):
             for name, leaf in state.named_leaves(variables):

@@ -49,11 +49,11 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     begin = time.monotonic()
     arguments, overrides = command.parse(parser(), argv)
-    from tools.preflight import checks
+    from tools.preflight.verdict import Asked, run
 
-    asked = checks.Asked.now(arguments, overrides, begin)
+    asked = Asked.now(arguments, overrides, begin)
     with watchdog.reporting_errors():
-        verdict = checks.run(asked)
+        verdict = run(asked)
     if verdict.first:
         print(verdict.as_json() if arguments.json else verdict.ending())
     if verdict.first and verdict.findings.problems:

@@ -120,7 +120,7 @@ def open_splits(config: ConfigDict) -> tuple[Experiment, dict[str, Split]]:
     }
 
 
-def weights(exp: Experiment, spec: StepSpec) -> transfer.Source | None:
+def weights(exp: Experiment, spec: StepSpec) -> transfer.WeightSource | None:
     """Returns the weights of config.init_from, on process 0, which alone reads them in a run.
 
     Raises:
@@ -138,7 +138,7 @@ def prepare(
     spec: StepSpec,
     splits: dict[str, Split],
     devices: list[jax.Device],
-    source: transfer.Source | None = None,
+    source: transfer.WeightSource | None = None,
 ) -> Prepared:
     """Returns the compiled run, of which only the data sets are on the devices.
 

@@ -73,7 +73,7 @@ class Printer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class DevicePlan:
     """The available devices, and those of the planned run.
 
     Attributes:
@@ -185,18 +185,18 @@ def _devices(asked: Asked, config: ConfigDict) -> Finding:
     if processes > 1:
         text += f', in {processes} processes'
     figures = {'devices': len(chosen), 'processes': processes}
-    plan = Plan(config, chosen, processes, planned_hosts, planned, hosts.is_first())
+    plan = DevicePlan(config, chosen, processes, planned_hosts, planned, hosts.is_first())
     return Finding(text, figures, value=plan)
 
 
-def _collective(plan: Plan) -> Finding:
+def _collective(plan: DevicePlan) -> Finding:
     from distributed import hosts
 
     hosts.check_sum(plan.devices)
     return Finding(f'the sum over {_count(len(plan.devices), "device")} is right')
 
 
-def _batch(plan: Plan) -> Finding:
+def _batch(plan: DevicePlan) -> Finding:
     from distributed import hosts
     from tools.preflight import prepared
     from training import checks, run
@@ -233,7 +233,7 @@ class Opened:
     libraries: int
 
 
-def _data(plan: Plan) -> Finding:
+def _data(plan: DevicePlan) -> Finding:
     from tools.preflight import footprint, prepared
 
     libraries = footprint.of_libraries()
@@ -246,7 +246,7 @@ def _data(plan: Plan) -> Finding:
     return Finding(text, {**sizes, 'classes': classes}, value=Opened(experiment, splits, libraries))
 
 
-def _model(plan: Plan, opened: Opened) -> Finding:
+def _model(plan: DevicePlan, opened: Opened) -> Finding:
     from tools.preflight import prepared
 
     spec = opened.experiment.spec()
@@ -270,7 +270,7 @@ class Compiled:
     start_seconds: float
 
 
-def _compile(asked: Asked, plan: Plan, opened: Opened, model: tuple) -> Finding:
+def _compile(asked: Asked, plan: DevicePlan, opened: Opened, model: tuple) -> Finding:
     from tools.preflight import footprint, prepared
 
     spec, source = model
@@ -302,7 +302,7 @@ def _disk(asked: Asked, footprint: 'Footprint') -> Finding:
     )
 
 
-def _records(plan: Plan, opened: Opened) -> Finding:
+def _records(plan: DevicePlan, opened: Opened) -> Finding:
     from tools.preflight import sampling
 
     return sampling.check(opened.splits, plan.config.data.on_bad_record == 'skip')
@@ -315,7 +315,7 @@ def _overfit(compiled: Compiled) -> Finding:
         return overfit.check(compiled.run)
 
 
-def _speed(plan: Plan, compiled: Compiled) -> Finding:
+def _speed(plan: DevicePlan, compiled: Compiled) -> Finding:
     from tools.preflight import prepared, speed
 
     if plan.config.linear_probe:
@@ -328,7 +328,7 @@ def _speed(plan: Plan, compiled: Compiled) -> Finding:
     return dataclasses.replace(measured.finding(), value=measured)
 
 
-def _time(plan: Plan, compiled: Compiled, measured: 'Speed') -> Finding:
+def _time(plan: DevicePlan, compiled: Compiled, measured: 'Speed') -> Finding:
     from tools.preflight import speed
 
     if plan.config.linear_probe:
