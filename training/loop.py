@@ -10,8 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -63,8 +62,6 @@ class Loop:
         pass None.
       window: sums of the training metrics from before the run was stopped.
       profile: the steps that are traced.
-      on_report: called after each report (records, validation, checkpoint) with the step and the
-        seconds for which training stood still for it; for measurements.
 
     Raises:
       UserError: several updates per call are asked for where the data do not allow it.
@@ -81,11 +78,10 @@ class Loop:
         checkpoints: Checkpoints | None,
         window: Window | None = None,
         profile: Profile | None = None,
-        on_report: Callable[[int, float], None] | None = None,
     ):
         self.experiment, self.runner = experiment, runner
         self.records, self.progress, self.checkpoints = records, progress, checkpoints
-        self._profile, self._on_report = profile or Profile('', ()), on_report
+        self._profile = profile or Profile('', ())
         self.due = Calendar.of(experiment, self._profile.edges)
         self.validate = Evaluator(experiment, runner, validation_split)
         config, device = experiment.config, runner.local[0]
@@ -262,7 +258,6 @@ class Loop:
         # All losses up to this step are checked before anything of it is written.
         self._drain()
         self._meter.stop()
-        start = time.monotonic()
         validation = None
         # Validation comes before the checkpoint, which is saved with its metrics: the best
         # checkpoint is chosen by them.
@@ -271,8 +266,6 @@ class Loop:
         hosts.on_first(lambda: self._write(state, step, validation, reason))
         if reason or self.due.saves(step):
             self._last_saved = step
-        if self._on_report is not None:
-            self._on_report(step, time.monotonic() - start)
         self._meter.start()
 
     def _write(
