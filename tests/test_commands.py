@@ -84,6 +84,7 @@ def test_train_ends_with_its_result_and_what_to_do_next(trained):
         assert name in printed
 
 
+@pytest.mark.slow
 def test_a_start_with_everything_compiled_says_nothing_else(trained, tmp_path):
     """XLA:CPU writes an error for each program out of the cache, unless it is told not to."""
     _, printed = trained
@@ -93,6 +94,7 @@ def test_a_start_with_everything_compiled_says_nothing_else(trained, tmp_path):
     assert len(done.stdout.splitlines()) <= len(printed.splitlines()) + 1
 
 
+@pytest.mark.slow
 def test_images_sent_by_the_batch_give_the_same_parameters(trained, tmp_path):
     folder, _ = trained
     done = command('train.py', *SHORT, f'--workdir={tmp_path}', '--config.data.placement=host')

@@ -119,6 +119,7 @@ def test_what_was_waited_between_pauses_adds_up():
     assert 'error: Process 1 (b) did not arrive at step 1 within 4 s' in errors
 
 
+@pytest.mark.slow
 def test_a_process_ends_even_where_nothing_can_be_printed():
     with Path('/dev/full').open('w') as full, waiting(4.0, stderr=full) as child:
         assert child.wait(60) == 69

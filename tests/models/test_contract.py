@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 every_model = pytest.mark.parametrize('name', most_slow(models.names(), FEW))
 
 
-@pytest.fixture(params=most_slow(SMALL, ('deep_cnn', 'fcn', 'lenet', 'resnet18')))
+@pytest.fixture(params=most_slow(SMALL, ('deep_cnn', 'fcn', 'lenet')))
 def small(request, monkeypatch):
     """Model, variables and images [8, h, w, 1] for each family; what is compiled is kept by JAX."""
     # Fewer of the same blocks, which compile in seconds; the whole networks: see below.

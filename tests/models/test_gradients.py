@@ -32,7 +32,7 @@ LARGE = [
 CASES = [(*case, masked) for case in NETWORKS for masked in (True, False)]
 CASES += [(*case, True) for case in LARGE]
 FEW = [next(case for case in CASES if case[0] == name)
-       for name in ('fcn', 'lenet', 'deep_cnn', 'strided_cnn', 'resnet18')]  # fmt: skip
+       for name in ('fcn', 'lenet', 'deep_cnn')]  # fmt: skip
 FAMILIES = {type(models.create(name, num_classes=1)) for name in models.names()}
 
 

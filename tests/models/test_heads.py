@@ -20,6 +20,7 @@ from models.layers import LayerFactory
 from models.network import Network, abstract_variables
 from models.trace import trace
 from tests.models.ours import state_dict
+from tests.support import most_slow
 from tools import convert_weights
 from training import optimizers, partition, state, transfer
 
@@ -31,7 +32,7 @@ OPTIONS = {
     'resnet18': {'stem': 'cifar', 'width': 0.1},
     'densenet121': {'stem': 'cifar', 'width': 0.25, 'remat': True},
 }
-every_backbone = pytest.mark.parametrize('name', OPTIONS)
+every_backbone = pytest.mark.parametrize('name', most_slow(OPTIONS, ('lenet', 'resnet18')))
 
 
 class Boxes(nn.Module):

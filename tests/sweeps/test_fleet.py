@@ -222,6 +222,7 @@ with Owner(pathlib.Path({str(tmp_path)!r}), alone=False).drawing():
     shared.close()
 
 
+@pytest.mark.slow
 def test_a_lock_that_changes_hands_is_nobodys_for_the_taking(tmp_path, monkeypatch):
     monkeypatch.setattr(owner, 'LOCK_TIMEOUT', 3)
     inside, overlaps = [], []
@@ -245,6 +246,7 @@ def test_a_lock_that_changes_hands_is_nobodys_for_the_taking(tmp_path, monkeypat
     assert overlaps == []
 
 
+@pytest.mark.slow
 def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch):
     def ask(self):
         raise UserError('this machine has no data')

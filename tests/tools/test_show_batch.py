@@ -247,6 +247,7 @@ def test_policy_sheet_is_host_augment_of_the_centre(streamed, tmp_path):
         np.testing.assert_array_equal(found[row, 1 + visit], expected)
 
 
+@pytest.mark.slow
 def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
     run(f'--config={streamed}', f'--out={tmp_path}', '--all')
     names = {path.stem for path in tmp_path.iterdir()}

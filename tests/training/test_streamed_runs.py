@@ -67,6 +67,7 @@ def assert_same_run(folder, reference):
     assert curve(folder) == curve(reference)
 
 
+@pytest.mark.slow
 def test_it_learns(reference):
     found = result(reference)
     assert found['test_examples'] == 30

@@ -279,6 +279,7 @@ def spoken(child: Child) -> list[str]:
     return [line for line in child.output.splitlines() if not line.startswith('[Gloo]')]
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_the_first_speaks(small, tmp_path):
     first, second = pair(small, tmp_path, QUICK)
     assert first.process.returncode == second.process.returncode == 0, first.output + second.output
