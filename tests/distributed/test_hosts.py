@@ -88,6 +88,7 @@ def assert_close_curves(ours: Path, theirs: Path, tolerance: float, batch: int =
             )
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_continued_equal_one_with_two_devices(
     config, reference, tmp_path
 ):

@@ -83,6 +83,7 @@ def test_who_cannot_be_right_is_told_so_and_the_others_who_is_missing(greeting, 
     assert calls.ended() == [f'PeerError: {last}']
 
 
+@pytest.mark.slow
 def test_one_that_went_away_again_is_missing():
     calls = Calls((0,), 3, timeout=3.0).start()
     with connected(calls.port) as connection:

@@ -67,7 +67,8 @@ def _sgd_step(model):
     return {path: np.asarray(leaf) for path, leaf in flat.items()}, [float(before), float(after)]
 
 
-def cases(names, plain, few=()):
+def cases(names, plain, few=None):
     """Marks all but the plain ones as part of the whole matrix; all but few of those as slow."""
-    marks = {n: () if n in few or not few else pytest.mark.slow for n in plain}
+    few = plain if few is None else few
+    marks = {n: () if n in few else pytest.mark.slow for n in plain}
     return [pytest.param(n, marks=marks.get(n, pytest.mark.full)) for n in names]

@@ -117,8 +117,8 @@ def test_a_lane_takes_the_steps_of_the_run_alone(config, splits, monkeypatch, wi
             assert_near(lanes.state(place).ema, alone.ema, 1e-5)
 
 
-def test_lanes_start_from_the_states_of_the_runs_alone(config, splits):
-    lanes = populated(config, splits, LANES)
+def test_lanes_start_from_the_states_of_the_runs_alone(narrow, splits):
+    lanes = populated(narrow, splits, LANES)
     for place, lane in enumerate(lanes.lanes):
         experiment = from_split(lane.config, splits[0])
         first = experiment.initial_state(experiment.spec())
@@ -140,6 +140,7 @@ def test_a_lane_that_diverges_leaves_its_neighbours_as_they_were(
     jax.tree.map(np.testing.assert_array_equal, mixed.state(2), sound.state(2))
 
 
+@pytest.mark.slow
 def test_a_freed_lane_takes_another_run_from_its_start(narrow, splits):
     """Without a compilation, and beside lanes that are further on."""
     reused, fresh = populated(narrow, splits, LANES[:2]), populated(narrow, splits, LANES[2:])

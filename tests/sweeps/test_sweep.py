@@ -132,6 +132,7 @@ def test_a_trial_that_diverges_is_recorded_as_failed(arguments, tmp_path):
     assert {row['state'] for row in rows if row not in wild} == {'complete'}
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_is_recorded_as_failed(arguments, tmp_path):
     more = ", 'optimizer.beta1': Categorical((None, 0.5))"
     more += ", 'optimizer.name': Categorical(('adam', 'sgd'))"

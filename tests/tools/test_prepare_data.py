@@ -93,6 +93,7 @@ def originals(mnist_idx_dir):
     return arrays
 
 
+@pytest.mark.slow
 def test_stock_tfds_reads_mnist_as_published(prepared, originals):
     builder = tfds.builder_from_directory(prepared / 'mnist' / '3.0.1')
     assert (builder.name, str(builder.version)) == ('mnist', '3.0.1')
