@@ -8,6 +8,8 @@ from tasks.classification import Classification
 from tasks.task import Metric, Task
 
 _TASKS: dict[str, type[Task]] = {}
+# What a batch holds beside the targets.
+BATCH_ENTRIES = ('image', 'features', 'inputs', 'index', 'epoch', 'mask', 'bad', 'share')
 
 
 def register(task: type[Task]) -> type[Task]:
@@ -17,11 +19,20 @@ def register(task: type[Task]) -> type[Task]:
     replaces the old one.
 
     Raises:
-      ValueError: one of its fields has another meaning in another task.
+      ValueError: one of its fields has another meaning in another task, or a target has the name of
+        something else that a batch holds.
     """
-    others = {field.name: field for other in _TASKS.values() for field in other.fields}
+    for target in task.targets:
+        if target in BATCH_ENTRIES:
+            raise ValueError(f'target "{target}" of task {task.name}: the name is taken in a batch')
+    others = {
+        field.name: field
+        for name, other in _TASKS.items()
+        for field in other.fields
+        if name != task.name
+    }
     for field in task.fields:
-        if others.get(field.name, field) != field and _TASKS.get(task.name) is None:
+        if others.get(field.name, field) != field:
             raise ValueError(f"config.{field.name} of task {task.name} is another task's field")
     _TASKS[task.name] = task
     return task
