@@ -1,5 +1,5 @@
 # make train   install into .venv, then train LeNet on the embedded digits
-# make test        install what the tests need, check the style, test every behaviour once: 6 minutes
+# make test        install what the tests need, check the style, test every behavior once: 6 minutes
 # make test-slow   the rest: more kills, processes and networks, memory, benchmarks: 15 minutes
 # make test-full   both, and every model compiled and against PyTorch's: an hour or so
 # make test-cluster   jobs and sweeps in a SLURM of two nodes, which it starts: as root, on Debian, after

@@ -107,7 +107,7 @@ ERASE = Augmentation(
         Field('augment.erase', 0.0, 'Probability of erasing a box of an image.', low=0, high=1,
               traced=True),
         Field('augment.erase_mode', 'noise', 'What an erased box is filled with; zero is the mean '
-              'colour.', choices=('noise', 'zero')),
+              'color.', choices=('noise', 'zero')),
     ),
     usual={'erase': {'erase': 1.0}},
     device=augment.erase,

@@ -21,12 +21,16 @@ def load(path: str) -> ConfigDict:
     """
     file = Path(path)
     if not file.is_file():
-        near = [str(p) for p in file.parent.glob('*.py')] if file.parent.is_dir() else []
+        near = [str(p) for p in file.parent.glob('*.py') if _has_config(p)]
         hint = did_you_mean(path, near) or ' `python train.py --list` prints the configurations.'
         raise UserError(f'There is no config file {path}.{hint}')
     if file.suffix == '.json':
         return _load_json(file)
     return call(path, 'get_config')
+
+
+def _has_config(path: Path) -> bool:
+    return 'def get_config(' in path.read_text(errors='replace') and path.stem != 'base'
 
 
 def call(path: str, function: str) -> Any:
@@ -84,7 +88,7 @@ def _unknown(name: str, known: dict[str, Any], values: dict[str, Any]) -> str:
         if isinstance(given, str) and given not in names:
             return (
                 f'there is no {kind} "{given}". A {kind} of your own has to be registered by the '
-                'program that reads this file; see docs/models.md.'
+                'program that reads this file; see "Your own model" in docs/models.md.'
             )
     return schema.unknown(name, known)
 

@@ -5,7 +5,7 @@
         --out=weights/resnet50
     python -m tools.convert_weights --to=torch --source=weights/resnet50 --out=resnet50.safetensors
 
-The layouts of torchvision, timm and transformers are recognised by the names of the tensors. Every
+The layouts of torchvision, timm and transformers are recognized by the names of the tensors. Every
 tensor must be used, and every parameter must be filled. With --to=torch, the source is a folder of
 converted weights or the workdir of a run. Nothing is overwritten.
 """
@@ -187,7 +187,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         '--layout',
         choices=('torchvision', 'timm', 'huggingface'),
-        help='library whose names the tensors have (default: recognised by the names; with '
+        help='library whose names the tensors have (default: recognized by the names; with '
         '--to=torch, torchvision)',
     )
     add(

@@ -121,14 +121,20 @@ def compare(
     length = {name: pair for name, pair in changed.items() if name in LENGTH}
     others = {name: pair for name, pair in changed.items() if name not in LENGTH}
     if others or (length and not extend):
-        listed = ', '.join(f'{name} ({old} there, {new} now)'
-                           for name, (old, new) in {**others, **length}.items())  # fmt: skip
+        listed = ', '.join(
+            f'{name} ({_value(old)} there, {_value(new)} now)'
+            for name, (old, new) in {**others, **length}.items()
+        )
         hint = ' --extend makes the run longer.' if not others else ''
         raise UserError(
             f'{workdir} holds a run of another experiment, which differs in {listed}.{hint} '
             'Choose another --workdir, or give the stored values.'
         )
     return length
+
+
+def _value(value: Any) -> str:
+    return 'not set' if value is None else str(value)
 
 
 def store(workdir: str | os.PathLike, config: ConfigDict) -> None:

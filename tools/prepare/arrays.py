@@ -74,7 +74,7 @@ def prepare_cifar(args: argparse.Namespace) -> None:
         version=_CIFAR_VERSION,
         examples=examples,
         class_names=class_names,
-        description=f'CIFAR-{edition.classes}: 32x32 colour photographs in as many classes.',
+        description=f'CIFAR-{edition.classes}: 32x32 color photographs in as many classes.',
         homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
         citation=_CIFAR_CITATION,
     )
@@ -158,7 +158,7 @@ def _check_class_names(names: Sequence[str]) -> None:
 
 def add_commands(commands: 'argparse._SubParsersAction') -> None:
     """Adds the subcommands `mnist`, `cifar10`, `cifar100` and `idx` to argparse's subparsers."""
-    command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 grey')
+    command = commands.add_parser('mnist', help='handwritten digits: 60,000 + 10,000, 28x28 gray')
     command.description = (
         'Prepares MNIST from its four published .gz files, whose checksums are verified. '
         'Without --source they are downloaded (12 MB) to DATA_DIR/downloads/mnist.'

@@ -71,13 +71,23 @@ def _write(source: 'PictureSource', args: argparse.Namespace) -> dict[str, int]:
             f'{rejected} defective files were left out; they are listed in '
             f'{folder / pictures.version}/rejected.jsonl.'
         )
-    recipe = 'imagenet_resnet50' if source.name == 'imagenet2012' else 'folder_finetune'
-    option = '' if pictures.name == 'imagenet2012' else f' --config.data.name={pictures.name}'
-    print(
-        f'Next: python train.py --config=configs/{recipe}.py --workdir=runs/{pictures.name}'
-        f'{option} --config.data.dir={args.data_dir}'
-    )
+    print(_next_step(pictures.name, args.data_dir))
     return counts
+
+
+def _next_step(name: str, data_dir: str) -> str:
+    """Returns the command that trains on the data set."""
+    train = 'python train.py --config=configs/'
+    if name == 'imagenet2012':
+        return (
+            f'Next: {train}imagenet_resnet50.py --workdir=runs/{name} --config.data.dir={data_dir}'
+        )
+    return (
+        'Next, fine-tune converted weights (docs/weights.md says how to get them):\n'
+        f'  {train}folder_finetune.py --workdir=runs/{name}_finetuned --config.data.name={name} '
+        f'--config.data.dir={data_dir} --config.init_from=weights/resnet50\n'
+        'or train with a configuration of your own (README.md, "Your own pictures").'
+    )
 
 
 def _report_missing_splits(counts: dict[str, int]) -> None:
