@@ -161,7 +161,7 @@ def test_a_classifiers_weights_are_taken_in_all_but_the_head(name):
     classifier, _, headed = make(name)
     trained, blank = first_state(classifier), first_state(headed)
     variables = {'params': trained.params, 'batch_stats': trained.batch_stats}
-    source = transfer.Source('folder', name, 7, variables)
+    source = transfer.WeightSource('folder', name, 7, variables)
     transfer.check_fits(source, blank, name)
     started = transfer.applied(source, blank)
     assert named(started.params).keys() == named(blank.params).keys()
