@@ -12,7 +12,7 @@ import pytest
 from distributed import watchdog
 from distributed.watchdog import Heartbeat
 from tests.conftest import ROOT
-from tests.support import Several, last_step, outputs, slow
+from tests.support import Several, last_step, outputs
 
 LIMITS = (30.0, 600.0)
 HOST = socket.gethostname()
@@ -295,9 +295,8 @@ command.run(train.main)
 """
 
 
-@pytest.mark.parametrize(
-    'function', [slow('jax.devices'), 'start.opened', slow('runner.Runner.fetch')]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('function', ['jax.devices', 'start.opened', 'runner.Runner.fetch'])
 def test_a_defect_of_one_is_told_to_the_other_at_once(function, small, tmp_path):
     scripts = None, FAILING.format(function=function)
     with Several(small, tmp_path / 'run', tmp_path / 'log', scripts) as children:

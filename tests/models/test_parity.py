@@ -23,7 +23,7 @@ FORWARD = [
 ]
 # In `make test` those that are traced soonest; in `make test-slow` one of each family, and another
 # layout or kind of block.
-FEW_FORWARD = ('alexnet torchvision', 'vgg11 timm', 'resnet18 torchvision')
+FEW_FORWARD = ('alexnet torchvision', 'resnet18 torchvision')
 PLAIN_FORWARD = (
     'alexnet torchvision', 'vgg11 timm', 'vgg11_bn torchvision', 'resnet18 torchvision',
     'resnet18 huggingface', 'resnet50 torchvision', 'densenet121 torchvision',

@@ -13,7 +13,7 @@ from errors import UserError
 from sweeps import population
 from sweeps.engine import configuration
 from sweeps.population import Population
-from tests.support import result, slow, train_here, write_config
+from tests.support import result, train_here, write_config
 from training.experiment import from_split, hyperparameters
 from training.runner import Runner
 
@@ -125,7 +125,8 @@ def test_lanes_start_from_the_states_of_the_runs_alone(narrow, splits):
         jax.tree.map(np.testing.assert_array_equal, lanes.state(place), first)
 
 
-@pytest.mark.parametrize('width', [slow(1), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize('width', [1, 3])
 def test_a_lane_that_diverges_leaves_its_neighbours_as_they_were(
     narrow, splits, monkeypatch, width
 ):

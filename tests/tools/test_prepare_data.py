@@ -354,6 +354,7 @@ def test_a_full_disk(tmp_path, source, capsys):
         subprocess.run(['umount', disk], check=True)
 
 
+@pytest.mark.slow
 def test_kills_leave_nothing_that_looks_finished(tmp_path):
     """SIGKILL at several moments of the writing; each run starts from what the last one left."""
     source = make_source(tmp_path / 'source', train=6000, test=1000)

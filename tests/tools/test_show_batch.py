@@ -144,6 +144,7 @@ def everything(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_all_adds_what_is_off(everything):
     assert everything.keys() == {'affine', 'crop', 'flip', 'mixup', 'cutmix', 'erase'}
     for name, found in everything.items():
@@ -151,6 +152,7 @@ def test_all_adds_what_is_off(everything):
         assert (found[:, 1:] != found[:, :1]).any(), name
 
 
+@pytest.mark.slow
 def test_flip_and_crop_of_sets_in_memory(everything):
     for plain, *visits in everything['flip']:
         assert all((tile == plain).all() or (tile == plain[:, ::-1]).all() for tile in visits)
@@ -160,6 +162,7 @@ def test_flip_and_crop_of_sets_in_memory(everything):
         assert all(tile.tobytes() in windows for tile in visits)
 
 
+@pytest.mark.slow
 def test_mixed_pictures_are_of_neighbours(everything):
     """Pairs (0, 1) and (2, 3) of the batch."""
     for own, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
@@ -172,6 +175,7 @@ def test_mixed_pictures_are_of_neighbours(everything):
             assert ((tile == plain) | (tile == partner)).all()
 
 
+@pytest.mark.slow
 def test_erased_boxes_have_the_mean_colour(everything):
     for plain, *visits in everything['erase']:
         for tile in visits:

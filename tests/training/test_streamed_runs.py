@@ -22,7 +22,6 @@ from tests.support import (
     result,
     run_child,
     saved_arrays,
-    slow,
     train_here,
     write_config,
 )
@@ -99,7 +98,8 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(config, reference, tmp_path):
     assert_same_run(folder, reference)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, slow(signal.SIGINT)])
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_no_worker_behind(config, reference, tmp_path, number):
     """To all processes, as a terminal's Ctrl-C and a scheduler's notice come."""
     folder = tmp_path / 'run'

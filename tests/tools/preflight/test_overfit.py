@@ -44,7 +44,7 @@ def test_every_family_is_here():
     assert families(FAMILIES) == families(models.names())
 
 
-@pytest.mark.parametrize('name', most_slow(FAMILIES, ('deep_cnn', 'lenet')))
+@pytest.mark.parametrize('name', most_slow(FAMILIES, ('lenet',)))
 def test_one_batch_is_learned_by_heart(name, monkeypatch):
     # The whole of it takes a minute to compile: see below.
     monkeypatch.setitem(densenet.BLOCKS, 121, ((2, 2, 2, 2), 32))
