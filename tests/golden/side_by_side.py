@@ -8,8 +8,9 @@ are params_sha256 and the test figures of result.json, and metrics.jsonl without
 if anything differs. Then both start again, compiled, in turns, until the first step is reported:
 the seconds are printed, and are for the reader to judge (they mean little on a busy machine).
 
-It goes when the restructuring is over. Nothing of the project is imported, so that any two states
-of it can be compared; what it relies on are the commands, the fields below and the files of a run.
+For a change that must not change a number. Nothing of the project is imported, so that any two
+states of it can be compared; what it relies on are the commands, the fields below and the files of
+a run.
 """
 
 import argparse
