@@ -64,6 +64,16 @@ def drawing(plot_curves, monkeypatch):
     monkeypatch.setattr('training.curves.plot_curves', plot_curves)
 
 
+@pytest.fixture
+def own_are_forgotten(monkeypatch):
+    """Models and tasks that a test registers are forgotten after it."""
+    import models.registry
+    import tasks.registry
+
+    monkeypatch.setattr(models.registry, '_MODELS', dict(models.registry._MODELS))
+    monkeypatch.setattr(tasks.registry, '_TASKS', dict(tasks.registry._TASKS))
+
+
 @pytest.fixture(scope='module')
 def compiled_in_haste():
     """XLA optimises little: what takes long to compile, and is run once, is done a third sooner.

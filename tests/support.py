@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -222,6 +223,14 @@ def curve(workdir: Path) -> list[dict]:
 
 def saved_steps(workdir: Path) -> list[int]:
     return checkpoints.steps_in(workdir / checkpoints.FOLDER)
+
+
+def go_back(workdir: Path, step: int):
+    """Makes it a run that was killed after the checkpoint of `step`."""
+    for later in saved_steps(workdir):
+        if later > step:
+            shutil.rmtree(workdir / 'checkpoints' / str(later))
+    (workdir / 'result.json').unlink(missing_ok=True)
 
 
 def saved_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:

@@ -33,9 +33,8 @@ class Both(Turned):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
+def registered(own_are_forgotten, monkeypatch):
     """The tasks and the set "turned", known for as long as a test runs."""
-    monkeypatch.setattr(registry, '_TASKS', dict(registry._TASKS))
     monkeypatch.setattr(arrays, 'EMBEDDED', dict(arrays.EMBEDDED))
     for task in (Turned, Both, Located):
         registry.register(task)

@@ -18,12 +18,14 @@ import pytest
 
 import configs
 from configs import base, reading, schema, search
-from models import registry
 from tests.conftest import ROOT
 from tests.docs import pages
 from tests.support import once
 from tests.support_pictures import digit_folder
 from training import checks
+
+# A configuration of a page may register a model.
+pytestmark = pytest.mark.usefixtures('own_are_forgotten')
 
 # Why a command is not run here: the commands, as they stand in the pages.
 NOT_RUN = {
@@ -136,12 +138,6 @@ FOLDERS = ('pets', 'pictures/sample')
 
 class Parsed(Exception):  # noqa: N818
     """Ends a command when its arguments are parsed."""
-
-
-@pytest.fixture(autouse=True)
-def own_models_are_forgotten(monkeypatch):
-    """A configuration of a page may register a model."""
-    monkeypatch.setattr(registry, '_MODELS', dict(registry._MODELS))
 
 
 @pytest.fixture

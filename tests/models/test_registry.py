@@ -20,18 +20,14 @@ from models.trace import trace
 from tests.conftest import ROOT
 from training import checks
 
+pytestmark = pytest.mark.usefixtures('own_are_forgotten')
+
 # What `config.model` has had from the start, with the type of each option.
 OPTIONS = {
     'dropout_rate': float, 'initialization': str, 'activation': str, 'pooling': str,
     'normalization': str, 'stem': str, 'stochastic_depth': float, 'zero_init': bool, 'remat': bool,
     'downsample': str, 'units': int, 'depth': int, 'width': float,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def only_here(monkeypatch):
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, '_MODELS', dict(registry._MODELS))
 
 
 class Mine(models.Network):

@@ -10,18 +10,14 @@ from field import Field
 from tasks import registry
 from tasks.task import Metric, Task
 
+pytestmark = pytest.mark.usefixtures('own_are_forgotten')
+
 
 class Own(Task):
     name = 'own'
     metrics = (Metric('loss', higher_is_better=False),)
     targets: ClassVar = {'label': Label()}
     fields = (Field('own.size', 1, 'A size.'),)
-
-
-@pytest.fixture(autouse=True)
-def only_here(monkeypatch):
-    """Tasks that a test registers are forgotten after it."""
-    monkeypatch.setattr(registry, '_TASKS', dict(registry._TASKS))
 
 
 def test_a_task_may_be_registered_again():

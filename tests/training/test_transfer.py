@@ -21,6 +21,7 @@ from tests.support import (
     Child,
     arguments,
     curve,
+    go_back,
     result,
     saved_arrays,
     saved_steps,
@@ -89,14 +90,6 @@ def assert_only_the_head_is_new(workdir: Path, weights, step: int = 6):
     for name, leaf in weights.items():
         for copy in (found[name], found[f'ema/{name}']):
             assert (copy.tobytes() == leaf.tobytes()) is ('/head/' not in name), name
-
-
-def go_back(workdir: Path, step: int):
-    """Makes it a run that was killed after the checkpoint of `step`."""
-    for later in saved_steps(workdir):
-        if later > step:
-            shutil.rmtree(workdir / 'checkpoints' / str(later))
-    (workdir / 'result.json').unlink(missing_ok=True)
 
 
 class TestStart:

@@ -8,7 +8,7 @@ import pytest
 
 from configs import reading
 from errors import UserError
-from tests.support import arguments, curve, result, run_child, saved_steps, train_here
+from tests.support import arguments, curve, go_back, result, run_child, train_here
 from training import workdir as workdirs
 
 # Users' scripts read them: a new one is added here, and none is renamed.
@@ -26,14 +26,6 @@ VERSIONS = {
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
-
-
-def go_back(workdir: Path, step: int):
-    """Makes it a run that was killed after the checkpoint of `step`."""
-    for later in saved_steps(workdir):
-        if later > step:
-            shutil.rmtree(workdir / 'checkpoints' / str(later))
-    (workdir / 'result.json').unlink(missing_ok=True)
 
 
 @pytest.fixture
