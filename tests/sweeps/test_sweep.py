@@ -217,19 +217,23 @@ def test_another_sweep_in_the_same_folder_is_refused(arguments, capsys):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_loses_and_doubles_nothing(arguments, tmp_path):
-    """By SIGKILL at ten random moments; what it had finished stays as it was."""
+    """By SIGKILL behind a drawn number of lines of its journal; what it had finished stays.
+
+    The journal decides when, not a clock: a quick machine would be done before it is killed.
+    """
     options = arguments('--pruner=none', '--lanes=2', '--trials=14', '--sampler=random')
-    draw, seen, kills = random.Random(0), {}, 0
-    while kills < 10:
+    journal = tmp_path / 'sweep' / 'study.journal'
+    draw, seen, kills, lines = random.Random(0), {}, 0, 0
+    while kills < 8:
         process = start(options, tmp_path)
-        wait_for_first_word(process, tmp_path)
-        time.sleep(draw.uniform(0, 1.5))
+        wait_for_lines(process, journal, lines + draw.randint(1, 20))
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
             break
         kills += 1
+        lines = lines_of(journal)
         seen = check_kept(tmp_path / 'sweep', seen)
-    assert kills > 3  # on a quick machine the trials end before the tenth
+    assert kills, 'it was too fast to be killed'
     process = start(options, tmp_path)
     assert process.wait(LONG) == 0, (tmp_path / 'log').read_text()
     rows = trials_of(tmp_path / 'sweep')
@@ -330,6 +334,18 @@ def wait_for_first_word(process: subprocess.Popen, folder: Path) -> None:
     while 'lanes of' not in (folder / 'log').read_text() and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def lines_of(journal: Path) -> int:
+    return journal.read_bytes().count(b'\n') if journal.exists() else 0
+
+
+def wait_for_lines(process: subprocess.Popen, journal: Path, lines: int) -> None:
+    """Until the journal has so many lines, or all is over."""
+    end = time.monotonic() + LONG
+    while lines_of(journal) < lines and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def check_kept(folder: Path, seen: dict) -> dict:
