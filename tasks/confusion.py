@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import files
+import fonts
 from files import columns
 
 if TYPE_CHECKING:  # imported when a picture is drawn
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # imported when a picture is drawn
 # A matrix of more classes is too wide to read; the most frequent confusions are listed instead.
 MOST_CLASSES_IN_MATRIX = 30
 CONFUSIONS_LISTED = 20
+LONGEST_NAME = 24  # in a picture, in characters
+# In percent of a class. One error of a few dozen examples must not look like a failure.
+LEAST_DARKEST = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +191,9 @@ class ConfusionReport:
         classes = len(self.class_names)
         readable = classes <= MOST_CLASSES_IN_MATRIX
         side = 2.5 + 0.42 * max(classes, 5) if readable else 11
-        figure = Figure(figsize=(side + 1.2, side), dpi=130, layout='constrained')
+        longest = max((len(_shortened(name)) for name in self.class_names), default=0)
+        room = 0.09 * longest if readable else 0  # inches for the names, beside and below
+        figure = Figure(figsize=(side + 1.2 + room, side + room), dpi=130, layout='constrained')
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         _draw_matrix(figure, axes, self)
@@ -211,32 +217,42 @@ def _draw_matrix(figure: 'Figure', axes: 'Axes', report: ConfusionReport) -> Non
     """Draws the correct answers in blue and, on a scale of their own, the errors in red.
 
     On a common scale the few errors of a good classifier would be invisible beside its diagonal.
-    The square root makes single errors still more visible.
+    The square root, and a palest red that is not white, make single errors visible.
     """
-    from matplotlib.colors import PowerNorm
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     percentages = report.percentages()
     correct = np.eye(len(percentages), dtype=bool)
     axes.imshow(np.where(correct, percentages, np.nan), cmap='Blues', vmin=0, vmax=200)
     errors = np.where(correct | (report.confusion == 0), np.nan, percentages)
     norm = PowerNorm(0.5, vmin=0, vmax=_darkest(report))
-    image = axes.imshow(errors, cmap='Reds', norm=norm)
+    shades = matplotlib.colormaps['Reds'](np.linspace(0.15, 1, 256))
+    reds = LinearSegmentedColormap.from_list('errors', shades)
+    image = axes.imshow(errors, cmap=reds, norm=norm)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.set_label('errors: percentage of the true class')
 
 
 def _darkest(report: ConfusionReport) -> float:
-    """Returns the percentage that is drawn in the darkest red: the largest error, at least 1 %."""
+    """Returns the percentage that is drawn in the darkest red: the largest error's."""
     percentages = np.nan_to_num(report.percentages())
-    return max(1.0, (percentages - np.diag(np.diag(percentages))).max())
+    return max(LEAST_DARKEST, (percentages - np.diag(np.diag(percentages))).max())
 
 
 def _draw_counts(axes: 'Axes', report: ConfusionReport) -> None:
     """Writes the class names on the axes and the count into each square that is not zero."""
-    names = report.class_names
-    upright = max(map(len, names)) <= 3
-    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90)
-    axes.set_yticks(range(len(names)), names)
+    from matplotlib.font_manager import FontProperties
+
+    names = [fonts.for_text(_shortened(name)) for name in report.class_names]
+    upright = max(len(text) for text, _ in names) <= 3
+    for axis, angle in ((axes.xaxis, 0 if upright else 90), (axes.yaxis, 0)):
+        # A name such as "$5 or $10" is no formula.
+        axis.set_ticks(
+            range(len(names)), [text for text, _ in names], rotation=angle, parse_math=False
+        )
+        for label, (_, font) in zip(axis.get_ticklabels(), names, strict=True):
+            label.set_fontproperties(FontProperties(fname=font, size=label.get_fontsize()))
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
@@ -250,6 +266,10 @@ def _draw_counts(axes: 'Axes', report: ConfusionReport) -> None:
             column, row, f'{count}', ha='center', va='center', fontsize=8,
             color='white' if dark else 'black',
         )  # fmt: skip
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + '...'
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

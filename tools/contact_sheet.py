@@ -1,12 +1,14 @@
 """Draws pictures in rows on one PNG, with a line or two of text below each."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+import fonts
 from errors import UserError
 
 MARGIN = 8  # pixels around the sheet and between tiles
@@ -63,8 +65,7 @@ class Sheet:
         _, width = self.corner(0, max(map(len, self.rows)))
         sheet = Image.new('RGB', (width, height), _BACKGROUND)
         pen = ImageDraw.Draw(sheet)
-        font = ImageFont.load_default(LINE - 3)
-        pen.text((MARGIN, MARGIN), _truncate(self.title, width - 2 * MARGIN, font), _INK, font)
+        _write(pen, (MARGIN, MARGIN), self.title, width - 2 * MARGIN)
         for number, row in enumerate(self.rows):
             for column, tile in enumerate(row):
                 top, left = self.corner(number, column)
@@ -72,12 +73,24 @@ class Sheet:
                 sheet.paste(picture, (left, top))
                 for line_number, line in enumerate(tile.lines):
                     corner = (left, top + picture.height + line_number * LINE)
-                    pen.text(corner, _truncate(line, picture.width, font), _INK, font)
+                    _write(pen, corner, line, picture.width)
         return sheet
 
     def _enlarged(self, image: np.ndarray) -> Image.Image:
         pixels = image.repeat(self.factor, 0).repeat(self.factor, 1)
         return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
+
+
+def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int) -> None:
+    """Writes a line of text of any script, truncated to `width` pixels."""
+    text, path = fonts.for_text(text)
+    font = _font(path)
+    pen.text(corner, _truncate(text, width, font), _INK, font)
+
+
+@functools.cache
+def _font(path: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, LINE - 3)
 
 
 def _truncate(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import files
 from tasks.task import Metric
 from training.records import read_metrics
@@ -16,18 +18,29 @@ if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes
 
 CURVES_FILE = 'curves.png'
+# Above this percentage an axis shows how much is missing to 100 %.
+_ALMOST_ALL = 90
+_PERCENTAGES = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 100)
+_SMALLEST_ERROR = 0.1  # in percent; smaller ones are drawn close to 100 %
 
 
 def plot_curves(
-    workdir: str | os.PathLike, metrics: Sequence[Metric], steps_per_epoch: float | None = None
+    workdir: str | os.PathLike,
+    metrics: Sequence[Metric],
+    steps_per_epoch: float | None = None,
+    title: str = '',
 ) -> Path | None:
     """Draws the metrics against the step into curves.png and returns its path.
+
+    Each point of the training split stands for equally many steps: records of a few steps, which
+    stand before a validation or a checkpoint, are drawn together with their neighbors.
 
     Args:
       workdir: the run's folder. Its metrics.jsonl is drawn, and the first metric of the test if
         there is a result.json.
       metrics: the task's metrics; the loss is drawn first.
       steps_per_epoch: adds the epochs as an upper axis.
+      title: one line above the picture, such as the model, the data set and the run.
 
     Returns:
       The path of the picture, or None if there are no records to draw.
@@ -42,6 +55,8 @@ def plot_curves(
     panels = sorted(metrics, key=lambda metric: metric.name != 'loss')
     figure = Figure(figsize=(5 * len(panels), 4.2), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, parse_math=False)  # a folder may be called $1
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     last_step = max(1, *(record['step'] for record in records))
     for axes, metric in zip(all_axes, panels, strict=True):
@@ -57,8 +72,7 @@ def plot_curves(
     for axes, metric in zip(all_axes, panels, strict=True):
         axes.set_xlim(0, 1.03 * last_step)
         _finish_panel(axes, steps_per_epoch)
-        if not metric.percent:
-            _scale_axis(axes, metric)
+        _scale_axis(axes, metric)
     picture = io.BytesIO()
     figure.savefig(picture, format='png')
     path = Path(workdir) / CURVES_FILE
@@ -85,7 +99,7 @@ def _plot_panel(axes: 'Axes', records: Sequence[Mapping[str, Any]], metric: Metr
         points = sorted((r['step'], r[name]) for r in records if name in r)
         if not points:
             continue
-        steps, values = zip(*points, strict=True)
+        steps, values = zip(*(_equal_windows(points) if split == 'train' else points), strict=True)
         last, values = metric.shown(values[-1]), [_scale(metric) * value for value in values]
         marker = 'o' if len(points) <= 50 else None
         axes.plot(
@@ -124,9 +138,52 @@ def _finish_panel(axes: 'Axes', steps_per_epoch: float | None) -> None:
         axes.text(0.5, 0.5, 'nothing recorded', transform=axes.transAxes, ha='center')
 
 
+def _equal_windows(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Returns the points, short ones joined until each stands for as many steps as the longest.
+
+    A point (step, mean) stands for the steps since the point before it. What is left at the end is
+    drawn as it is, if it is at least half as long as the others.
+    """
+    counts = np.diff([step for step, _ in points], prepend=0)
+    width = max(counts)
+    windows, steps, total = [], 0, 0.0
+    for count, (step, mean) in zip(counts, points, strict=True):
+        steps, total = steps + count, total + count * mean
+        if steps >= width:
+            windows.append((step, total / steps))
+            steps, total = 0, 0.0
+    if steps > width / 2:
+        windows.append((points[-1][0], total / steps))
+    return windows
+
+
 def _scale_axis(axes: 'Axes', metric: Metric) -> None:
-    """Makes the axis logarithmic for a metric that changes by orders of magnitude."""
+    """Spreads the axis where differences would not be seen: small values, or almost 100 %."""
     values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
-    if values and min(values) > 0 and max(values) / min(values) > 30:
+    if not values:
+        return
+    if metric.percent and metric.higher_is_better:
+        if max(values) > _ALMOST_ALL:
+            _scale_by_errors(axes, metric, min(values))
+    elif min(values) > 0 and max(values) / min(values) > 30:
         axes.set_yscale('log')
         axes.set_ylabel(_label(metric, 'logarithmic'))
+
+
+def _scale_by_errors(axes: 'Axes', metric: Metric, lowest: float) -> None:
+    """Makes the axis logarithmic in what is missing to 100 %, so that 98 and 99.4 % differ.
+
+    On a linear axis the first steps would take all the height. The smallest error is added, so that
+    100 % has a place.
+    """
+    axes.set_yscale(
+        'function',
+        functions=(
+            lambda y: -np.log10(np.maximum(100 - y, 0) + _SMALLEST_ERROR),
+            lambda x: 100 + _SMALLEST_ERROR - 10.0 ** -np.asarray(x),
+        ),
+    )
+    ticks = [tick for tick in _PERCENTAGES if tick >= lowest - 10]
+    axes.set_ylim(max(0, min(lowest - 3, ticks[0])), 100.03)
+    axes.set_yticks(ticks, [f'{tick:g}' for tick in ticks])
+    axes.set_ylabel(_label(metric, 'logarithmic in the error'))

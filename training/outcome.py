@@ -100,7 +100,9 @@ def is_finished(run: Run, step: int, state: TrainState) -> bool:
 
 def _show(run: Run, result: dict[str, Any]) -> None:
     """Draws the curves and prints the summary of a result."""
-    curves.plot_curves(run.folder, run.task.metrics, run.experiment.steps_per_epoch)
+    config = run.config
+    title = f'{config.model.name} on {config.data.name}, {run.folder.resolve().name}'
+    curves.plot_curves(run.folder, run.task.metrics, run.experiment.steps_per_epoch, title)
     tested = {k.removeprefix(TEST): v for k, v in result.items() if k.startswith(TEST)}
     run.say(
         summary(

@@ -126,3 +126,26 @@ def test_heat_map_without_errors_or_examples(tmp_path):
     for confusion in (np.eye(2, dtype=int), np.zeros((2, 2), int)):
         path = ConfusionReport(confusion, ['no', 'yes']).confusion_png(tmp_path / 'confusion.png')
         assert imread(path).shape[0] > 300
+
+
+def test_a_rare_error_is_not_the_darkest_red(tmp_path):
+    confusion = example(10, ())
+    confusion[0, 0], confusion[0, 1] = 35, 1  # one of 36
+    few = imread(ConfusionReport(confusion, DIGITS).confusion_png(tmp_path / 'a.png'))
+    confusion[0, 0], confusion[0, 1] = 18, 18  # half of the class
+    many = imread(ConfusionReport(confusion, DIGITS).confusion_png(tmp_path / 'b.png'))
+
+    def lightness(picture):
+        matrix = picture[:, : int(0.8 * picture.shape[1])]  # without the bar of colors
+        reds = matrix[matrix[..., 0] > matrix[..., 2] + 0.2]
+        return np.median(reds[:, 1])  # green is what red takes away from white
+
+    assert lightness(few) > 0.4
+    assert lightness(many) < 0.1
+
+
+def test_names_that_look_like_formulas_or_are_long(tmp_path, recwarn):
+    names = ['$\\frac{1$', '$5 or $10', '猫', 'x' * 5000]
+    path = ConfusionReport(np.eye(4, dtype=int), names).confusion_png(tmp_path / 'a.png')
+    assert max(imread(path).shape) < 1500
+    assert not [w for w in recwarn if 'Glyph' in str(w.message)]

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -284,3 +285,37 @@ def test_curves_are_drawn_from_any_number_of_records(tmp_path, values):
         if path:
             height, width, _ = imread(path).shape
             assert width > height > 400
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, in place of their pictures."""
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda self, *_, **__: drawn.append(self))
+    return drawn
+
+
+def test_points_of_the_training_curve_stand_for_equally_many_steps(tmp_path, figures):
+    """A validation at step 51 must not make a record of one step look like one of twenty."""
+    steps = [20, 40, 51, 60, 80, 100, 101, 120, 140, 147]
+    with Records(tmp_path, tensorboard=False) as records:
+        for before, step in zip((0, *steps), steps, strict=False):
+            records.write(step, {'train/loss': float(np.mean(range(before + 1, step + 1)))})
+    plot_curves(tmp_path, Classification.metrics, None, 'lenet on digits, runs/$1 and $2')
+    (line,) = figures[0].axes[0].lines
+    assert list(line.get_xdata()) == [20, 40, 60, 80, 100, 120, 140]
+    assert list(line.get_ydata()) == pytest.approx([n - 9.5 for n in line.get_xdata()])
+    assert figures[0].get_suptitle() == 'lenet on digits, runs/$1 and $2'
+
+
+@pytest.mark.parametrize('accuracies', [(0.3, 0.98, 0.994), (0.3, 0.98, 0.994, 1.0)])
+def test_98_and_99_percent_are_told_apart(tmp_path, figures, accuracies):
+    with Records(tmp_path, tensorboard=False) as records:
+        for step, accuracy in enumerate(accuracies, start=1):
+            records.write(step, {'validation/accuracy': accuracy})
+    plot_curves(tmp_path, Classification.metrics)
+    axes = figures[0].axes[1]
+    height = [axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1]
+              for y in (98, 99.4, max(accuracies) * 100)]  # fmt: skip
+    assert height[1] - height[0] > 0.1  # of the axis
+    assert 0 < height[2] < 1.001

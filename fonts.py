@@ -1,0 +1,58 @@
+"""Fonts for class names in any script, in pictures of Pillow and of matplotlib."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Drawable(NamedTuple):
+    """A text and the font file that draws it.
+
+    Attributes:
+      text: the text; a character that no font of this machine has is written as its escape, such as
+        \\u732b.
+      font: a TrueType or OpenType file.
+    """
+
+    text: str
+    font: Path
+
+
+@functools.lru_cache(maxsize=4096)
+def for_text(text: str) -> Drawable:
+    """Returns the text with a font that has all its characters.
+
+    DejaVu Sans, which matplotlib brings along, has Latin, Greek, Cyrillic, Arabic and more. For
+    other scripts the fonts of the system are searched.
+    """
+    import matplotlib
+
+    default = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+    needed = frozenset(map(ord, text))
+    if needed <= _characters(default):
+        return Drawable(text, default)
+    for path in _system_fonts():
+        if needed <= _characters(path):
+            return Drawable(text, path)
+    there = _characters(default)
+    escaped = (c if ord(c) in there else c.encode('unicode_escape').decode() for c in text)
+    return Drawable(''.join(escaped), default)
+
+
+@functools.cache
+def _system_fonts() -> tuple[Path, ...]:
+    """Returns the font files of the system, sorted, so that the choice is the same every time."""
+    from matplotlib import font_manager
+
+    return tuple(sorted(map(Path, font_manager.findSystemFonts())))
+
+
+@functools.cache
+def _characters(font: Path) -> frozenset[int]:
+    """Returns the code points that a font has; none if it cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(str(font)).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
