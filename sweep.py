@@ -17,6 +17,16 @@ if TYPE_CHECKING:  # imported when the command line has been read
     from sweeps.engine import Work
 
 ENGINES = ('vmap', 'local', 'slurm', 'ray')
+# The engines to which an option means something; the others refuse it.
+MEANT_FOR = {
+    'lanes': ('vmap',),
+    'jobs': ('local', 'slurm', 'ray'),
+    'cpus': ('slurm', 'ray'),
+    'gpus': ('slurm', 'ray'),
+    'slurm': ('slurm',),
+    'ray_address': ('ray',),
+}
+DEFAULTS = {'jobs': 1, 'ray_address': 'auto'}  # where an engine takes the option
 EPILOG = """\
 examples:
   python sweep.py --config=configs/digits_lenet.py --sweep=configs/sweeps/lenet.py --workdir=runs/sweep
@@ -72,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add('--storage', metavar='URL', help='database for the trials [a journal in the workdir]')
     add('--lanes', type=command.positive, help='vmap: trials at a time [by memory and device]')
-    add('--jobs', type=command.positive, default=1, help='other engines: trials at a time [1]')
+    add('--jobs', type=command.positive, help='other engines: trials at a time [1]')
     add('--cpus', type=command.positive, help='slurm, ray: cores per trial')
     add('--gpus', type=command.positive, help='slurm, ray: GPUs per trial')
     add(
@@ -85,7 +95,6 @@ def parser() -> argparse.ArgumentParser:
     add(
         '--ray_address',
         metavar='ADDRESS',
-        default='auto',
         help='ray: address of the cluster; local starts one on this machine [auto]',
     )
     return parser
@@ -94,14 +103,43 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
+    settle_options(arguments)
     from configs import reading, search
 
     config = reading.from_arguments(arguments.config, overrides)
     sweep = search.load(arguments.sweep)
+    _check_sampler(arguments.sampler, sweep)
     from training import checks
 
     checks.check(config)
     return run(config, sweep.resolved(config), arguments)
+
+
+def settle_options(arguments: argparse.Namespace) -> None:
+    """Checks that the engine takes all options that were given, and puts in the defaults.
+
+    Raises:
+      UserError: an option means nothing to the engine.
+    """
+    for name, engines in MEANT_FOR.items():
+        given = getattr(arguments, name) is not None
+        if given and arguments.engine not in engines:
+            others = ' or '.join(f'--engine={engine}' for engine in engines)
+            raise UserError(
+                f'--{name} means nothing to --engine={arguments.engine}: leave it out, or choose '
+                f'{others}.'
+            )
+        if not given:
+            setattr(arguments, name, DEFAULTS.get(name))
+
+
+def _check_sampler(name: str, sweep: 'Sweep') -> None:
+    numbers = [field for field, values in sweep.space.items() if hasattr(values, 'low')]
+    if name == 'cmaes' and len(numbers) < 2:
+        raise UserError(
+            f'--sampler=cmaes needs two fields that vary by a Float or Int, and the space has '
+            f'{len(numbers)}: choose another sampler.'
+        )
 
 
 def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> int:

@@ -4,16 +4,18 @@ import contextlib
 import csv
 import io
 import math
+import os
 import shutil
 import warnings
 
 from optuna.trial import FrozenTrial, TrialState
 from rich import console as rich_console
-from rich import table as rich_table
 
 import files
 from configs import base
+from sweeps import table
 from sweeps.engine import Work, configuration
+from tasks import registry
 
 TRIALS, BEST, PICTURES, TENSORBOARD = 'trials.csv', 'best_config.json', 'pictures', 'tensorboard'
 STATES = {
@@ -24,6 +26,7 @@ STATES = {
     TrialState.WAITING: 'waiting',
 }
 ROWS = 10  # trials in the printed table
+FILE_WIDTH = 100  # characters in a line of the table where it is not printed on a terminal
 LEGEND = 12  # trials above which a legend would fill the picture
 
 
@@ -132,12 +135,21 @@ def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
 
 
 def _print_table(work: Work) -> None:
-    done = work.study.ranked()
-    table = rich_table.Table(title=f'best of {len(done)} completed trials')
-    for name in ('trial', work.sweep.objective.metric, *work.sweep.space):
-        table.add_column(name, justify='right', overflow='fold')
-    for trial in done[:ROWS]:
-        values = [trial.params.get(name, '') for name in work.sweep.space]
-        shown = [f'{v:.4g}' if isinstance(v, float) else str(v) for v in values]
-        table.add_row(str(trial.number), f'{trial.value:.4f}', *shown)
-    rich_console.Console().print(table)
+    done, space = work.study.ranked(), work.sweep.space
+    metric = registry.metric_of(work.config, work.sweep.objective.metric, 'objective.metric')
+    rows = [
+        [str(trial.number), metric.shown(trial.value), *(_shown(trial, name) for name in space)]
+        for trial in done[:ROWS]
+    ]
+    # A file has no width of its own; rich takes the terminal's, or COLUMNS.
+    console = rich_console.Console()
+    width = console.width if console.is_terminal or 'COLUMNS' in os.environ else FILE_WIDTH
+    shown = 'completed trial' if len(done) == 1 else f'{len(done)} completed trials'
+    work.say(f'\nThe best of {shown}:\n')
+    work.say(table.layout(['trial', work.sweep.objective.metric, *space], rows, width) + '\n')
+
+
+def _shown(trial: FrozenTrial, name: str) -> str:
+    """Returns a trial's value of a field as text; '-' where the trial has none."""
+    value = trial.params.get(name, '-')
+    return f'{value:.4g}' if isinstance(value, float) else str(value)

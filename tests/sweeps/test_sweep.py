@@ -61,7 +61,7 @@ def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_pat
         assert (folder / 'pictures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     assert list((folder / 'tensorboard').rglob('events.*'))
     output = capsys.readouterr().out
-    assert 'best of 6 completed trials' in output
+    assert 'The best of 6 completed trials' in output
     assert '6 trials: 6 complete' in output
     assert '6 running; trial' in output
 
@@ -199,6 +199,16 @@ def test_an_engine_says_what_has_to_be_installed(name, package, arguments, monke
         (['--config.data.placement=host'], 'does not support config.data.placement=host'),
         (['--storage=nosuch://x'], '--storage=nosuch://x cannot be opened'),
         (['--config.model.name=lenett'], 'Did you mean "lenet"'),
+        (
+            ['--jobs=2'],
+            '--jobs means nothing to --engine=vmap: leave it out, or choose '
+            '--engine=local or --engine=slurm or --engine=ray',
+        ),
+        (['--engine=local', '--lanes=2'], '--lanes means nothing to --engine=local'),
+        (['--engine=local', '--cpus=2'], '--cpus means nothing to --engine=local'),
+        (['--engine=ray', '--slurm=partition=gpu'], '--slurm means nothing to --engine=ray'),
+        (['--ray_address=auto'], '--ray_address means nothing to --engine=vmap'),
+        (['--engine=slurm', '--gpus=1', '--lanes=1'], '--lanes means nothing to --engine=slurm'),
     ],
     ids=str,
 )
