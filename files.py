@@ -1,14 +1,34 @@
-"""Writes files atomically, reads them back, and lays out text in columns."""
+"""Writes files atomically, reads regular files and JSON with checks, lays out text in columns."""
 
 import contextlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from errors import UserError
+
+MOST_JSON = 16 << 20  # bytes; as Python objects they take up to thirty times as many
+DEEPEST_JSON = 50
+_DEEP = f'it is nested more than {DEEPEST_JSON} deep'
+_KINDS = {
+    dict: 'an object',
+    list: 'a list',
+    str: 'a text',
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'true or false',
+}
+_SPECIAL = {
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFIFO: 'a pipe',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+}
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -24,12 +44,151 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         replace(Path(path), text.encode() + b'\n')
 
 
-def read_json(path: Path) -> Any:
-    """Returns the contents of a JSON file, or None if it is missing or not valid JSON."""
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a regular file for reading; reading a pipe or a device might never end.
+
+    Raises:
+      UserError: it is a folder, pipe, socket or device.
+      OSError: it does not exist, or may not be read.
+    """
+    kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
+    if kind:
+        raise UserError(f'{path} is {kind}, not a regular file.')
+    return open(path, 'rb')
+
+
+def check_no_pipes(folder: Path, pattern: str = '*') -> None:
+    """Checks that nothing in a folder is a pipe or a device, which could be waited for for ever.
+
+    Args:
+      folder: it may be missing.
+      pattern: which names; '**/*' for those in its folders as well.
+
+    Raises:
+      UserError: something is; names the first.
+    """
+    for path in sorted(folder.glob(pattern)):
+        with contextlib.suppress(OSError):  # a link that leads nowhere, or removed meanwhile
+            mode = path.stat().st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                kind = _SPECIAL[stat.S_IFMT(mode)]
+                raise UserError(f'{path} is {kind}, not a regular file: remove it.')
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """Returns the content of a regular file.
+
+    Raises:
+      UserError: it has more than `most` bytes, is no regular file, or cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        with open_regular(path) as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f'{shortened(path)} cannot be read: {error.strerror}.') from error
+    except ValueError as error:  # a NUL or half a surrogate pair in the name
+        raise UserError(f'{shortened(path)!r} is not the name of a file: {error}.') from error
+    if len(content) > most:
+        raise UserError(f'{path} has more than {most:,} bytes, which is too large for such a file.')
+    return content
+
+
+def read_json(path: str | os.PathLike, like: Any = dict, remedy: str = '') -> Any:
+    """Returns the contents of a JSON file. Every JSON file is read through this door.
+
+    Args:
+      path: the file.
+      like: what it has to hold: dict, list, str, bool, int, float, or object for anything; [like]
+        for a list of such values; {name: like, ...} for an object with at least these members.
+      remedy: a sentence that says what to do about a file that cannot be used.
+
+    Raises:
+      UserError: the file is missing, no regular file, too large, too deep, not JSON, or holds
+        something else; names the file and ends with the remedy.
+    """
+    try:
+        return parse_json(read_bytes(path, MOST_JSON), like)
+    except ValueError as error:
+        raise UserError(f'{path} cannot be used: {error}. {remedy}'.rstrip()) from error
+    except UserError as error:
+        raise UserError(f'{error} {remedy}'.rstrip()) from error
+
+
+def usable_json(path: str | os.PathLike, like: Any = dict) -> Any:
+    """Returns what `read_json` does, or None where it would raise an error."""
+    try:
+        return read_json(path, like)
+    except UserError:
         return None
+
+
+def parse_json(text: str | bytes, like: Any = dict) -> Any:
+    """Returns the value of a JSON text, checked as `read_json` checks a file.
+
+    Raises:
+      ValueError: the text is not valid JSON, too deep, or holds something else than `like`.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f'it is not valid JSON ({error})') from error
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    if problem := _too_deep(value) or mismatch(value, like):
+        raise ValueError(problem)
+    return value
+
+
+def _too_deep(value: Any) -> str | None:
+    """Returns the problem of a value that is nested too deep, or None.
+
+    By levels and not recursively: some versions of Python parse what they cannot walk through.
+    """
+    level = [value]
+    for _ in range(DEEPEST_JSON + 1):
+        level = [holder for holder in level if isinstance(holder, dict | list)]
+        if not level:
+            return None
+        level = [
+            item
+            for holder in level
+            for item in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    return _DEEP
+
+
+def mismatch(value: Any, like: Any, name: str = '') -> str | None:
+    """Returns in what a value of JSON differs from `like`, or None; see `read_json`.
+
+    Args:
+      value, like: the two.
+      name: the place of the value, for the message.
+    """
+    kind = type(like) if isinstance(like, dict | list) else like
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind in (int, float)):
+        what = 'null' if value is None else _KINDS[type(value)]
+        return f'{name or "it"} is {what}, not {_KINDS.get(kind, kind.__name__)}'
+    if isinstance(like, list):
+        members = [
+            (f'item {i} of {name or "the list"}', item, like[0]) for i, item in enumerate(value)
+        ]
+    elif isinstance(like, dict):
+        missing = [key for key in like if key not in value]
+        if missing:
+            return f'{name or "it"} has no "{missing[0]}"'
+        members = [
+            (f'"{key}" of {name}' if name else f'"{key}"', value[key], like[key]) for key in like
+        ]
+    else:
+        return None
+    return next(filter(None, (mismatch(item, of, place) for place, item, of in members)), None)
+
+
+def shortened(text: Any, most: int = 200) -> str:
+    """Returns a text for a message: the middle of a long one is left out."""
+    text = str(text)
+    return text if len(text) <= most else f'{text[: most // 2]}...{text[-most // 4 :]}'
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -5,11 +5,11 @@ what can be gained at all: start-up and compilation are paid once instead of eve
 is not saved.
 """
 
-import json
 import statistics
 import sys
 import time
 
+import files
 import processes
 from benchmarks import job
 from benchmarks.tables import BenchmarkContext, BenchmarkTable, median_and_range
@@ -71,7 +71,7 @@ def sweep(context: BenchmarkContext) -> BenchmarkTable:
     for number in range(2):  # the first one compiles
         workdir = context.scratch / f'single{number}'
         output = processes.watch(job.our_command(CONFIG, workdir, *overrides))
-    result = json.loads((workdir / 'result.json').read_text())
+    result = files.read_json(workdir / 'result.json')
     arithmetic = result['steps'] * result['config']['batch_size'] / result['examples_per_second']
     single = {'arithmetic': arithmetic, 'rest': output.seconds - arithmetic}
     seconds: dict[str, list[float]] = {'vmap': [], 'local': []}

@@ -1,7 +1,6 @@
 """Reads a configuration: a file, and then the fields set on the command line."""
 
 import importlib.util
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import files
 from configs import base, schema, smoke
 from errors import UserError, did_you_mean
 
@@ -61,10 +61,7 @@ def call(path: str, function: str) -> Any:
 
 
 def _load_json(file: Path) -> ConfigDict:
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file} is not readable as JSON: {error}.') from error
+    values = files.read_json(file, dict, 'Name a config.json that train.py has written.')
     config = base.get_config()
     known = schema.flatten(config)
     with config.ignore_type():

@@ -176,7 +176,7 @@ def check_finished(source: Source, folder: Path) -> None:
     Raises:
       UserError: it holds another set, or a shard is missing or damaged.
     """
-    record = files.read_json(folder / RECORD_FILE)
+    record = files.usable_json(folder / RECORD_FILE, {'source': dict, 'shards': dict})
     if record is None:
         raise UserError(
             f'{folder} holds a data set that this command did not write, which is left unchanged. '
@@ -215,7 +215,7 @@ def _begin(source: Source, unfinished: Path) -> None:
     path = unfinished / 'plan.json'
     if not path.exists():
         _write_json(path, plan)
-    elif files.read_json(path) != _as_json(plan):
+    elif files.usable_json(path) != _as_json(plan):
         raise UserError(
             f'{unfinished} was started with other options, or the source has changed since. Remove '
             'that folder to start again.'
@@ -279,7 +279,7 @@ def read_notes(data: Path, split: str) -> list[dict[str, Any]]:
     notes = []
     while True:
         path = data / f'{split}-{len(notes):05d}'
-        note = files.read_json(_note_path(path))
+        note = files.usable_json(_note_path(path), {'records': int, 'file_bytes': int})
         if note is None or not is_sound(path, note['records'], note['file_bytes']):
             return notes
         notes.append(note)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 
+import files
 from errors import UserError
 from preparation.sharded_writer import Item, Totals
 
@@ -106,8 +107,8 @@ class TfrecordSet:
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of the two JSON files, which list the shards, records and bytes."""
-        files = [self._folder / _INFO, self._folder / _FEATURES]
-        digest = hashlib.sha256(b'\0'.join(path.read_bytes() for path in files))
+        described = [self._folder / _INFO, self._folder / _FEATURES]
+        digest = hashlib.sha256(b'\0'.join(path.read_bytes() for path in described))
         return {'tfrecord': digest.hexdigest()}
 
     def stamp(self) -> Any:
@@ -143,8 +144,11 @@ class TfrecordSet:
 
     def _find_shards(self, split: Mapping[str, Any]) -> list[tuple[Path, int]]:
         """Returns the shards of a split, each with the number of records it should have."""
-        lengths = [int(length) for length in split.get('shardLengths', ())]
-        if not lengths or 0 in lengths:
+        try:
+            lengths = [int(length) for length in split.get('shardLengths', ())]
+        except (TypeError, ValueError):
+            lengths = []
+        if not lengths or min(lengths) < 1:
             raise UserError(
                 f'{self._folder / _INFO} does not have the length of every shard of '
                 f'{split["name"]}: use a complete copy of the data set.'
@@ -167,14 +171,13 @@ def _read_info(folder: Path) -> dict[str, Any]:
                 f'{folder} has no {name}: --source must be the version folder of a tfds data '
                 'set, such as tensorflow_datasets/imagenet2012/5.1.0.'
             )
-    try:
-        info = json.loads((folder / _INFO).read_text())
-        valid = re.fullmatch(r'\w+', info['name']) and re.fullmatch(
-            r'\d+\.\d+\.\d+', info['version']
-        )
-    except (OSError, ValueError, TypeError, KeyError):
-        valid = None
-    if not valid:
+    info = files.usable_json(folder / _INFO, {'name': str, 'version': str})
+    if (
+        info is None
+        or files.mismatch(info.get('splits', []), [{'name': str}])
+        or not re.fullmatch(r'\w+', info['name'])
+        or not re.fullmatch(r'\d+\.\d+\.\d+', info['version'])
+    ):
         raise UserError(
             f'{folder / _INFO} is not the description of a tfds data set: copy that file again '
             'from its origin.'

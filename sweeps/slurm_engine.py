@@ -1,6 +1,5 @@
 """Engine `slurm`: runs workers as tasks of SLURM job arrays, which submitit submits."""
 
-import json
 import shlex
 import time
 from typing import Any
@@ -29,7 +28,7 @@ class Slurm:
     def __init__(self, work: Work):
         submitit = engine.extra('submitit', 'slurm')
         self._file, self._options = work.folder / FILE, work.options
-        self._jobs = json.loads(self._file.read_text()) if self._file.exists() else []
+        self._jobs = files.read_json(self._file, [str]) if self._file.exists() else []
         self._say, self.output = work.say, f'their output is in {work.folder / LOGS}'
         self._count = None if self._jobs else 0
         self._next, self._pause = 0.0, PAUSE

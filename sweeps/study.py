@@ -7,7 +7,6 @@ values and is started again: it is neither lost nor counted twice.
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import random
@@ -347,7 +346,9 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
             raise UserError(f'{folder} holds a run of train.py. Choose another --workdir.')
         files.write_json(file, own)
         return
-    stored = json.loads(file.read_text())
+    like = dict.fromkeys(own, object) | {'config': dict}
+    remedy = 'Restore that file from a copy of the folder, or choose another --workdir.'
+    stored = files.read_json(file, like, remedy)
     for name in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):
         if stored[name] != own[name]:
             what = name

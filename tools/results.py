@@ -57,12 +57,12 @@ def read_result(workdir: Path, table: Table, row: Row, seed: int) -> dict[str, A
     if not path.exists():
         return None
     try:
-        result = json.loads(path.read_text())
+        result = files.read_json(path)
         actual = {'seed': result['seed']}
         actual |= {key: _lookup(result['config'], key) for key, _ in row.overrides}
         numbers = [float(result[key]) for key in ('steps', 'test_accuracy', 'wall_seconds')]
         hardware = f'{result["device"]}{int(result["devices"])}'
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (UserError, ValueError, TypeError, KeyError) as error:
         raise UserError(f'{path} is not a result of train.py: {error!r}.') from error
     if not all(map(math.isfinite, numbers)) or not hardware:
         raise UserError(

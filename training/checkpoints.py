@@ -57,6 +57,7 @@ class Checkpoints:
         self._window: dict[str, Any] | None = None
         with files.explaining_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        files.check_no_pipes(self.folder, '**/*')  # Orbax reads some files at once
         self._manager = self._make_manager(keep)
 
     def __enter__(self) -> 'Checkpoints':
@@ -236,7 +237,7 @@ class Checkpoints:
     def window(self, step: int) -> dict[str, Any]:
         """Returns the sums that were passed to `save` with this step; {} if there were none."""
         path = self.folder / str(step) / WINDOW
-        return json.loads(path.read_text()) if path.exists() else {}
+        return files.read_json(path) if path.exists() else {}
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Adds validation metrics to a checkpoint that a preempted run saved without them."""
@@ -278,11 +279,11 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def damage(folder: Path) -> str | None:
     """Returns what is wrong with a checkpoint's files, or None."""
-    manifest = folder / MANIFEST
     try:
-        expected = json.loads(manifest.read_text())
-    except (OSError, ValueError) as error:
-        return f'{MANIFEST} is unreadable: {error}'
+        files.check_no_pipes(folder, '**/*')
+        expected = files.read_json(folder / MANIFEST)
+    except UserError as error:
+        return str(error).rstrip('.')
     actual = _digests(folder)
     for name, digest in expected.items():
         if name not in actual:
@@ -360,8 +361,8 @@ def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
     for step in steps:
         path = folder / str(step) / 'metrics' / 'metrics'
         if path.exists():
-            value = json.loads(path.read_text()).get(f'validation/{metric.name}')
-            if value is not None:
+            value = files.read_json(path).get(f'validation/{metric.name}')
+            if isinstance(value, int | float):
                 values[step] = value if metric.higher_is_better else -value
     if not values:
         raise UserError(f'No checkpoint in {folder} was validated; use --checkpoint=last.')

@@ -1,7 +1,6 @@
 """curves.png: the metrics of metrics.jsonl as a picture."""
 
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -112,11 +111,10 @@ def _plot_panel(axes: 'Axes', records: Sequence[Mapping[str, Any]], metric: Metr
 
 def _test_result(path: Path, metric: Metric) -> tuple[int, float] | None:
     """Returns the step and the metric of the test at the end of the run; None before."""
-    try:
-        result = json.loads(path.read_text())
-        return int(result['steps']), float(result[f'test_{metric.name}'])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # the run is not finished
+    name = f'test_{metric.name}'
+    result = files.usable_json(path, {'steps': int, name: float})
+    # None: the run is not finished.
+    return (result['steps'], result[name]) if result else None
 
 
 def _finish_panel(axes: 'Axes', steps_per_epoch: float | None) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 from typing import Any
 
@@ -116,10 +115,7 @@ def _show(run: Run, result: dict[str, Any]) -> None:
 
 def _earlier_result(run: Run) -> dict[str, Any]:
     """Returns the result.json of the folder; {} if there is none that can be read."""
-    try:
-        return json.loads((run.folder / workdir.RESULT).read_text())
-    except (OSError, ValueError):
-        return {}
+    return files.usable_json(run.folder / workdir.RESULT) or {}
 
 
 def versions() -> dict[str, str]:

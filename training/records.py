@@ -12,6 +12,7 @@ import json
 import math
 import numbers
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from errors import UserError
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tensorboard'
 RESERVED_NAMES = ('step', 'wall_seconds')
+LONGEST_LINE = 1 << 20  # bytes
 
 
 class Records:
@@ -112,7 +114,7 @@ class Records:
         kept = [(line, r) for line, r in _parse(self.path) if r['step'] <= last_step]
         for _, record in kept:
             self._names_at_step[record['step']].update(set(record) - set(RESERVED_NAMES))
-            self._earlier_seconds = max(self._earlier_seconds, record.get('wall_seconds', 0.0))
+            self._earlier_seconds = max(self._earlier_seconds, record.get('wall_seconds') or 0.0)
         content = b''.join(line + b'\n' for line, _ in kept)
         if content != self.path.read_bytes():
             files.replace(self.path, content)
@@ -169,21 +171,31 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _parse(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yields each line of a metrics file with its record; an incomplete last line is left out."""
-    lines = path.read_bytes().split(b'\n')
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            record['step'] = int(record['step'])
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):  # it has no newline: the process was killed while writing it
-                return
-            raise UserError(
-                f'{path}, line {number} is not a record ({line[:40]!r}). Remove that line, '
-                'or move the file away to resume without the earlier records.'
-            ) from error
-        yield line, record
+    with files.open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b''), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = _record(line)
+            except ValueError as error:
+                if not line.endswith(b'\n') and len(line) < LONGEST_LINE:
+                    return  # the process was killed while writing it
+                raise UserError(
+                    f'{path}, line {number} is not a record ({line[:40]!r}). Remove that line, '
+                    'or move the file away to resume without the earlier records.'
+                ) from error
+            yield line.removesuffix(b'\n'), record
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Returns the record of a line; raises a ValueError if it is none."""
+    record = files.parse_json(line, {'step': int})
+    for name, value in record.items():
+        if value is not None and (
+            files.mismatch(value, float) or not abs(value) <= sys.float_info.max
+        ):
+            raise ValueError(f'"{name}" is not a finite number')
+    return record
 
 
 def _number(name: str, value: Any) -> float | int:

@@ -1,7 +1,6 @@
 """Weights that a run starts from (config.init_from): those of another run, or converted ones."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,4 +158,7 @@ def record(folder: Path, source: WeightSource) -> None:
 def recorded_sha256(folder: Path) -> str | None:
     """Returns the hash of the parameters that a run started from, including the source's head."""
     path = Path(folder) / RECORD
-    return json.loads(path.read_text())['params_sha256'] if path.exists() else None
+    if not path.exists():
+        return None
+    remedy = 'It says what the run started from: copy it again from a copy of the folder.'
+    return files.read_json(path, {'params_sha256': str}, remedy)['params_sha256']

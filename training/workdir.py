@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +19,7 @@ RESULT = 'result.json'
 LOCK = '.lock'
 LENGTH = ('epochs', 'steps')  # the fields that --extend may change
 # Files and folders that a run overwrites.
+_KEPT_OF_RUN = 'It belongs to the run: copy it again from a copy of the folder.'
 OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER)
 
 
@@ -53,6 +53,7 @@ def check_writable(workdir: str | os.PathLike, option: str = '--workdir') -> Non
     """
     probe = Path(workdir) / f'.probe.{os.getpid()}'
     try:
+        files.check_no_pipes(Path(workdir))
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text('')
         probe.unlink()
@@ -152,7 +153,8 @@ def store(workdir: str | os.PathLike, config: ConfigDict) -> None:
 def extensions(workdir: str | os.PathLike) -> list[dict[str, int]]:
     """Returns the recorded extensions of the run: {'at_step', 'from_steps', 'to_steps'} each."""
     path = Path(workdir) / EXTENSIONS
-    return json.loads(path.read_text()) if path.exists() else []
+    entry = {'at_step': int, 'from_steps': int, 'to_steps': int}
+    return files.read_json(path, [entry], _KEPT_OF_RUN) if path.exists() else []
 
 
 def record_extension(workdir: str | os.PathLike, step: int, old_steps: int, new_steps: int) -> None:

@@ -15,6 +15,7 @@ import safetensors.numpy
 from flax import traverse_util
 from safetensors import SafetensorError
 
+import files
 from errors import UserError
 
 WEIGHTS, ABOUT = 'weights.safetensors', 'weights.json'
@@ -76,9 +77,9 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     try:
         arrays = safetensors.numpy.load_file(folder / WEIGHTS)
-        about = json.loads((folder / ABOUT).read_text())
-        if not isinstance(about, dict) or not isinstance(about.get('model'), str):
-            raise ValueError(f'{ABOUT} names no model')
+        about = files.read_json(
+            folder / ABOUT, {'model': str}, 'Copy or convert the weights again.'
+        )
         unknown = [name for name in arrays if not name.startswith(('params/', 'batch_stats/'))]
         if unknown:
             raise ValueError(f'"{unknown[0]}" is neither a parameter nor a statistic')

@@ -48,9 +48,9 @@ def test_a_folder_that_cannot_be_written_is_named():
 @pytest.mark.parametrize(
     ('about', 'arrays', 'words'),
     [
-        ('{}', ['params/conv1/kernel'], 'names no model'),
-        ('[1]', ['params/conv1/kernel'], 'names no model'),
-        ('{', ['params/conv1/kernel'], 'cannot be read'),
+        ('{}', ['params/conv1/kernel'], 'it has no "model"'),
+        ('[1]', ['params/conv1/kernel'], 'it is a list, not an object'),
+        ('{', ['params/conv1/kernel'], 'not valid JSON'),
         (json.dumps(ABOUT), ['params/conv1', 'params/conv1/kernel'], 'cannot be read'),
         (json.dumps(ABOUT), ['params'], '"params" is neither a parameter nor a statistic'),
     ],
