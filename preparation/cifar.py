@@ -3,7 +3,7 @@
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The archives contain
 pickles, which may call any function when they are loaded. The reader here allows only the three
 names of NumPy that these files need, and replaces them by classes that only store their arguments:
-the bytes, the shape and the type of an array.
+the bytes, the shape and the type of an array. `pickles.check` looks through each pickle before.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import pickles
 from errors import UserError
 from preparation import downloads
 from preparation.downloads import Published
@@ -203,12 +204,14 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        raise UserError(f'it asks for {module}.{name}, which no file of this data set needs')
+        asked = f'{module}.{name}'
+        raise UserError(f'it asks for {asked:.100}, which no file of this data set needs')
 
 
 def _load(data: bytes, name: str) -> dict[str, Any]:
     """Reads a pickled dict; its keys become text."""
     try:
+        pickles.check(io.BytesIO(data))
         value = _Reader(io.BytesIO(data), encoding='bytes').load()
     except UserError as error:
         raise UserError(
@@ -216,19 +219,29 @@ def _load(data: bytes, name: str) -> dict[str, Any]:
         ) from error
     except Exception as error:  # a damaged pickle may raise any error
         raise UserError(
-            f'"{name}" is not a readable pickle ({error}): download the archive again.'
+            f'"{name}" is not a readable pickle ({error!s:.200}): download the archive again.'
         ) from error
     if not isinstance(value, dict):
         raise UserError(
             f'"{name}" contains a {type(value).__name__} instead of a dict: use the published '
             'files.'
         )
-    return {_text(key): entry for key, entry in value.items()}
+    return {_text(key, name): entry for key, entry in value.items()}
 
 
-def _text(value: Any) -> str:
-    """Returns a text, which Python 2 pickled as bytes."""
-    return value.decode('latin-1') if isinstance(value, bytes) else str(value)
+def _text(value: Any, name: str) -> str:
+    """Returns a text, which Python 2 pickled as bytes. That of other objects may have any length.
+
+    Raises:
+      UserError: it is none.
+    """
+    text = value.decode('latin-1') if isinstance(value, bytes) else value
+    if not isinstance(text, str):
+        raise UserError(
+            f'"{name}" has a {type(value).__name__} where a name is expected: use the published '
+            'files.'
+        )
+    return text
 
 
 def _names(edition: Edition, meta: Mapping[str, Any]) -> tuple[str, ...]:
@@ -238,7 +251,7 @@ def _names(edition: Edition, meta: Mapping[str, Any]) -> tuple[str, ...]:
             f'"{edition.meta}" does not contain {edition.classes} {edition.names}: use the '
             'published files.'
         )
-    return tuple(_text(name) for name in names)
+    return tuple(_text(name, edition.meta) for name in names)
 
 
 def _examples(

@@ -198,6 +198,24 @@ def test_a_pickle_that_wants_to_run_something_is_refused(name, small, tmp_path, 
     assert not (tmp_path / 'data').exists()
 
 
+COSTLY = {  # pickles that ended the interpreter, asked for tens of GB or took for ever
+    'a deep key': b'\x80\x02}' + b')' + b'\x85' * 1_000_000 + b'Ns.',
+    'a memo of 16 GB': b'\x80\x02]r\xff\xff\xff\x7f.',
+    'a key with a long text': b'\x80\x02}' + b')' + b'2\x86' * 15 + b'Ns.',
+}
+
+
+@pytest.mark.parametrize('case', COSTLY)
+def test_a_pickle_that_would_cost_too_much_is_refused(small, tmp_path, case):
+    edition, _ = small
+    folder = unpack(edition, tmp_path / 'bad', **{edition.meta: COSTLY[case]})
+    with pytest.raises(
+        UserError, match=f'"{edition.meta}" (is not a readable|has a tuple)'
+    ) as told:
+        cifar.read(edition, folder)
+    assert len(str(told.value)) < 400
+
+
 def changed(edition, **changes):
     return dump({**batch(edition, 0, 40), **{k.encode(): v for k, v in changes.items()}})
 
