@@ -5,7 +5,6 @@ from pathlib import Path
 
 import command
 import files
-from errors import UserError
 
 EPILOG = """\
 examples:
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
     import input_pipeline
-    from training import trained, workdir
+    from training import facts, trained, workdir
     from training.evaluation import Evaluator
     from training.runner import Runner
 
@@ -56,11 +55,7 @@ def main(argv: list[str]) -> int:
     # Before the evaluation, which may take long.
     workdir.check_writable(output, '--output' if arguments.output else '--workdir')
     split = input_pipeline.open_split(config, arguments.split)
-    if tuple(split.class_names) != network.experiment.class_names:
-        raise UserError(
-            f'The {arguments.split} split has other classes than the training split: prepare the '
-            'data set again.'
-        )
+    facts.check_split(network.experiment, split)
     runner = Runner(network.spec, config.runner, network.devices, detailed=True)
     evaluation = Evaluator(network.experiment, runner, split)(runner.replicate(network.variables))
     report = network.spec.task.report(evaluation.sums, evaluation.rows, split.class_names)

@@ -16,7 +16,7 @@ module, so the tasks, and Flax with them, are imported where they are needed.
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,18 +51,7 @@ def open_split(config: ConfigDict, split: str) -> 'ArraySource | RecordSource':
         source = _loaded(config, split, _targets(config))
     except TargetError as error:
         raise UserError(f'{error} config.task={config.task} needs it.') from error
-    channels = 3 if data.image_size else source.images.shape[-1]
-    for name in ('mean', 'std'):
-        if len(data[name]) not in (1, channels):
-            raise UserError(
-                f'config.data.{name} has {len(data[name])} values, but the images of '
-                f'{data.name} have {channels} channel(s).'
-            )
-    if data.num_classes and data.num_classes != len(source.class_names):
-        raise UserError(
-            f'config.data.num_classes={data.num_classes}, but data set "{data.name}" in '
-            f'{data.dir} has {len(source.class_names)} classes.'
-        )
+    check_fits(config, image_shape(config, source)[-1], source.class_names)
     if split != 'train' or not data.train_per_class:
         return source
     if data.image_size:
@@ -70,6 +59,26 @@ def open_split(config: ConfigDict, split: str) -> 'ArraySource | RecordSource':
             'config.data.train_per_class needs a data set in memory: data.image_size=None.'
         )
     return few_per_class(source, data.train_per_class, config.seed)
+
+
+def check_fits(config: ConfigDict, channels: int, class_names: Sequence[str]) -> None:
+    """Checks what a configuration says of its data set.
+
+    Raises:
+      UserError: the images have other channels, or the set has another number of classes.
+    """
+    data = config.data
+    for name in ('mean', 'std'):
+        if len(data[name]) not in (1, channels):
+            raise UserError(
+                f'config.data.{name} has {len(data[name])} values, but the images of '
+                f'{data.name} have {channels} channel(s).'
+            )
+    if data.num_classes and data.num_classes != len(class_names):
+        raise UserError(
+            f'config.data.num_classes={data.num_classes}, but data set "{data.name}" in '
+            f'{data.dir} has {len(class_names)} classes.'
+        )
 
 
 def _targets(config: ConfigDict) -> Mapping[str, Kind]:
@@ -113,9 +122,12 @@ def check_test_split(config: ConfigDict) -> None:
 
 def image_shape(config: ConfigDict, source: 'ArraySource | RecordSource') -> tuple[int, int, int]:
     """Returns (height, width, channels) of the training images of an open split."""
-    if config.data.image_size:
-        return (config.data.image_size, config.data.image_size, 3)
-    return source.images.shape[1:]
+    return streamed_shape(config) if config.data.image_size else source.images.shape[1:]
+
+
+def streamed_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """Returns (height, width, channels) of the training crops of a streamed set."""
+    return (config.data.image_size, config.data.image_size, 3)
 
 
 def few_per_class(source: ArraySource, count: int, seed: int) -> ArraySource:

@@ -13,7 +13,7 @@ import input_pipeline
 from distributed import hosts
 from errors import UserError
 from tasks.task import Task
-from training import experiment, transfer, workdir
+from training import experiment, facts, transfer, workdir
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment, Split
 from training.runner import Runner
@@ -92,7 +92,9 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
     workdir.check_writable(run.folder)
     # The stored configuration is read under the lock: another run could be writing it.
     stack.enter_context(workdir.lock(run.folder))
-    if not workdir.compare(run.folder, run.config, extend):
+    longer = workdir.compare(run.folder, run.config, extend)
+    facts.check(run.folder, run.experiment)
+    if not longer:
         return None
     stored = workdir.load_config(run.folder)
     old = experiment.total_steps(stored, run.experiment.train_examples)
@@ -143,10 +145,11 @@ def _first_state(run: Run, template: TrainState) -> TrainState:
 
 
 def store_config(run: Run, step: int, old_steps: int | None) -> None:
-    """Writes config.json, and records an extension and the source of the weights.
+    """Writes config.json and data.json, records an extension and the source of the weights.
 
-    config.json comes last: until it is written, the next start sees the old length and records the
-    extension again.
+    config.json comes last of these: until it is written, the next start sees the old length and
+    records the extension again. Only data.json comes after it, because a folder without config.json
+    holds no run, and a data.json in it is somebody else's.
     """
     if old_steps is not None:
         new_steps = run.experiment.steps
@@ -161,3 +164,4 @@ def store_config(run: Run, step: int, old_steps: int | None) -> None:
     if run.source:
         transfer.record(run.folder, run.source)
     workdir.store(run.folder, run.config)
+    facts.store(run.folder, run.experiment)

@@ -13,7 +13,7 @@ from distributed import devices
 from errors import UserError
 from tasks import registry
 from tasks.task import Metric
-from training import checkpoints, experiment, workdir
+from training import checkpoints, experiment, facts, workdir
 from training.spec import StepSpec
 from training.state import TrainState
 
@@ -81,7 +81,7 @@ def load(folder: str | Path, which: str = 'last', overrides: Sequence[str] = ())
     config = load_config(folder, overrides)
     all_devices = devices.start(config)
     path = find(Path(folder), which, registry.best_metric(config))
-    exp, _ = experiment.open_train(config)
+    exp = facts.load(Path(folder), config) or _with_data_set(Path(folder), config)
     spec = exp.spec()
     problem = checkpoints.damage(path)
     if problem:
@@ -93,6 +93,21 @@ def load(folder: str | Path, which: str = 'last', overrides: Sequence[str] = ())
         )
     state = checkpoints.read(path, exp.abstract_state(spec))
     return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
+
+
+def _with_data_set(folder: Path, config: ConfigDict) -> experiment.Experiment:
+    """Opens the training split of a run that was written before there was data.json.
+
+    Raises:
+      UserError: the data set is not there, or does not fit the configuration.
+    """
+    try:
+        return experiment.open_train(config)[0]
+    except UserError as error:
+        raise UserError(
+            f'{folder} has no {facts.FILE}, which says what its network has to know of the data '
+            f'set, so the set is needed: {error}'
+        ) from error
 
 
 def find(folder: Path, which: str, metric: Metric) -> Path:

@@ -11,23 +11,23 @@ from ml_collections import ConfigDict
 import files
 from configs import base, reading, schema
 from errors import UserError
-from training import checkpoints, records
+from training import checkpoints, facts, records
 
 CONFIG = 'config.json'
 EXTENSIONS = 'extensions.json'
 RESULT = 'result.json'
 LOCK = '.lock'
 LENGTH = ('epochs', 'steps')  # the fields that --extend may change
-# Files and folders that a run overwrites.
 _KEPT_OF_RUN = 'It belongs to the run: copy it again from a copy of the folder.'
-OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER)
+# Files and folders that a run overwrites.
+OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER, facts.FILE)
 
 
 def check_own(workdir: str | os.PathLike) -> None:
     """Checks that a run in this folder would not overwrite the files of another program.
 
     Raises:
-      UserError: it has records, checkpoints or a result, but no configuration they belong to.
+      UserError: it has files of a run, but no configuration that they belong to.
     """
     folder = Path(workdir)
     if (folder / CONFIG).exists():

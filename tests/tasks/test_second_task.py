@@ -19,6 +19,7 @@ import predict
 import sweep
 import train
 from configs import base, reading, schema
+from data_sources import arrays
 from errors import UserError
 from tests.conftest import ROOT
 from tests.support import (
@@ -143,10 +144,13 @@ def test_an_evaluation_does_not_depend_on_the_batch_size(finished, tmp_path, siz
     assert len(images.targets['angle']) == written['examples']
 
 
-def test_prediction_speaks_of_angles(finished, tmp_path, capsys):
+def test_prediction_speaks_of_angles_also_where_the_data_set_is_not(
+    finished, tmp_path, capsys, monkeypatch
+):
     from PIL import Image
 
     Image.fromarray(turned.load_split('test').images[0, :, :, 0]).save(tmp_path / 'digit.png')
+    monkeypatch.delitem(arrays.EMBEDDED, turned.NAME)
     argv = [f'--workdir={finished}', str(tmp_path / 'digit.png'), '--invert=no']
     assert predict.main(argv) == 0
     assert capsys.readouterr().out.endswith('degrees\n')
