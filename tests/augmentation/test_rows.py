@@ -22,7 +22,7 @@ from sweeps import population
 from tasks import registry
 from tasks.classification import Classification
 from tests.training import probe
-from tests.training.test_input_checks import config_of
+from tests.training.test_checks import config_of
 from tools import show_batch
 from training import checks, experiment, inputs, step
 
