@@ -1,7 +1,6 @@
 """Our reader on one thread: the accuracy of its crops, where its time goes, its memory."""
 
 import dataclasses
-import io
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 
 import input_pipeline
 from benchmarks.contestants import ours
-from data_sources import cropping, decoding
+from data_sources import cropping, decoding, picture_files
 from data_sources.draws import Draws
 
 IMAGENET_SIZE = 1_281_167  # examples of its training split
@@ -57,7 +56,7 @@ def differences(crops: Sequence[Crop], size: int) -> np.ndarray:
     for crop in crops:
         decoded = cropping.decode_crop(crop.encoded, crop.frame, crop.box, size)
         top, left, height, width = crop.box
-        with Image.open(io.BytesIO(crop.encoded)) as picture:
+        with picture_files.opened(crop.encoded) as picture:
             box = picture.convert('RGB').crop((left, top, left + width, top + height))
         reference = np.asarray(box.resize((size, size), Image.Resampling.BILINEAR))
         means.append(np.abs(decoded.astype(np.int16) - reference).mean())

@@ -7,15 +7,13 @@ no further down than the crop reaches and no finer than it needs. Pillow decodes
 EXIF orientation is not applied, as in torchvision and tf.data.
 """
 
-import io
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from data_sources import images, region_decoder
+from data_sources import images, picture_files, region_decoder
 
 _BASELINE = (0xC0, 0xC1)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -57,10 +55,10 @@ def read_frame(encoded: bytes) -> Frame:
     """Returns size and kind of an encoded picture; its pixels are not read.
 
     Raises:
-      DecodeError: it is no picture, or has more than images.MAX_PIXELS.
+      DecodeError: it is no picture, or has more than picture_files.MAX_PIXELS.
     """
     frame = _jpeg_frame(encoded) or _pillow_frame(encoded)
-    if not 0 < frame.height * frame.width <= images.MAX_PIXELS:
+    if not 0 < frame.height * frame.width <= picture_files.MAX_PIXELS:
         raise DecodeError(f'its size is {frame.width}x{frame.height} pixels')
     return frame
 
@@ -69,7 +67,7 @@ def decode(encoded: bytes) -> np.ndarray:
     """Returns the whole picture, uint8 [height, width, 3], RGB.
 
     Raises:
-      DecodeError: it is no picture, is truncated, or has more than images.MAX_PIXELS.
+      DecodeError: it is no picture, is truncated, or has more than picture_files.MAX_PIXELS.
     """
     frame = read_frame(encoded)
     return decode_box(encoded, frame, Box(0, 0, frame.height, frame.width))
@@ -131,11 +129,9 @@ def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | 
 def _pillow(encoded: bytes) -> np.ndarray:
     """Returns the whole picture as Pillow decodes it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about odd metadata; errors still raise
-            with Image.open(io.BytesIO(encoded), formats=images.FORMATS) as picture:
-                picture.load()
-                return np.asarray(images.to_mode(picture, 'RGB'))
+        with picture_files.opened(encoded) as picture:
+            picture.load()
+            return np.asarray(images.to_mode(picture, 'RGB'))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         raise DecodeError(f'it cannot be decoded ({error})') from error
 
@@ -143,10 +139,12 @@ def _pillow(encoded: bytes) -> np.ndarray:
 def _pillow_frame(encoded: bytes) -> Frame:
     """Returns the header as Pillow reads it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(encoded), formats=images.FORMATS) as picture:
-                return Frame(picture.height, picture.width, len(picture.getbands()), 0, False)
+        with picture_files.opened(encoded) as picture:
+            return Frame(picture.height, picture.width, len(picture.getbands()), 0, False)
+    except picture_files.TooLargeError as error:
+        raise DecodeError(f'it is too large ({error})') from error
+    except Image.UnidentifiedImageError as error:
+        raise DecodeError(str(error)) from error
     except Exception as error:
         raise DecodeError('it is not a picture') from error
 

@@ -1,20 +1,16 @@
 """Reads picture files of any kind into the arrays that the models take, for predict.py."""
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_sources import picture_files
+from data_sources.picture_files import SUFFIXES
 from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.pgm', '.ppm'}
-# Listed, because Pillow knows formats that start other programs (EPS) or are no pictures.
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM')
-Image.init()  # otherwise Pillow does not know all of them yet
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _BRIGHT = 127
 
 
@@ -68,26 +64,17 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _open(path: Path, mode: str) -> Image.Image:
     """Returns a whole picture, upright, opaque, in mode 'L' or 'RGB'; an error names the file."""
+    encoded = picture_files.read(path)
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f'{path} is empty (zero bytes).')
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow's, on odd metadata; errors still raise
-            with Image.open(path) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError(f'{file.width}x{file.height} pixels')
-                file.load()
-                return to_mode(ImageOps.exif_transpose(file), mode)
-    except UserError:
-        raise
-    except Image.DecompressionBombError as error:
+        with picture_files.opened(encoded) as picture:
+            picture.load()
+            return to_mode(ImageOps.exif_transpose(picture), mode)
+    except picture_files.TooLargeError as error:
         raise UserError(
             f'{path} is too large to be read safely ({error}): scale it down first.'
         ) from error
-    except FileNotFoundError as error:
-        raise UserError(f'{path} does not exist.') from error
     except Image.UnidentifiedImageError as error:
-        raise UserError(f'{path} is not a picture that can be read (PNG, JPEG, ...).') from error
+        raise UserError(f'{path} is not a picture that can be read: {error}.') from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         raise UserError(f'{path} cannot be read as a picture: {error}.') from error
 

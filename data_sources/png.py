@@ -6,13 +6,13 @@ together.
 Format: W3C, Portable Network Graphics Specification, 2nd edition, chapters 5, 7 and 9.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+
+from data_sources import picture_files
 
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> grey, grey + alpha, RGB, RGBA
@@ -139,7 +139,7 @@ def _paeth(left: np.ndarray, up: np.ndarray, upper_left: np.ndarray) -> np.ndarr
 
 def _decode_one(file: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels of one file of any format, as Pillow decodes it."""
-    with Image.open(io.BytesIO(file)) as image:
+    with picture_files.opened(file) as image:
         pixels = np.asarray(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.shape != shape:

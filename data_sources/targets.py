@@ -5,7 +5,6 @@ record of a tfds data set. Worker processes import this module, so it does not i
 """
 
 import dataclasses
-import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
@@ -216,9 +215,9 @@ class LabelMap(Kind):
 
     def decoded(self, feature: Any) -> np.ndarray:
         """Returns uint8 [height, width]."""
-        from PIL import Image
+        from data_sources import picture_files  # Pillow is not needed for labels
 
-        with Image.open(io.BytesIO(feature.bytes_list.value[0])) as picture:
+        with picture_files.opened(feature.bytes_list.value[0]) as picture:
             return np.asarray(picture)
 
     def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_sources.images import SUFFIXES
+from data_sources.picture_files import MAX_BYTES, SUFFIXES
 from errors import UserError, did_you_mean
-from preparation.picture_check import MAX_BYTES
 from preparation.picture_sets import Picture
 
 _SPLITS = {

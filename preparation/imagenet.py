@@ -18,8 +18,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from data_sources.picture_files import MAX_BYTES
 from errors import UserError
-from preparation.picture_check import MAX_BYTES
 from preparation.picture_sets import Picture
 
 TARS = {'train': 'ILSVRC2012_img_train.tar', 'validation': 'ILSVRC2012_img_val.tar'}

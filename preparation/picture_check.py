@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from data_sources.images import FORMATS, MAX_PIXELS
+from data_sources import picture_files
+from data_sources.picture_files import MAX_BYTES, MAX_PIXELS
 
-MAX_BYTES = 256 << 20
 _JPEG = ('JPEG', 'MPO')  # MPO: a JPEG followed by others, which some cameras write
 _QUALITY = 95
 
@@ -55,9 +55,7 @@ def check(data: bytes, shorter_side: int | None = None) -> Checked:
     if len(data) > MAX_BYTES:
         return Checked(b'', f'larger than {MAX_BYTES >> 20} MiB')
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                return Checked(b'', _too_large(f'{picture.width}x{picture.height}'))
+        with picture_files.opened(data) as picture:
             kinds = () if picture.format in _JPEG else (picture.format,)
             if picture.mode == 'CMYK':
                 kinds = ('CMYK',)
@@ -67,17 +65,14 @@ def check(data: bytes, shorter_side: int | None = None) -> Checked:
             picture.load()
             if picture.format not in _JPEG:
                 picture.convert('RGB')
-    except Image.DecompressionBombError as error:
-        return Checked(b'', _too_large(str(error)))
-    except Image.UnidentifiedImageError:
-        return Checked(b'', 'not a picture')
+    except picture_files.TooLargeError as error:
+        reason = f'{error}; the limit is {MAX_PIXELS:,} pixels'
+        return Checked(b'', f'too large to be decoded safely ({reason})')
+    except Image.UnidentifiedImageError as error:
+        return Checked(b'', str(error))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         return Checked(b'', f'does not decode: {error}')
     return Checked(data, kinds=kinds)
-
-
-def _too_large(reason: str) -> str:
-    return f'too large to be decoded safely ({reason}; the limit is {MAX_PIXELS:,} pixels)'
 
 
 def _resize(picture: Image.Image, shorter_side: int) -> bytes:

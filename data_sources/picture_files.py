@@ -1,0 +1,107 @@
+"""The one way to open a picture: formats of ours only, and a limit on what it unpacks to.
+
+Pictures come from outside. Pillow, left to itself, starts Ghostscript on a PostScript file that is
+called .png, and allocates what a header says. So no other module calls Image.open; a test checks
+it. What is opened here is not converted: that is for others, and label maps are used as they are.
+"""
+
+import contextlib
+import importlib.util
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from errors import UserError
+
+SUFFIXES = frozenset(
+    {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp'}
+    | {'.pgm', '.ppm', '.avif', '.heic', '.heif'}
+)
+MAX_BYTES = 256 << 20  # of a file
+MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
+_HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+
+
+class TooLargeError(ValueError):
+    """A picture has more than MAX_PIXELS."""
+
+
+def _known_formats() -> tuple[str, ...]:
+    """Returns those of our formats that this Pillow reads, in the order in which it tries them."""
+    Image.init()  # otherwise Pillow does not know all of them yet
+    if importlib.util.find_spec('pillow_heif'):  # requirements-heif.txt
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    wanted = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'HEIF')
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
+_FORMATS = _known_formats()
+
+
+@contextlib.contextmanager
+def opened(encoded: bytes) -> Iterator[Image.Image]:
+    """Opens an encoded picture; its pixels are read, and may turn out to be damaged, at `load`.
+
+    Args:
+      encoded: the bytes of a file.
+
+    Raises:
+      TooLargeError: it has more than MAX_PIXELS.
+      PIL.UnidentifiedImageError: it is no picture of a format that is read here; the sentence says
+        so, or what has to be installed.
+      OSError, SyntaxError, ValueError, ...: it is damaged; Pillow's decoders have no common error.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # Pillow's, on odd metadata and sizes; errors still raise
+        try:
+            picture = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise TooLargeError(str(error)) from error
+        except Image.UnidentifiedImageError as error:
+            raise Image.UnidentifiedImageError(_unidentified(encoded)) from error
+        with picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise TooLargeError(f'{picture.width}x{picture.height} pixels')
+            yield picture
+
+
+def read(path: str | Path) -> bytes:
+    """Returns the bytes of a picture file.
+
+    Raises:
+      UserError: there is no such file, it is no regular file, empty, larger than MAX_BYTES, or
+        cannot be read.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()  # before it is opened: opening a pipe would wait for its other end
+        if not stat.S_ISREG(status.st_mode):
+            kind = 'directory' if stat.S_ISDIR(status.st_mode) else 'pipe or device'
+            raise UserError(f'{path} cannot be read as a picture: it is a {kind}.')
+        if not status.st_size:
+            raise UserError(f'{path} is empty (zero bytes).')
+        if status.st_size > MAX_BYTES:
+            raise UserError(
+                f'{path} is too large to be read safely (more than {MAX_BYTES >> 20} MiB): scale '
+                'it down first.'
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f'{path} does not exist.') from error
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}.') from error
+
+
+def _unidentified(encoded: bytes) -> str:
+    """Returns why no format fits."""
+    if encoded[4:8] == b'ftyp' and encoded[8:12] in _HEIC:
+        return 'it is a HEIC picture: "pip install -r requirements-heif.txt" installs its decoder'
+    if encoded[4:8] == b'ftyp' and encoded[8:12] in (b'avif', b'avis'):
+        return 'it is an AVIF picture, which this Pillow does not decode: install a newer one'
+    return 'not a picture'
