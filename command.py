@@ -29,6 +29,29 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     return arguments, overrides
 
 
+def only_commands(package: str) -> None:
+    """Ends `python -m PACKAGE.MODULE` with a sentence and exit code 2 if MODULE is no command.
+
+    Python imports the package before it runs the module, which would do nothing without a word. A
+    package of commands calls this in its `__init__.py`.
+    """
+    if sys.argv[0] != '-m':  # Python's name for the program until it has found the module
+        return
+    module = sys.orig_argv[sys.orig_argv.index('-m') + 1] if '-m' in sys.orig_argv else ''
+    root = Path(sys.modules[package].__file__).parents[1]
+    modules = {
+        '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix('.__main__'): path
+        for path in sorted((root / package).rglob('*.py'))
+    }
+    mark = "if __name__ == '__main__':"
+    commands = [name for name, path in modules.items() if mark in path.read_text()]
+    if module.startswith(f'{package}.') and module not in commands:
+        listed = ', '.join(name for name in commands if name.count('.') == 1)
+        hint = '' if module in modules else did_you_mean(module, commands)
+        print(f'error: {module} is no command; there are {listed}.{hint}', file=sys.stderr)
+        sys.exit(UserError.exit_code)
+
+
 def positive(text: str) -> int:
     """Parses a whole number above 0; an argparse type."""
     if not text.isdecimal() or int(text) < 1:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_sources import arrays, draws
+from data_sources import arrays, draws, selection
 from data_sources.arrays import ArraySource
-from data_sources.targets import Kind, Label, TargetError
+from data_sources.targets import Kind, TargetError
 from errors import UserError
 
 if TYPE_CHECKING:  # Grain takes half a second to import
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # Grain takes half a second to import
     from data_sources.stream import EvalTransform
 
 _FOR_EVER = 2**40  # steps
+_SMOKE_EXAMPLES = 64
 
 
 def open_split(config: ConfigDict, split: str) -> 'ArraySource | RecordSource':
@@ -52,13 +53,15 @@ def open_split(config: ConfigDict, split: str) -> 'ArraySource | RecordSource':
     except TargetError as error:
         raise UserError(f'{error} config.task={config.task} needs it.') from error
     check_fits(config, image_shape(config, source)[-1], source.class_names)
-    if split != 'train' or not data.train_per_class:
+    if split != 'train':
+        return selection.sample(source, _SMOKE_EXAMPLES) if config.smoke else source
+    if not data.train_per_class:
         return source
     if data.image_size:
         raise UserError(
             'config.data.train_per_class needs a data set in memory: data.image_size=None.'
         )
-    return few_per_class(source, data.train_per_class, config.seed)
+    return selection.few_per_class(source, data.train_per_class, config.seed)
 
 
 def check_fits(config: ConfigDict, channels: int, class_names: Sequence[str]) -> None:
@@ -128,34 +131,6 @@ def image_shape(config: ConfigDict, source: 'ArraySource | RecordSource') -> tup
 def streamed_shape(config: ConfigDict) -> tuple[int, int, int]:
     """Returns (height, width, channels) of the training crops of a streamed set."""
     return (config.data.image_size, config.data.image_size, 3)
-
-
-def few_per_class(source: ArraySource, count: int, seed: int) -> ArraySource:
-    """Returns `count` examples of each class, drawn by the seed, in the order of the data set.
-
-    They are drawn by the seed, so that a mean over seeds is one over choices of examples as well.
-    For the same seed a smaller choice is part of a larger one.
-
-    Raises:
-      UserError: a class has fewer, or the examples have no classes.
-    """
-    classes = [name for name, kind in source.kinds.items() if isinstance(kind, Label)]
-    if not classes:
-        raise UserError(
-            'config.data.train_per_class counts examples by their class, and the targets of '
-            f'config.task ({", ".join(source.kinds)}) are no classes: leave '
-            'config.data.train_per_class out.'
-        )
-    labels = source.targets[classes[0]]
-    sizes = np.bincount(labels, minlength=len(source.class_names))
-    if sizes.min() < count:
-        raise UserError(
-            f'config.data.train_per_class={count}, but {source.name} has only {sizes.min()} '
-            f'training examples of class {source.class_names[sizes.argmin()]}.'
-        )
-    order = draws.permutation(source.size, seed, 'few_per_class')
-    parts = [order[labels[order] == label][:count] for label in range(len(sizes))]
-    return source.take(np.sort(np.concatenate(parts)))
 
 
 def indices(

@@ -32,7 +32,8 @@ FIELDS = (
     Field('sync_batch_norm', True, 'Compute batch norm over the global batch, not per device.'),
     Field('deterministic', False, 'Use deterministic kernels on a GPU, which are slower; CPUs are '
           'always deterministic.'),
-    Field('smoke', False, 'Shorten the run to a few steps with small batches, as a test.'),
+    Field('smoke', False, 'Shorten the run to a few steps with small batches, and evaluate it on '
+          'samples of the splits, as a test.'),
     # --- transfer learning; a glob matches a parameter's whole path, '*' crosses '/' --------------
     Field('init_from', None, 'Folder of weights to start from, converted or of a run (its last '
           'checkpoint); the head is new. None: random weights.', str),

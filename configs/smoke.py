@@ -1,14 +1,22 @@
 """Shrinks a configuration with `smoke=True` to a run of a few steps, which shows that it works.
 
 Only lengths and batch sizes change. The size of images, the network, augmentation, loss and
-optimizer stay the same, and so does every path through the code.
+optimizer stay the same, and so does every path through the code. The validation and test splits of
+such a run are a sample of the data set's (`input_pipeline.open_split`).
 """
 
 from ml_collections import ConfigDict
 
 STEPS, BATCH, EVAL_BATCH = 4, 8, 16
-# A batch of at most this size is kept, so that a batch for many devices can still be chosen.
-SMALL = 64
+
+
+def largest_batch(config: ConfigDict) -> int:
+    """Returns the largest batch size that a smoke run keeps.
+
+    It is 8, or a pair of examples for each micro-batch of each device if that is more.
+    """
+    unit = 2 * max(config.devices, 1) * min(config.accumulate, 2)
+    return max(BATCH, unit) // unit * unit
 
 
 def shrunk(config: ConfigDict) -> ConfigDict:
@@ -27,9 +35,9 @@ def shrunk(config: ConfigDict) -> ConfigDict:
     with config.ignore_type():
         config.steps = min(config.steps or STEPS, STEPS)
         config.checkpoint.every_steps = max(config.steps // 2, 1)
-    if config.batch_size > SMALL:
+    if config.batch_size > largest_batch(config):
+        config.batch_size = largest_batch(config)
         config.accumulate = min(config.accumulate, 2)
-        config.batch_size = BATCH
     config.eval_batch_size = min(config.eval_batch_size, EVAL_BATCH)
     config.log_every = 1
     config.eval_every = max(config.eval_every, 1.0)

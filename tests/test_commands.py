@@ -222,6 +222,25 @@ def test_evaluate_refuses_another_experiment(trained):
 
 
 @pytest.mark.parametrize(
+    ('module', 'sentence'),
+    [
+        (
+            'tools.contact_sheet',
+            'tools.contact_sheet is no command; there are tools.convert_weights',
+        ),
+        ('tools.preflight.verdict', 'tools.preflight.verdict is no command'),
+        ('tools.show_bach', 'Did you mean "tools.show_batch"?'),
+        ('benchmarks.tables', 'benchmarks.tables is no command'),
+    ],
+)
+def test_a_module_that_is_no_command_says_so(module, sentence):
+    done = command('-m', module)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
     ('name', 'arguments', 'near'),
     [
         ('train.py', ('--workdri=x',), '--workdir'),

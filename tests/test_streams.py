@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import input_pipeline
 from configs import base
-from data_sources import cropping, decoding, record_source, stream
+from data_sources import cropping, decoding, record_source, selection, stream
 from data_sources.draws import Draws
 from errors import UserError
 from tests.support import slow
@@ -293,6 +293,17 @@ def test_a_set_of_bad_records_is_refused(digit_set, tmp_path):
     folder = spoil(digit_set, tmp_path, 'train', 1000)
     with pytest.raises(UserError, match='100 records in a row of the train split'):
         batches(config(folder, batch_size=60, on_bad_record='skip'), count=1)
+
+
+def test_a_smoke_run_is_evaluated_on_a_sample(digit_set):
+    whole = input_pipeline.open_split(config(digit_set), 'train')
+    sample = selection.sample(whole, 64)
+    labels = [record.targets['label'] for record in sample.read(range(64))]
+    assert sample.size == 64 < whole.size
+    assert len(set(labels)) == 10  # files are in the order of the classes
+    for split in ('train', 'validation'):
+        smoke = input_pipeline.open_split(config(digit_set, smoke=True), split)
+        assert smoke == input_pipeline.open_split(config(digit_set), split)  # small, or training
 
 
 # --- mistakes -----------------------------------------------------------------------------------

@@ -112,17 +112,18 @@ def check_devices(config: ConfigDict, devices: int) -> None:
     Raises:
       UserError: they cannot; names batch sizes that work.
     """
+    # config.smoke makes the batch as small as config.devices allows, and 0 says little.
+    smoke = f' In a smoke run, set config.devices={devices} instead.' if config.smoke else ''
     unit = devices * config.accumulate
     if config.batch_size % unit:
         lower = max(config.batch_size // unit * unit, unit)
         per = f' times {config.accumulate} micro-batches' if config.accumulate > 1 else ''
         raise UserError(
             f'config.batch_size={config.batch_size} is not divisible by {devices} devices{per}: '
-            f'choose {lower} or {lower + unit}, or set config.devices.'
+            f'choose {lower} or {lower + unit}, or set config.devices.{smoke}'
         )
     switches = augmentations.mixing_switches(config)
     if switches and config.batch_size % (2 * devices):
-        smoke = ' (config.smoke made the batch small.)' if config.smoke else ''
         unit = math.lcm(2, config.accumulate) * devices
         lower = max(config.batch_size // unit * unit, unit)
         raise UserError(

@@ -65,7 +65,7 @@ class TestEveryConfiguration:
         small = schema.flatten(reading.from_arguments(str(path), ['--config.smoke=true']))
         assert whole.keys() == small.keys()
         assert {name for name in whole if whole[name] != small[name]} <= LENGTHS
-        assert small['batch_size'] <= smoke.SMALL
+        assert small['batch_size'] <= 8
         assert small['accumulate'] <= 2
         assert small['eval_batch_size'] <= 16
         assert (small['schedule.warmup'] > 0) == (whole['schedule.warmup'] > 0)
@@ -106,6 +106,19 @@ def test_twice_is_once(steps, accumulate, share, evaluated, milestones, unit, wa
     assert found.steps == min(steps or 4, 4)
 
 
+@pytest.mark.parametrize(
+    ('batch', 'devices', 'accumulate', 'expected'),
+    [(64, 0, 1, 8), (64, 8, 1, 16), (64, 8, 4, 32), (64, 3, 1, 6), (16, 8, 1, 16), (6, 0, 1, 6)],
+)
+def test_a_batch_has_no_more_than_each_device_needs(batch, devices, accumulate, expected):
+    config = config_of(smoke=True, batch_size=batch, devices=devices, accumulate=accumulate)
+    small = smoke.shrunk(config)
+    assert small.batch_size == expected
+    assert small.accumulate == (min(accumulate, 2) if batch != expected else accumulate)
+    small.augment.mixup = 0.2
+    checks.check_devices(small, devices or 1)
+
+
 def test_without_it_nothing_changes():
     config = config_of(steps=77)
     assert smoke.shrunk(config) is config
@@ -127,6 +140,7 @@ def test_a_smoke_run_trains_stops_and_goes_on(tmp_path):
     assert (first['steps'], first['config']['batch_size'], first['config']['accumulate']) == (
         4, 8, 2,
     )  # fmt: skip
+    assert first['test_examples'] == 64  # of 359
     assert saved_steps(workdir) == [2, 4]
     names = set().union(*read_metrics(workdir))
     assert {'train/loss', 'validation/accuracy'} <= names
