@@ -133,10 +133,11 @@ def _read_folder(folder: Path) -> tuple[str, dict[str, Any]]:
 def _writer(path: Path) -> Callable[[dict[str, np.ndarray], Path], Any]:
     """Returns the function that writes {name: array} to a file with the suffix of `path`."""
     if path.suffix == '.safetensors':
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        # transformers requires this mark that the names and shapes are PyTorch's.
-        return lambda state, file: save_file(state, file, metadata={'format': 'pt'})
+        # transformers requires this mark that the names and shapes are PyTorch's. Not by
+        # `save_file`, whose files nobody but their owner can read.
+        return lambda state, file: file.write_bytes(save(state, metadata={'format': 'pt'}))
     if path.suffix not in _TORCH_SUFFIXES:
         raise UserError(f'--out={path} must end in .safetensors or .pth.')
     try:

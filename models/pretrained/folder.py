@@ -42,7 +42,8 @@ def save(folder: Path, variables: dict[str, Any], about: dict[str, Any]) -> None
         folder.mkdir(parents=True, exist_ok=True)
         # The file by which `is_weights` recognises the folder comes last, by an atomic rename.
         temporary = folder / f'{WEIGHTS}.tmp'
-        safetensors.numpy.save_file(arrays, temporary)
+        # Not by `save_file`, whose files nobody but their owner can read.
+        temporary.write_bytes(safetensors.numpy.save(arrays))
         (folder / ABOUT).write_text(json.dumps(about, indent=1) + '\n')
         temporary.rename(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

@@ -116,6 +116,9 @@ def test_there_and_back_gives_the_same_file(model, layout, tmp_path, capsys):
             assert (found[key].dtype, found[key].shape, found[key]) == (np.int64, (), 0)
         else:
             np.testing.assert_array_equal(found[key], value)
+    (tmp_path / 'plain').touch()  # with the permissions that the user gives to files
+    modes = {path.stat().st_mode for path in (tmp_path / 'plain', back, *out.iterdir())}
+    assert len(modes) == 1, 'the group can read all of them, or none'
     before = back.read_bytes()
     assert f'--out={back} already exists: choose another file.' in refused(capsys, call(arguments))
     assert back.read_bytes() == before
