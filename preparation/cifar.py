@@ -7,10 +7,10 @@ the bytes, the shape and the type of an array. `pickles.check` looks through eac
 """
 
 import dataclasses
+import gzip
 import io
 import math
 import pickle
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 
 import pickles
 from errors import UserError
-from preparation import downloads
+from preparation import archives, downloads
 from preparation.downloads import Published
 
 MIRRORS = ('https://www.cs.toronto.edu/~kriz/',)
 _SHAPE = (3, 32, 32)  # the values of a row: all red ones, then all green, then all blue
-_MAX_BYTES = 1 << 29  # limit for one pickle; the largest published one has 155 MB
+_MAX_BYTES = 1 << 28  # limit for one pickle; the largest published one has 155 MB
+_MAX_ARCHIVE = 1 << 28  # limit for all files of an archive; the published ones have 186 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +135,8 @@ def _read_files(edition: Edition, source: Path) -> dict[str, bytes]:
             pickles = _read_archive(edition, source, wanted)
         else:
             folder = source / edition.folder if (source / edition.folder).is_dir() else source
-            pickles = {n: (folder / n).read_bytes() for n in wanted if (folder / n).is_file()}
-    except (OSError, EOFError, tarfile.TarError) as error:
+            pickles = {n: _read_file(folder / n) for n in wanted if (folder / n).is_file()}
+    except OSError as error:
         raise UserError(
             f'{source} cannot be read ({error}): check --source, or leave it out to download the '
             'archive.'
@@ -149,6 +150,14 @@ def _read_files(edition: Edition, source: Path) -> dict[str, bytes]:
     return pickles
 
 
+def _read_file(path: Path) -> bytes:
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise UserError(
+            f'{path} has {size:,} bytes, more than the published file: download the archive again.'
+        )
+    return path.read_bytes()
+
+
 def _read_archive(edition: Edition, path: Path, wanted: list[str]) -> dict[str, bytes]:
     if fault := downloads.find_fault(path, edition.archive):
         raise UserError(
@@ -156,16 +165,17 @@ def _read_archive(edition: Edition, path: Path, wanted: list[str]) -> dict[str, 
             'leave out --source to have it downloaded; a folder of unpacked files works as well.'
         )
     pickles = {}
-    with tarfile.open(path, 'r:gz') as tar:
-        for member in tar:
+    with archives.errors_named(path), gzip.open(path) as file:
+        tar = archives.opened(file)
+        for member in archives.members(tar, str(path)):
+            if tar.offset > _MAX_ARCHIVE:
+                raise UserError(
+                    f'{path} unpacks to more than {_MAX_ARCHIVE:,} bytes, more than the published '
+                    'files have: download the archive again.'
+                )
             folder, _, name = member.name.rpartition('/')
-            if member.isfile() and folder == edition.folder and name in wanted:
-                if member.size > _MAX_BYTES:
-                    raise UserError(
-                        f'{path} has a member {member.name} of {member.size:,} bytes, more than '
-                        'the published files have: download the archive again.'
-                    )
-                pickles[name] = tar.extractfile(member).read()
+            if folder == edition.folder and name in wanted:
+                pickles[name] = archives.read(tar, member)
     return pickles
 
 

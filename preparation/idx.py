@@ -18,7 +18,11 @@ from errors import UserError
 
 _UINT8 = 0x08
 _TYPES = {0x08: 'uint8', 0x09: 'int8', 0x0B: 'int16', 0x0C: 'int32', 0x0D: 'float', 0x0E: 'double'}
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
+# A gzip file may unpack to a thousand times its size. Pictures do not: MNIST's to 5 times. Small
+# ones may hold anything, such as black pictures.
+_RATIO = 64
+_SMALL = 1 << 26
 _SPLIT_WORDS = {
     'train': {'train'},
     'validation': {'validation', 'valid', 'val'},
@@ -41,23 +45,27 @@ def read(path: Path, dimensions: int) -> np.ndarray:
         dimensions, empty, truncated, or longer than its header says.
     """
     try:
-        with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+        size = path.stat().st_size if path.is_file() else 0
+        with _opened(path) as file:
             shape = _read_header(path, file.read(4 + 4 * dimensions), dimensions)
             expected = math.prod(shape)
-            data = _read_at_most(file, expected + 1)
+            data = _read_values(file, expected, _budget(path, size))
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path} cannot be read ({error}): download or copy it again.') from error
+    says = f'its header says {list(shape)}, which is {expected} bytes, but'
+    if data is None:
+        raise UserError(
+            f'{path} is refused: its header says {list(shape)}, which is {expected} bytes, and it '
+            f'unpacks to more than {_RATIO} times the {size} that it has. Download it again from '
+            'a place that you trust.'
+        )
     if len(data) < expected:
         raise UserError(
-            f'{path} is truncated: its header says {list(shape)}, which is {expected} bytes, but '
-            f'only {len(data)} follow. Download or copy it again.'
+            f'{path} is truncated: {says} only {len(data)} follow. Download or copy it again.'
         )
     if len(data) > expected:
-        raise UserError(
-            f'{path} is too long: its header says {list(shape)}, which is {expected} bytes, but '
-            'more follow. Download or copy it again.'
-        )
-    return np.frombuffer(data, np.uint8).reshape(shape)
+        raise UserError(f'{path} is too long: {says} more follow. Download or copy it again.')
+    return data.reshape(shape)
 
 
 def read_examples(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -140,10 +148,21 @@ def _read_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def _read_at_most(file: BinaryIO, limit: int) -> bytes:
-    """Reads in blocks, so that a damaged header does not make Python allocate exabytes."""
-    blocks, left = [], limit
-    while left and (block := file.read(min(left, _BLOCK))):
-        blocks.append(block)
-        left -= len(block)
-    return b''.join(blocks)
+def _opened(path: Path) -> BinaryIO:
+    """Opens a file, which has to be a regular one: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError('it is not a regular file')
+    return gzip.open(path) if path.suffix == '.gz' else path.open('rb')
+
+
+def _budget(path: Path, size: int) -> int:
+    """Returns the number of bytes that a file of `size` bytes may hold."""
+    return max(_SMALL, _RATIO * size) if path.suffix == '.gz' else size
+
+
+def _read_values(file: BinaryIO, expected: int, budget: int) -> np.ndarray | None:
+    """Reads up to one byte more than expected; returns None if there is more than the budget."""
+    values, count = np.empty(min(expected, budget) + 1, np.uint8), 0
+    while got := file.readinto(memoryview(values)[count : count + _BLOCK]):
+        count += got
+    return None if count > budget else values[:count]

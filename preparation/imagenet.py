@@ -20,15 +20,13 @@ import tensorflow_datasets as tfds
 
 from data_sources.picture_files import MAX_BYTES
 from errors import UserError
+from preparation import archives
 from preparation.picture_sets import Picture
 
 TARS = {'train': 'ILSVRC2012_img_train.tar', 'validation': 'ILSVRC2012_img_val.tar'}
 # The numbers of pictures in the official tar files.
 EXAMPLES = {'train': 1_281_167, 'validation': 50_000}
-# A tar file ends with two blocks of zeros, usually padded with more zeros to a multiple of 10,240
-# bytes.
-_END = 1024
-_PADDING = 1 << 16
+_END = 1024  # bytes of zeros at the end of a tar file
 
 
 @functools.cache
@@ -106,7 +104,8 @@ class ImageNetTars:
         """Yields the pictures in the order of the files; a cursor is [class, next picture].
 
         Raises:
-          UserError: a tar file is damaged, or a member has an unexpected name.
+          UserError: a tar file is damaged; a member has an unexpected name, belongs to another
+            class, or is a link or something else that is no file.
         """
         path = self._tars[split]
         with _opened(path) as tar:
@@ -120,7 +119,8 @@ class ImageNetTars:
         path = self._tars['train']
         with _opened(path) as tar:
             labels = [
-                _label_of(member.name, path) for member in _members(tar, self.splits['train'])
+                _label_of(member.name, path)
+                for member in archives.members(tar, str(path), self.splits['train'])
             ]
         if not labels:
             raise UserError(
@@ -135,33 +135,8 @@ class ImageNetTars:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     """Opens a tar file for reading; errors in the context become a UserError."""
-    try:
-        with tarfile.open(path, 'r:') as tar:
-            yield tar
-    except tarfile.TarError as error:
-        raise UserError(
-            f'{path} cannot be read as a tar file ({error}): it is damaged or incomplete. Download '
-            'it again.'
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f'{path} cannot be read ({error.strerror or error}): check the file and its disk.'
-        ) from error
-
-
-def _members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
-    """Yields the files in a tar file of `size` bytes, in constant memory.
-
-    Raises:
-      tarfile.ReadError: the rest of the file is missing, or zeros because it was allocated at full
-        size and never filled.
-    """
-    while (member := tar.next()) is not None:
-        tar.members.clear()  # TarFile collects them
-        if member.isfile():
-            yield member
-    if size - tar.offset > _PADDING:
-        raise tarfile.ReadError(f'nothing but zeros from byte {tar.offset} on')
+    with archives.errors_named(path), path.open('rb') as file:
+        yield archives.opened(file)
 
 
 def _check_tar(path: Path) -> None:
@@ -180,7 +155,7 @@ def _check_tar(path: Path) -> None:
 
 def _label_of(name: str, path: Path) -> int:
     """Returns the label of the class whose inner tar file is called `name`."""
-    match = re.fullmatch(r'(?:.*/)?(n\d{8})\.tar', name)
+    match = re.fullmatch(r'(?:.*/)?(n\d{8})\.tar', name, re.ASCII)
     if not match or match[1] not in _labels():
         raise UserError(
             f'{path} has a member "{name}", which is not the tar file of an ImageNet class, such '
@@ -197,31 +172,47 @@ def _labels() -> Mapping[str, int]:
 def _train_pictures(
     tar: tarfile.TarFile, path: Path, first_class: int, first_picture: int
 ) -> Iterator[Picture]:
-    for position, member in enumerate(_members(tar, path.stat().st_size)):
+    for position, member in enumerate(archives.members(tar, str(path), path.stat().st_size)):
         if position < first_class:
             continue
         label = _label_of(member.name, path)
         skip = first_picture if position == first_class else 0
-        with tarfile.open(fileobj=tar.extractfile(member), mode='r:') as inner:
-            for number, picture in enumerate(_members(inner, member.size)):
-                if number >= skip:
-                    file = f'{path.name}/{member.name}/{picture.name}'
-                    yield _read(inner, picture, file, label, [position, number + 1])
+        inner_name = f'{path.name}/{member.name}'
+        inner = archives.opened(tar.extractfile(member))
+        for number, picture in enumerate(archives.members(inner, inner_name, member.size)):
+            if number >= skip:
+                file = f'{inner_name}/{picture.name}'
+                _check_class(file, picture.name, wnids()[label])
+                yield _read(inner, picture, file, label, [position, number + 1])
+
+
+def _check_class(file: str, name: str, wnid: str) -> None:
+    """Raises a UserError if the name of a picture, or of a folder around it, is another class's."""
+    for part in name.split('/'):
+        other = re.match(r'n\d{8}(?!\d)', part)
+        if other and other[0] != wnid:
+            raise UserError(
+                f'{file} is a picture of {other[0]} in the tar file of {wnid}: its class is not '
+                'certain. Download the official file again.'
+            )
 
 
 def _validation_pictures(tar: tarfile.TarFile, path: Path, first: int) -> Iterator[Picture]:
-    for number, member in enumerate(_members(tar, path.stat().st_size)):
-        if number < first:
-            continue
-        match = re.fullmatch(r'(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG', member.name)
+    seen = bytearray(len(validation_wnids()) + 1)
+    for number, member in enumerate(archives.members(tar, str(path), path.stat().st_size)):
+        match = re.fullmatch(r'(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG', member.name, re.ASCII)
         if not match or not 1 <= int(match[1]) <= len(validation_wnids()):
             raise UserError(
                 f'{path} has a member "{member.name}" instead of names from '
                 'ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_00050000.JPEG. Download the '
                 'official file again.'
             )
-        label = _labels()[validation_wnids()[int(match[1]) - 1]]
-        yield _read(tar, member, f'{path.name}/{member.name}', label, [0, number + 1])
+        if seen[int(match[1])]:
+            raise UserError(f'{path} has "{member.name}" twice: download the official file again.')
+        seen[int(match[1])] = True
+        if number >= first:
+            label = _labels()[validation_wnids()[int(match[1]) - 1]]
+            yield _read(tar, member, f'{path.name}/{member.name}', label, [0, number + 1])
 
 
 def _read(
@@ -231,7 +222,4 @@ def _read(
     if member.size > MAX_BYTES:
         fault = f'larger than {MAX_BYTES >> 20} MiB'
         return Picture(file, name, label, cursor, member.size, None, fault)
-    data = tar.extractfile(member).read()
-    if len(data) < member.size:
-        raise tarfile.ReadError(f'{file} is truncated')
-    return Picture(file, name, label, cursor, member.size, data)
+    return Picture(file, name, label, cursor, member.size, archives.read(tar, member))

@@ -98,11 +98,7 @@ def small(name, tmp_path, monkeypatch):
     counts = {split: 40 * len(files) for split, files in edition.files.items()}
     edition = dataclasses.replace(edition, counts=counts)
     path = write_archive(edition, tmp_path / edition.archive.name, contents(edition))
-    data = path.read_bytes()
-    archive = dataclasses.replace(
-        edition.archive, size=len(data), digest=hashlib.md5(data).hexdigest()
-    )
-    edition = dataclasses.replace(edition, archive=archive)
+    edition = as_published(edition, path)
     monkeypatch.setitem(cifar.EDITIONS, name, edition)
     return edition, path
 
@@ -159,6 +155,39 @@ def test_from_the_unpacked_files_or_the_folder_above(name, small, tmp_path):
         data = tmp_path / f'data_{source.name}'
         assert prepare_data.main([name, f'--source={source}', f'--data_dir={data}']) == 0
         check(edition, name, data)
+
+
+def as_published(edition, path):
+    """The edition whose published archive is the file at `path`."""
+    data = path.read_bytes()
+    digest = hashlib.md5(data).hexdigest()
+    archive = dataclasses.replace(edition.archive, size=len(data), digest=digest)
+    return dataclasses.replace(edition, archive=archive)
+
+
+def test_an_archive_unpacks_to_no_more_than_the_published_one(small, monkeypatch):
+    edition, path = small
+    monkeypatch.setattr(cifar, '_MAX_ARCHIVE', 200_000)
+    with pytest.raises(UserError, match=f'{path} unpacks to more than 200,000 bytes'):
+        cifar.read(edition, path)
+
+
+def test_a_link_in_an_archive_is_refused(small, tmp_path):
+    edition, path = small
+    with tarfile.open(path, 'w:gz') as tar:
+        link = tarfile.TarInfo(f'{edition.folder}/{edition.meta}')
+        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        tar.addfile(link)
+    with pytest.raises(UserError, match=f'"{edition.folder}/{edition.meta}", which is a link'):
+        cifar.read(as_published(edition, path), path)
+
+
+def test_an_unpacked_file_that_is_far_too_large_is_not_read(small, tmp_path):
+    edition, _ = small
+    folder = unpack(edition, tmp_path / 'bad')
+    os.truncate(folder / edition.meta, 3 << 30)
+    with pytest.raises(UserError, match='has 3,221,225,472 bytes, more than the published file'):
+        cifar.read(edition, folder)
 
 
 class Evil:

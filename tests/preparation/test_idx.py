@@ -1,7 +1,9 @@
 """The idx reader: valid files, and the messages for invalid ones."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -96,6 +98,52 @@ def test_broken_gzip_is_refused(tmp_path, fault):
     (tmp_path / 'a.gz').write_bytes(BROKEN_GZIP[fault])
     with pytest.raises(UserError, match=rf'{tmp_path}/a.gz cannot be read \(.*\): download or'):
         idx.read(tmp_path / 'a.gz', 3)
+
+
+@pytest.mark.parametrize('follow', [100_000_000, 300_000_000])
+def test_a_small_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch, follow):
+    """The header says 300 MB, and the file has 300 kB; a prefix is enough to see it."""
+    monkeypatch.setattr(idx, '_SMALL', 1 << 20)
+    path = tmp_path / 'train-images.gz'
+    with gzip.open(path, 'wb', compresslevel=1) as file:
+        file.write(bytes([0, 0, 8, 3]) + struct.pack('>3I', 3000, 100, 1000))
+        for _ in range(follow // 10_000_000):
+            file.write(bytes(10_000_000))
+    budget = 64 * path.stat().st_size
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=f'{path} is refused: its header says .* 300000000 byt'):
+            idx.read(path, 3)
+        assert tracemalloc.get_traced_memory()[1] < budget + 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_that_says_too_little_costs_no_more_than_it_says(tmp_path):
+    with gzip.open(tmp_path / 'a.gz', 'wb', compresslevel=1) as file:
+        file.write(idx_bytes(np.zeros((20, 30, 40), np.uint8)) + bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            UserError, match=r'too long: its header says \[20, 30, 40\], which is 2'
+        ):
+            idx.read(tmp_path / 'a.gz', 3)
+        assert tracemalloc.get_traced_memory()[1] < 3e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_small_black_pictures_are_read(tmp_path):
+    with gzip.open(tmp_path / 'a.gz', 'wb') as file:
+        file.write(idx_bytes(np.zeros((5000, 28, 28), np.uint8)))
+    assert idx.read(tmp_path / 'a.gz', 3).shape == (5000, 28, 28)
+
+
+@pytest.mark.parametrize('name', ['a', 'a.gz'])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f'{name} cannot be read \\(it is not a regular file\\)'):
+        idx.read(tmp_path / name, 3)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """ImageNet's tar files, made of real pictures: labels, order, resuming in the middle, damage."""
 
+import io
 import tarfile
 import tracemalloc
 
@@ -135,6 +136,7 @@ def test_a_cut_inner_tar_file_is_an_error(tmp_path):
         ('train', [], 'is empty, but should contain files such as n01440764.tar: download the'),
         ('val', [('ILSVRC2012_val_00050001.JPEG', b'x')], 'has a member "ILSVRC2012_val_0005000'),
         ('val', [('ILSVRC2012_val_00000000.JPEG', b'x')], 'has a member "ILSVRC2012_val_0000000'),
+        ('val', [('ILSVRC2012_val_00000007.JPEG', b'x')] * 2, 'has "ILSVRC2012_val_00000007.JPEG"'),
         ('val', [('n01440764_1.JPEG', b'x')], 'has a member "n01440764_1.JPEG" instead of names'),
     ],
 )
@@ -150,14 +152,119 @@ def test_no_tar_file(tmp_path):
         imagenet.ImageNetTars(tmp_path)
 
 
-def test_folders_and_links_in_a_tar_file_are_passed_over(tmp_path):
-    with tarfile.open(tmp_path / 'ILSVRC2012_img_val.tar', 'w') as tar:
-        folder = tarfile.TarInfo('val')
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
-        link = tarfile.TarInfo('val/ILSVRC2012_val_00000001.JPEG')
-        link.type, link.linkname = tarfile.SYMTYPE, '/etc/passwd'
-        tar.addfile(link)
-        tar.add(imagenet_files()[0], 'val/ILSVRC2012_val_00000002.JPEG')
+def special(name, kind, linkname=''):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, linkname
+    return member
+
+
+def tar_of(members):
+    """The bytes of a tar file of TarInfos, with empty contents, and (name, contents)."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w') as tar:
+        for member in members:
+            if isinstance(member, tuple):
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+            else:
+                tar.addfile(member)
+    return file.getvalue()
+
+
+def test_folders_in_a_tar_file_are_passed_over(tmp_path):
+    data = imagenet_picture()
+    members = [special('./', tarfile.DIRTYPE), special('val', tarfile.DIRTYPE)]
+    members += [('./val/ILSVRC2012_val_00000002.JPEG', data)]
+    (tmp_path / 'ILSVRC2012_img_val.tar').write_bytes(tar_of(members))
     pictures = list(imagenet.ImageNetTars(tmp_path).pictures('validation', None))
-    assert [picture.name for picture in pictures] == ['ILSVRC2012_val_00000002.JPEG']
+    assert [(p.name, p.data) for p in pictures] == [('ILSVRC2012_val_00000002.JPEG', data)]
+
+
+def imagenet_picture():
+    return bytes(range(256)) * 5
+
+
+OF_NO_ARCHIVE = {  # given the name that the member should have
+    'a link to a file': (lambda n: special(n, tarfile.SYMTYPE, '/etc/passwd'), 'a link'),
+    'a hard link': (lambda n: special(n, tarfile.LNKTYPE, 'other'), 'a link'),
+    'a device': (lambda n: special(n, tarfile.CHRTYPE), 'a device'),
+    'a disk': (lambda n: special(n, tarfile.BLKTYPE), 'a device'),
+    'a pipe': (lambda n: special(n, tarfile.FIFOTYPE), 'a pipe'),
+    'an absolute name': (lambda n: (f'/tmp/{n}', b'x'), 'a name that leads out of its folder'),
+    'a name above': (lambda n: (f'a/../../{n}', b'x'), 'a name that leads out of its folder'),
+    'a folder above': (lambda n: special('../a', tarfile.DIRTYPE), 'a name that leads out'),
+}
+VALIDATION = 'ILSVRC2012_val_00000001.JPEG'
+
+
+@pytest.mark.parametrize('case', OF_NO_ARCHIVE)
+@pytest.mark.parametrize('place', ['validation', 'train', 'class'])
+def test_links_and_names_that_lead_elsewhere_are_refused(tmp_path, case, place):
+    make, message = OF_NO_ARCHIVE[case]
+    if place == 'validation':
+        data = tar_of([('ILSVRC2012_val_00000002.JPEG', b'x'), make(VALIDATION)])
+    elif place == 'train':
+        data = tar_of([make('n01440764.tar')])
+    else:
+        inner = tar_of([('n01440764_1.JPEG', b'x'), make('n01440764_2.JPEG')])
+        data = tar_of([('n01440764.tar', inner)])
+    name = 'val' if place == 'validation' else 'train'
+    (tmp_path / f'ILSVRC2012_img_{name}.tar').write_bytes(data)
+    split = 'validation' if place == 'validation' else 'train'
+    with pytest.raises(UserError, match=f'which is {message}'):
+        list(imagenet.ImageNetTars(tmp_path).pictures(split, None))
+
+
+@pytest.mark.parametrize('name', ['n02110806_7.JPEG', 'n02110806/a.JPEG', './n02110806.JPEG'])
+def test_a_picture_of_another_class_is_refused(tmp_path, name):
+    inner = tar_of([('n01440764_1.JPEG', b'x'), (name, b'y')])
+    write_tar(tmp_path / 'ILSVRC2012_img_train.tar', [('n01440764.tar', inner)])
+    pictures = imagenet.ImageNetTars(tmp_path).pictures('train', None)
+    assert next(pictures).data == b'x'
+    with pytest.raises(UserError, match='is a picture of n02110806 in the tar file of n01440764'):
+        next(pictures)
+
+
+def long_name():
+    """A member whose name has 200 MB; as compressed it takes next to nothing."""
+    name = tarfile.TarInfo('././@LongLink')
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 200_000_000
+    return name.tobuf(tarfile.GNU_FORMAT) + bytes(name.size) + bytes(1024)
+
+
+def sparse():
+    """A file of 30 GB in a kilobyte, as GNU tar writes it."""
+    headers = {'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': VALIDATION}
+    member = tarfile.TarInfo('x')
+    member.pax_headers = {**headers, 'GNU.sparse.realsize': str(30 << 30)}
+    member.size = 512
+    data = member.tobuf(tarfile.PAX_FORMAT) + b'0\n'.ljust(512, b'\0')
+    return data + bytes(1024)
+
+
+def headers_of_headers():
+    """Headers that announce headers, two thousand times."""
+    name = tarfile.TarInfo('././@LongLink')
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1
+    return (name.tobuf(tarfile.GNU_FORMAT) + b'a'.ljust(512, b'\0')) * 2000 + bytes(1024)
+
+
+def negative():
+    """A member of a negative size: the next one would be the one before."""
+    member = tarfile.TarInfo(VALIDATION)
+    member.size = -1024
+    return member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+@pytest.mark.parametrize('make', [long_name, sparse, headers_of_headers, negative])
+def test_a_tar_file_that_asks_for_memory_or_time_is_refused(tmp_path, make):
+    path = tmp_path / 'ILSVRC2012_img_val.tar'
+    path.write_bytes(make())
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=f'{path} (cannot be read as a tar|has a member)'):
+            list(imagenet.ImageNetTars(tmp_path).pictures('validation', None))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
