@@ -53,12 +53,13 @@ def main(argv: list[str]) -> int:
     if arguments.top < 1:
         raise UserError(f'--top={arguments.top} must be at least 1.')
     from data_sources import images
-    from training import prediction, trained
+    from training import prediction, progress, trained
 
     paths = images.list_images(arguments.images)
     network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
+    answers = prediction.predict(network, paths, arguments.invert, arguments.top)
     unreadable = 0
-    for path, answer in prediction.predict(network, paths, arguments.invert, arguments.top):
+    for path, answer in progress.pictures(answers, len(paths)):
         if isinstance(answer, UserError):
             print(f'error: {answer}', file=sys.stderr)
             unreadable += 1

@@ -6,14 +6,17 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import table as rich_table
 
 from tasks.task import Metric
+
+Answer = TypeVar('Answer')
 
 # The time left is estimated from the rate of this many last seconds. The clock starts with the
 # first finished step, so that compilation is never part of the rate.
@@ -209,6 +212,31 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f'{minutes} min {seconds:02d} s'
     return f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def pictures(
+    answers: Iterable[Answer], total: int, console: rich_console.Console | None = None
+) -> Iterator[Answer]:
+    """Yields the answers, and shows how many pictures are done, in a terminal.
+
+    Args:
+      answers: one for each picture.
+      total: the number of pictures.
+      console: where to show it; standard error by default, so that the answers on standard output
+        can go to a file or another program.
+    """
+    console = console or rich_console.Console(stderr=True)
+    with rich_progress.Progress(
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn('{task.completed:,.0f} of {task.total:,.0f} pictures'),
+        rich_progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # Answers are printed above the bar where both are in the terminal, and only there.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bar:
+        yield from bar.track(answers, total)
 
 
 def summary(

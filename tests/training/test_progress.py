@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tasks.classification import Classification
-from training.progress import Progress, format_seconds, summary
+from training.progress import Progress, format_seconds, pictures, summary
 
 
 class Clock:
@@ -134,6 +134,15 @@ def test_other_processes_show_nothing(clock):
 )
 def test_durations(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_predictions_are_counted_in_a_terminal_alone():
+    terminal, log = io.StringIO(), io.StringIO()
+    for file, is_terminal in ((terminal, True), (log, False)):
+        console = Console(file=file, force_terminal=is_terminal, width=80)
+        assert list(pictures(iter('abc'), 3, console)) == ['a', 'b', 'c']
+    assert '3 of 3 pictures' in terminal.getvalue()
+    assert log.getvalue() == ''
 
 
 def test_summary_names_the_files_that_are_there_and_commands_to_paste(tmp_path):
