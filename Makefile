@@ -43,10 +43,17 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Nothing is left of an environment that could not be made: the next call would take it for one.
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Python 3.11 or newer is needed; name one: make train PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c '' 2>/dev/null || { echo "$(PYTHON) cannot be run: it is missing, or it is a shim" \
+	  "without a Python behind it. Install Python 3.11 or newer, or name one:" \
+	  "make train PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer" \
+	  "is needed, but $(PYTHON) is older; name one: make train PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make" \
+	  "environments. On Debian and Ubuntu: apt install python3-venv, or what belongs to another" \
+	  "Python, such as python3.12-venv." >&2; exit 2; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 2; }
 
 .venv/installed: .venv/bin/python requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
