@@ -16,6 +16,21 @@ class PeerError(UserError):
     exit_code = 69  # sysexits.h: EX_UNAVAILABLE
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """Returns a text for a message: the middle of a long one is left out."""
+    return text if len(text) <= most else f'{text[: most // 2]}...{text[-most // 4 :]}'
+
+
+def shown(value: object) -> str:
+    """Returns a value as Python writes it, shortened, for a message."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # Python writes whole numbers of up to 4,300 digits
+        return 'a number of thousands of digits'
+    except RecursionError:
+        return f'a {type(value).__name__} that is nested too deep'
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns ' Did you mean "X"?' for the closest match in `known`, or '' if none is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from errors import UserError
+from errors import UserError, shortened
 
 MOST_JSON = 16 << 20  # bytes; as Python objects they take up to thirty times as many
 DEEPEST_JSON = 50
@@ -85,9 +85,11 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
         with open_regular(path) as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise UserError(f'{shortened(path)} cannot be read: {error.strerror}.') from error
+        raise UserError(f'{shortened(str(path))} cannot be read: {error.strerror}.') from error
     except ValueError as error:  # a NUL or half a surrogate pair in the name
-        raise UserError(f'{shortened(path)!r} is not the name of a file: {error}.') from error
+        raise UserError(
+            f'{shortened(repr(str(path)))} is not the name of a file: {error}.'
+        ) from error
     if len(content) > most:
         raise UserError(f'{path} has more than {most:,} bytes, which is too large for such a file.')
     return content
@@ -183,12 +185,6 @@ def mismatch(value: Any, like: Any, name: str = '') -> str | None:
     else:
         return None
     return next(filter(None, (mismatch(item, of, place) for place, item, of in members)), None)
-
-
-def shortened(text: Any, most: int = 200) -> str:
-    """Returns a text for a message: the middle of a long one is left out."""
-    text = str(text)
-    return text if len(text) <= most else f'{text[: most // 2]}...{text[-most // 4 :]}'
 
 
 def replace(path: Path, content: bytes) -> None:

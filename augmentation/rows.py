@@ -35,7 +35,7 @@ def _check_policy(config: Any, given: tuple[str, ...]) -> None:
 def _check_jitter(config: Any, given: tuple[str, ...]) -> None:
     del given
     jitter = config.augment.color_jitter
-    if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
+    if len(jitter) != 4 or jitter[3] > 0.5:
         raise UserError(
             'config.augment.color_jitter must be four numbers of at least 0, for brightness, '
             f'contrast, saturation and hue (at most 0.5), not {jitter!r}.'
@@ -46,7 +46,7 @@ AFFINE = Augmentation(
     'affine',
     fields=(
         Field('augment.shift', 0.0, 'Largest shift along each axis, in pixels.', low=0,
-              traced=True),
+              high=10_000, traced=True),
         Field('augment.rotate', 0.0, 'Largest rotation either way, in degrees.', low=0, high=180,
               traced=True),
         Field('augment.scale', 0.0, 'Largest relative change of size either way.', low=0, below=1,
@@ -61,7 +61,7 @@ CROP = Augmentation(
     'crop',
     fields=(
         Field('augment.crop', 0, 'Pixels of zeros around an image in memory, before it is cropped '
-              'at random to its size.', low=0, traced=True),
+              'at random to its size.', low=0, high=10_000, traced=True),
     ),
     usual={'crop': {'crop': 4}},
     device=augment.crop,
@@ -86,9 +86,9 @@ MIXING = Augmentation(
     'mixing',
     fields=(
         Field('augment.mixup', 0.0, 'mixup: alpha of the Beta distribution from which fractions '
-              'are drawn; 0: off.', low=0, traced=True),
+              'are drawn; 0: off.', low=0, high=1000, smallest=1e-3, traced=True),
         Field('augment.cutmix', 0.0, 'CutMix: alpha of the Beta distribution from which fractions '
-              'are drawn; 0: off.', low=0, traced=True),
+              'are drawn; 0: off.', low=0, high=1000, smallest=1e-3, traced=True),
         Field('augment.mix_probability', 1.0, 'Probability that a pair of images is mixed.',
               above=0, high=1, traced=True, regularizer=True),
         Field('augment.cutmix_share', 0.5, 'Probability of CutMix for a pair that is mixed, where '
@@ -119,11 +119,11 @@ POLICY = Augmentation(
     fields=(
         Field('augment.policy', 'none', 'Random operations on a picture of a streamed set, drawn '
               'from a table.', choices=('none', 'randaugment', 'trivialaugment')),
-        Field('augment.layers', 2, 'randaugment: operations per picture.', low=1),
+        Field('augment.layers', 2, 'randaugment: operations per picture.', low=1, high=100),
         Field('augment.magnitude', 9.0, 'randaugment: strength of the operations, up to 10.', low=0,
               high=10),
         Field('augment.magnitude_std', 0.0, 'randaugment: standard deviation of the strength, '
-              'which is drawn for each operation.', low=0),
+              'which is drawn for each operation.', low=0, high=100),
         Field('augment.op_probability', 1.0, 'randaugment: probability that an operation that was '
               'drawn is applied.', low=0, high=1),
     ),
@@ -140,7 +140,7 @@ COLOR_JITTER = Augmentation(
     fields=(
         Field('augment.color_jitter', (0.0, 0.0, 0.0, 0.0), 'Largest change of brightness, '
               'contrast, saturation (relative) and hue (turns, at most 0.5) of a picture of a '
-              'streamed set.'),
+              'streamed set.', low=0, high=100),
     ),
     usual={'color_jitter': {'color_jitter': (0.4, 0.4, 0.4, 0.1)}},
     host=host_augment.color_jitter,

@@ -14,16 +14,19 @@ from configs.schema import build, plain
 from field import Field
 
 EXPERIMENT, RUN = 'experiment', 'run'
+SIDE = 10_000  # pixels; a training image of it takes more than a gigabyte
 
 FIELDS = (
     Field('task', 'classification', 'What the network learns; a name that `python train.py --list` '
           'prints.'),
     Field('seed', 0, 'Seed of every random draw of the run.', low=0, high=2**32 - 1, traced=True),
-    Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1),
-    Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0),
+    Field('batch_size', 128, 'Examples per update, over all devices and hosts.', low=1,
+          high=10**6),
+    Field('epochs', 20.0, 'Length of the run in passes over the training split.', above=0,
+          high=10**6),
     Field('steps', None, 'Length of the run in updates; replaces epochs if given.', int, low=1),
     Field('accumulate', 1, 'Micro-batches per update, which save memory; divides batch_size.',
-          low=1),
+          low=1, high=10**6),
     Field('dtype', 'float32', 'Type of the computation: float32 or bfloat16. Parameters, '
           'statistics and loss stay float32.', choices=('float32', 'bfloat16')),
     Field('ema_decay', 0.0, 'Decay per update of the moving average of the weights, in [0, 1), for '
@@ -42,7 +45,8 @@ FIELDS = (
     Field('multipliers', (), "Factors on the learning rate by parameter, as 'glob=factor', such as "
           "'head/*=10'; the first glob that matches counts.", items=str),
     Field('layer_decay', 1.0, 'Factor in (0, 1] on the learning rate of each layer, applied once '
-          'for every layer after it. 1: all layers learn equally fast.', above=0, high=1),
+          'for every layer after it. 1: all layers learn equally fast.', above=0, high=1,
+          smallest=1e-6),
     Field('linear_probe', False, 'Train only the head, on features that are computed once; needs '
           'init_from.'),
     # --- model; its options follow from the registered models' declarations -------------------
@@ -59,38 +63,38 @@ FIELDS = (
           int, low=1),
     # A streamed set: encoded pictures of any size, decoded anew for every batch.
     Field('data.image_size', None, 'Side in pixels of the training crops of a streamed set; None: '
-          'the set has images of one size and is held in memory.', int, low=1),
+          'the set has images of one size and is held in memory.', int, low=1, high=SIDE),
     Field('data.eval_image_size', None, 'Side in pixels of the center crop in evaluation; None: '
-          'data.image_size.', int, low=1),
+          'data.image_size.', int, low=1, high=SIDE),
     Field('data.eval_resize', None, 'Shorter side in pixels to which a picture is resized before '
-          'the center crop; None: 8/7 of the side of the crop.', int, low=1),
+          'the center crop; None: 8/7 of the side of the crop.', int, low=1, high=SIDE),
     Field('data.crop_scale', (0.08, 1.0), 'Range of the area of a training crop, as a fraction of '
-          "the picture's."),
+          "the picture's.", above=0, high=1, smallest=1e-6),
     Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the width of a training crop over its '
-          'height.'),
+          'height.', low=0.01, high=100),
     Field('data.repeats', 1, 'How many times in a row an example comes, augmented anew each time.',
-          low=1),
+          low=1, high=1000),
     Field('data.on_bad_record', 'stop', 'What to do at a record that does not decode: stop, or '
           'skip it (training takes the next one instead).', choices=('stop', 'skip'), scope=RUN),
     Field('data.threads', 0, 'Threads that decode; 0: one per core, or one in each worker process.',
-          low=0, scope=RUN),
+          low=0, high=1024, scope=RUN),
     Field('data.workers', 0, 'Processes that decode; 0: threads of the main process decode.',
-          low=0, scope=RUN),
+          low=0, high=1024, scope=RUN),
     Field('data.prefetch', 2, 'Number of batches that are sent to the devices ahead.', low=1,
-          scope=RUN),
+          high=1000, scope=RUN),
     Field('data.mean', (0.1307,), 'Mean of pixels in [0, 1], which is subtracted; one value for '
-          'each channel, or one for all.'),
+          'each channel, or one for all.', low=0, high=1),
     Field('data.std', (0.3081,), 'Standard deviation of pixels in [0, 1], which is divided by; one '
-          'value for each channel, or one for all.'),
+          'value for each channel, or one for all.', low=0.001, high=1),
     # The fields of tasks and augmentations follow here; see `fields`.
     # --- optimizer; None leaves an option at the optimizer's own default --------------------
     Field('optimizer.name', 'sgd', 'Name of the optimizer: sgd, adam, adamw, lars, lamb or '
           'rmsprop.', choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
     Field('optimizer.learning_rate', 0.1, 'Peak learning rate; the schedule multiplies it by a '
-          'fraction.', above=0, traced=True),
+          'fraction.', above=0, high=10**6, traced=True),
     Field('optimizer.weight_decay', 0.0, 'Factor on the weights that is added to the gradient (L2; '
-          'adamw, lamb: to the update, decoupled). Kernels only.', low=0, traced=True,
-          regularizer=True),
+          'adamw, lamb: to the update, decoupled). Kernels only.', low=0, high=10**6,
+          traced=True, regularizer=True),
     Field('optimizer.clip_norm', None, 'Largest global norm of the gradient, which is scaled down '
           'to it. None: no limit.', float, above=0, traced=True),
     Field('optimizer.momentum', None, 'sgd, lars, rmsprop: fraction in [0, 1) of the accumulated '
@@ -104,11 +108,11 @@ FIELDS = (
           'gradients, in [0, 1). None: 0.999.', float, low=0, below=1, traced=True),
     Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop: added to the denominator, '
           'outside of the square root (rmsprop: inside). None: 1e-8; lamb: 1e-6.', float, above=0,
-          traced=True),
+          high=1, smallest=1e-30, traced=True),
     Field('optimizer.decay', None, 'rmsprop: decay per update of the mean of squared gradients, in '
           '[0, 1). None: 0.9.', float, low=0, below=1, traced=True),
     Field('optimizer.trust_coefficient', None, "lars: factor on the ratio of a kernel's norm to "
-          "its update's norm. None: 0.001.", float, above=0, traced=True),
+          "its update's norm. None: 0.001.", float, above=0, high=1000, traced=True),
     Field('schedule.name', 'cosine', 'Shape of the learning rate after warm-up: cosine, step or '
           'constant.', choices=('cosine', 'step', 'constant')),
     Field('schedule.unit', 'epochs', 'Unit of warmup and milestones: epochs or steps.',
@@ -116,9 +120,9 @@ FIELDS = (
     Field('schedule.warmup', 0.0, 'Duration of the linear rise from 0 to the peak, in units.',
           low=0),
     Field('schedule.milestones', (), 'step: times, in units, at which the learning rate is '
-          'multiplied by factor.'),
+          'multiplied by factor.', above=0),
     Field('schedule.factor', 0.1, 'step: factor on the learning rate at a milestone, in (0, 1].',
-          above=0, high=1),
+          above=0, high=1, smallest=1e-6),
     Field('schedule.final', 0.0, 'cosine: learning rate at the end, as a fraction of the peak.',
           low=0, high=1),
     # --- the run: free to change on resume ------------------------------------------------
@@ -136,26 +140,27 @@ FIELDS = (
     Field('distributed', 'auto', 'Processes of the run: auto (from the cluster), off (one '
           'process), or host:port,processes,index.', scope=RUN),
     Field('distributed_timeout', 600.0, 'Seconds for which a process waits for another one; the '
-          'run then ends and names it.', above=0, scope=RUN),
-    Field('devices', 0, 'Devices per process; 0: all. A CPU can be split into any number.', low=0,
-          scope=RUN),
+          'run then ends and names it.', low=0.1, high=10**7, scope=RUN),
+    Field('devices', 0, 'Devices per process; 0: all. A CPU can be split into up to 256.', low=0,
+          high=256, scope=RUN),
     Field('steps_per_call', None, 'Updates per call, with the training set on the devices; 1 if a '
-          'report is due in between. None: 10 on GPUs and TPUs, else 1.', int, low=1, scope=RUN),
+          'report is due in between. None: 10 on GPUs and TPUs, else 1.', int, low=1,
+          high=10_000, scope=RUN),
     Field('eval_every', 1.0, 'Epochs between validations; fractions are allowed.', above=0,
           scope=RUN),
     Field('eval_batch_size', 1000, 'Examples per evaluation call, over all devices and hosts.',
-          low=1, scope=RUN),
+          low=1, high=10**6, scope=RUN),
     Field('log_every', 20, 'Updates between records of the training metrics.', low=1, scope=RUN),
     Field('checkpoint.every', 1.0, 'Epochs between checkpoints; fractions are allowed.', above=0,
           scope=RUN),
     Field('checkpoint.every_steps', None, 'Updates between checkpoints; replaces every if given.',
           int, low=1, scope=RUN),
     Field('checkpoint.keep', 2, 'Number of latest checkpoints to keep besides the best one.', low=1,
-          scope=RUN),
+          high=10**6, scope=RUN),
     Field('checkpoint.best', None, 'Metric by which the best checkpoint is chosen, such as '
           "'validation/loss'. None: the task's first metric.", str, scope=RUN),
     Field('profile.steps', (), '(start, stop): trace updates start + 1 to stop for TensorBoard.',
-          items=int, scope=RUN),
+          items=int, low=0, scope=RUN),
     Field('peak_tflops', None, 'Peak TFLOP/s of one device, for the utilization. None: from a '
           'table of GPUs and TPUs.', float, above=0, scope=RUN),
     Field('compilation_cache', 'auto', "Folder for compiled programs. 'auto': the user's cache "

@@ -175,21 +175,19 @@ def _is_a(value: Any, kind: type) -> bool:
 def config_field(name: str, doc: str, options: Iterable[Option]) -> Field:
     """Returns the field `model.NAME` of an option that several models may have, by default None.
 
-    Its bounds are the widest of theirs; each model checks its own. A tuple's items are checked by
-    the model alone.
+    Its bounds are the widest of theirs; each model checks its own.
     """
     options = tuple(options)
     first, bounds = options[0], {}
-    if first.type is not tuple:
-        for field_word, word, widest in (
-            ('low', 'at_least', min),
-            ('above', 'above', min),
-            ('high', 'at_most', max),
-            ('below', 'below', max),
-        ):
-            values = [option.bounds.get(word) for option in options]
-            if None not in values:
-                bounds[field_word] = widest(values)
+    for field_word, word, widest in (
+        ('low', 'at_least', min),
+        ('above', 'above', min),
+        ('high', 'at_most', max),
+        ('below', 'below', max),
+    ):
+        values = [option.bounds.get(word) for option in options]
+        if None not in values:
+            bounds[field_word] = widest(values)
     return Field(
         f'model.{name}',
         None,

@@ -17,8 +17,8 @@ from models.network import Network
 class FCN(Network):
     """`depth` hidden layers of `units` each; stages dense1, dense2, ..., all [b, units]."""
 
-    units: int = option(512, 'Units of each hidden layer.', at_least=1)
-    depth: int = option(2, 'Number of hidden layers.', at_least=1)
+    units: int = option(512, 'Units of each hidden layer.', at_least=1, at_most=100_000)
+    depth: int = option(2, 'Number of hidden layers.', at_least=1, at_most=1000)
     activation: Literal['relu', 'tanh'] = activation_option()
 
     def setup(self) -> None:

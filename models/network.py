@@ -169,7 +169,7 @@ def remat_option() -> Any:
 
 def width_option() -> Any:
     """Returns the field of the option `width`, for networks that call `widened`."""
-    return option(1.0, 'Factor on the number of filters.', above=0, at_most=100)
+    return option(1.0, 'Factor on the number of filters.', at_least=0.01, at_most=100)
 
 
 def abstract_variables(model: Model, image_shape: tuple[int, int, int]) -> dict[str, Any]:

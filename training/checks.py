@@ -54,8 +54,6 @@ def check(config: ConfigDict) -> None:
         raise UserError('config.schedule.milestones must increase.')
     if schedule.name != 'cosine' and schedule.final:
         raise UserError('config.schedule.final belongs to schedule.name=cosine.')
-    if min(config.data.std) <= 0:
-        raise UserError('config.data.std must be greater than 0.')
     if config.batch_size % config.accumulate:
         raise UserError(
             f'config.batch_size={config.batch_size} is not divisible by '
@@ -70,6 +68,11 @@ def _check_inputs(config: ConfigDict) -> None:
       UserError: a field has no meaning without another one, or an invalid value.
     """
     data = config.data
+    for name in ('mean', 'std'):
+        if not data[name]:
+            raise UserError(
+                f'config.data.{name} must have a number for each channel, or one for all, not ().'
+            )
     if data.image_size is not None:
         _check_sizes(config)
     fields = {field.name: field for field in base.fields()}
@@ -78,14 +81,8 @@ def _check_inputs(config: ConfigDict) -> None:
             raise UserError(f'config.{name} is for streamed sets: it needs config.data.image_size.')
     for name in ('crop_scale', 'crop_ratio'):
         value = data[name]
-        if len(value) != 2 or not 0 < value[0] <= value[1]:
-            raise UserError(
-                f'config.data.{name} must be two increasing numbers above 0, not {value!r}.'
-            )
-    if data.crop_scale[1] > 1:
-        raise UserError(
-            f'config.data.crop_scale={data.crop_scale!r}: a crop has at most the whole area, 1.'
-        )
+        if len(value) != 2 or value[0] > value[1]:
+            raise UserError(f'config.data.{name} must be two increasing numbers, not {value!r}.')
     if config.linear_probe and data.repeats != 1:
         raise UserError(
             'config.linear_probe computes the features once, so config.data.repeats must be 1.'

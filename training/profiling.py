@@ -19,7 +19,7 @@ def check(steps: tuple[int, ...]) -> None:
     Raises:
       UserError: it is not () or (start, stop) with 0 <= start < stop.
     """
-    if steps and not (len(steps) == 2 and 0 <= steps[0] < steps[1]):
+    if steps and not (len(steps) == 2 and steps[0] < steps[1]):
         raise UserError(
             'config.profile.steps must be (start, stop) with 0 <= start < stop, to trace the '
             f'updates start + 1 to stop, such as (20, 25); not {steps!r}.'

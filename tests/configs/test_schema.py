@@ -1,6 +1,7 @@
 """The configuration: every mistake is refused, in one sentence that names the field."""
 
 import math
+import re
 import textwrap
 
 import pytest
@@ -78,6 +79,26 @@ def test_a_mistake_in_the_file_is_named(tmp_path, body, words):
         ('--config.freeze=("a*", 1)', ['config.freeze', 'tuple of texts']),
         ('--config.layer_decay=1.5', ['at most 1']),
         ('--config.data.train_per_class=0', ['at least 1']),
+        ('--config.data.std=0', ['config.data.std', 'at least 0.001']),
+        ('--config.data.std=1e23', ['config.data.std', 'at most 1']),
+        ('--config.data.mean=nan', ['config.data.mean', 'tuple of numbers']),
+        ('--config.data.mean=-0.5', ['config.data.mean', 'at least 0']),
+        ('--config.data.crop_ratio=(1,1e300)', ['config.data.crop_ratio', 'at most 100']),
+        ('--config.schedule.milestones=(-1,3)', ['config.schedule.milestones', 'greater than 0']),
+        ('--config.model.width=1e-300', ['config.model.width', 'at least 0.01']),
+        ('--config.optimizer.learning_rate=1e-300', ['0 or at least 1e-12']),
+        ('--config.devices=1000000', ['config.devices', 'at most 256']),
+        ('--config.batch_size=1000000000000', ['config.batch_size', 'at most 1000000']),
+        ('--config.data.image_size=1000000000', ['config.data.image_size', 'at most 10000']),
+        ('--config.steps=1000000000000000000', ['config.steps', 'at most 1000000000']),
+        ('--config.steps=' + '9' * 5000, ['config.steps']),
+        ('--config.steps=0x' + 'f' * 5000, ['config.steps', 'at most', 'thousands of digits']),
+        ('--config.seed=\u0663', ['config.seed', 'int']),
+        ('--config.batch_size=\u00b2', ['config.batch_size', 'int']),
+        ('--config.data.mean=' + '(' * 5000, ['config.data.mean', 'tuple of numbers']),
+        ('--config.data.mean=[' + '0.5,' * 5000 + ']', ['config.data.mean', 'at most 1,000 items']),
+        ('--config.data.name=' + 'a' * 5000, ['config.data.name', 'at most 4,000 characters']),
+        ('--config.data.dir=a\0b', ['config.data.dir', 'printable']),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
@@ -85,6 +106,7 @@ def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
         read(tmp_path, 'pass\n', argument)
     for word in words:
         assert word in str(error.value)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -100,7 +122,10 @@ def test_a_mistake_on_the_command_line_is_named(tmp_path, argument, words):
         (['--config.schedule.name=step', '--config.schedule.milestones=(3,2)'], ['increase']),
         (['--config.schedule.name=constant', '--config.schedule.final=0.1'], ['final']),
         (['--config.batch_size=100', '--config.accumulate=3'], ['100', '3', 'divisible']),
-        (['--config.data.std=0'], ['config.data.std']),
+        (['--config.data.std=[]'], ['config.data.std', 'for each channel']),
+        (['--config.data.mean=()'], ['config.data.mean', 'for each channel']),
+        (['--config.data.crop_ratio=()'], ['config.data.crop_ratio']),
+        (['--config.augment.color_jitter=[]'], ['config.augment.color_jitter']),
     ],
 )
 def test_contradictions_are_refused(tmp_path, arguments, words):
@@ -206,3 +231,35 @@ def test_whatever_passes_has_the_fields_type_and_range(value, field):
         assert field.above is None or checked > field.above
         assert field.high is None or checked <= field.high
         assert field.below is None or checked < field.below
+
+
+NUMBERS = [f for f in base.fields() if {f.kind, f.kind is tuple and f.items} & {int, float}]
+
+
+@pytest.mark.parametrize('field', NUMBERS, ids=lambda field: field.name)
+def test_every_number_has_bounds_and_a_sentence_beyond_them(field):
+    """No number is without a bound on either side, whatever field is added."""
+
+    def checked(number):
+        value = field.check((number,) if field.kind is tuple else number)
+        return value[0] if field.kind is tuple else value
+
+    kind = field.items if field.kind is tuple else field.kind
+    words = [word for _, word, _ in field.bounds]
+    assert {'at least', 'greater than'} & set(words)
+    assert {'at most', 'less than'} & set(words)
+    for bound, word, _ in field.bounds:
+        assert math.isfinite(bound)
+        down = word in ('at least', 'greater than')
+        beyond = [bound - 1, -(10**400)] if down else [bound + 1, 10**400]
+        if word in ('at least', 'at most'):
+            assert checked(kind(bound)) == bound
+        else:
+            beyond.append(bound)
+        for number in beyond:
+            with pytest.raises(UserError, match=rf'^config\.{re.escape(field.name)} must be '):
+                checked(number)
+    if kind is float:
+        for number in (math.nan, math.inf, -math.inf, field.smallest / 2, -field.smallest / 2):
+            with pytest.raises(UserError, match=rf'^config\.{re.escape(field.name)} must be '):
+                checked(number)

@@ -84,7 +84,8 @@ def config_of(**fields):
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 9) | st.none(), st.integers(1, 8), st.integers(1, 300), st.integers(1, 3000),
-    st.integers(0, 6), st.sampled_from(['epochs', 'steps']), st.floats(0, 5), st.floats(0.1, 9),
+    st.integers(0, 6), st.sampled_from(['epochs', 'steps']), st.just(0.0) | st.floats(1e-12, 5),
+    st.floats(0.1, 9),
 )  # fmt: skip
 def test_twice_is_once(steps, accumulate, share, evaluated, milestones, unit, warmup, every):
     config = config_of(

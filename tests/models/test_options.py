@@ -137,7 +137,7 @@ def test_recomputing_for_memory_changes_nothing(monkeypatch):
         ('fcn', {'units': 0}, 'units is 0'),
         ('fcn', {'units': True}, 'should be of type int'),
         ('fcn', {'depth': 1.5}, 'should be of type int'),
-        ('strided_cnn', {'width': -1}, 'should be above 0'),
+        ('strided_cnn', {'width': -1}, 'should be at least 0.01'),
         ('strided_cnn', {'downsample': 'pool'}, 'stride, max_pool'),
         ('fcn', {'num_classes': -1}, 'num_classes is -1'),
         ('fcn', {'dtype': 'int8'}, 'floating-point'),

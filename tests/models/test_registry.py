@@ -36,7 +36,7 @@ class Mine(models.Network):
     units_of: tuple[int, ...] = models.option((8, 4), 'Units of each layer.', at_least=1)
     slope: float = models.option(0.1, 'Slope below zero.', at_least=0, below=1)
     shape: Literal['flat', 'mean'] = models.option('flat', 'How images are read, flat or mean.')
-    width: float = models.option(1, 'Factor on the units.', above=0)
+    width: float = models.option(1, 'Factor on the units.', at_least=0.01)
 
     def setup(self):
         layer = self.factory()
@@ -82,9 +82,9 @@ def test_the_options_of_the_models_here_are_fields():
     assert bounds == {
         'model.dropout_rate': (0, None, None, 1),
         'model.stochastic_depth': (0, None, None, 1),
-        'model.units': (1, None, None, None),
-        'model.depth': (1, None, None, None),
-        'model.width': (None, 0, 100, None),
+        'model.units': (1, None, 100_000, None),
+        'model.depth': (1, None, 1000, None),
+        'model.width': (0.01, None, 100, None),
     }
     assert [name for name, f in found.items() if f.traced] == ['model.dropout_rate']
     assert [name for name, f in found.items() if f.regularizer] == ['model.dropout_rate']
@@ -107,7 +107,7 @@ def test_a_registered_model_has_its_fields_at_once():
     assert found['model.slope'].doc == 'mine: Slope below zero.'
     assert (found['model.slope'].low, found['model.slope'].below) == (0, 1)
     assert (found['model.units_of'].kind, found['model.units_of'].items) == (tuple, int)
-    assert found['model.width'].above == 0
+    assert found['model.width'].low == 0.01
     assert found['model.width'].high is None
     assert found['model.width'].doc.endswith('mine: Factor on the units.')
     assert found['model.dropout_rate'] in before
@@ -132,7 +132,7 @@ def test_a_model_of_ones_own_is_configured_checked_and_made():
     assert model.headless().apply(variables, images).shape == (2, 1200)
     assert [layer.name for layer in trace(model, (4, 4, 1)).layers] == ['layers_0', 'head']
     for argument, words in (
-        ('model.units_of=(6, 0)', 'mine: units_of is .6, 0., and should be at least 1'),
+        ('model.units_of=(6, 0)', 'config.model.units_of must be at least 1, not .6, 0.'),
         ('model.shape=round', 'shape is "round", and should be one of flat, mean'),
         ('model.slope=1', 'config.model.slope must be less than 1'),
         ('model.units_of=(0.5,)', 'config.model.units_of must be a tuple of whole numbers'),
@@ -145,7 +145,7 @@ def test_a_model_of_ones_own_is_configured_checked_and_made():
     # The others' own bounds stay.
     with pytest.raises(UserError, match='width means nothing to fcn'):
         configured('model.name=fcn', 'model.width=2')
-    with pytest.raises(UserError, match=r'width is 200\.0, .* above 0 and at most 100'):
+    with pytest.raises(UserError, match=r'width is 200\.0, .* at least 0.01 and at most 100'):
         configured('model.name=resnet18', 'model.width=200')
 
 

@@ -50,7 +50,7 @@ ONE_EACH = {
         ({**STREAMED, 'augment.crop': 4}, ['augment.crop is for sets in memory', 'crop_scale']),
         ({**STREAMED, 'data.crop_scale': (0.5,)}, ['data.crop_scale', 'two increasing']),
         ({**STREAMED, 'data.crop_scale': (0.9, 0.5)}, ['data.crop_scale', 'two increasing']),
-        ({**STREAMED, 'data.crop_scale': (0.0, 0.5)}, ['data.crop_scale', 'above 0']),
+        ({**STREAMED, 'data.crop_scale': (0.0, 0.5)}, ['data.crop_scale', 'greater than 0']),
         ({**STREAMED, 'data.crop_scale': (0.5, 1.5)}, ['data.crop_scale', 'at most']),
         ({**STREAMED, 'data.crop_ratio': (2, 1)}, ['data.crop_ratio', 'two increasing']),
         ({**STREAMED, 'augment.color_jitter': (0.1,)}, ['color_jitter', 'four numbers']),

@@ -94,7 +94,7 @@ def test_a_run_that_fails_within_can_be_followed_by_another(small, monkeypatch, 
     [
         ('(5,)', r'must be \(start, stop\) with 0 <= start < stop'),
         ('(5,5)', r'must be \(start, stop\)'),
-        ('(-1,5)', r'must be \(start, stop\)'),
+        ('(-1,5)', 'at least 0'),
         ('(1,2,3)', r'must be \(start, stop\)'),
         ('(1.5,3)', 'a tuple of whole numbers'),
         ('1-3', 'a tuple of whole numbers'),
