@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import printing
 from errors import UserError, did_you_mean
 
 
@@ -136,23 +137,46 @@ def _set_xla_log_level() -> None:
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Calls `main` with the command line and exits with its exit code."""
+    _open_standard_streams()
     # The restart comes first: whatever is set up before it is lost.
     _restart_with_huge_pages()
     _set_xla_log_level()
-    code = call(main, sys.argv[1:])
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(call(main, sys.argv[1:]))
 
 
 def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Returns main(argv), or 0 for None. Prints a UserError and returns its exit code."""
+    code = 0
     try:
-        return main(argv) or 0
+        with printing.checked():
+            code = main(argv) or 0
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        _tell(f'error: {error}')
         return error.exit_code
     except BrokenPipeError:
-        return 0  # the reader of our output (head, less) has closed it
+        pass  # the reader of our output (head, less) has seen enough
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        _tell('interrupted')
         return 130
+    return code
+
+
+def _tell(text: str) -> None:
+    """Prints a line on standard error, which may be closed or on a full disk."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _open_standard_streams() -> None:
+    """Opens what the caller has closed (`>&-`), so that no file of ours gets its number.
+
+    Libraries write to numbers 1 and 2 whatever file they are.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest free number is taken, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in ((1, 'stdout'), (2, 'stderr')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, 'w', closefd=False))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import command
+import printing
 from errors import UserError
 
 if TYPE_CHECKING:  # imported when the command line has been read
@@ -42,8 +43,8 @@ The same command resumes a sweep that was stopped. Fields of the configuration c
 exit codes:
   0   the sweep is finished
   2   the command or its input is wrong, or no trial was completed
-  75  trials are left: stopped by SIGTERM, SIGUSR2 or Ctrl-C, or other processes still run them;
-      the same command resumes the sweep
+  75  trials are left: stopped by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, or other processes
+      still run them; the same command resumes the sweep
 """  # noqa: E501
 
 
@@ -112,7 +113,8 @@ def main(argv: list[str]) -> int:
     from training import checks
 
     checks.check(config)
-    return run(config, sweep.resolved(config), arguments)
+    with printing.lasting():
+        return run(config, sweep.resolved(config), arguments)
 
 
 def settle_options(arguments: argparse.Namespace) -> None:

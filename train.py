@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import command
+from distributed.preemption import Preemption
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent
@@ -30,7 +31,9 @@ exit codes:
   0   the run is finished
   2   the command or its input is wrong; the message says what to change
   69  another process of the run hangs or is gone; the same command resumes the run
-  75  stopped by SIGTERM, SIGUSR2 or Ctrl-C after saving; the same command resumes the run
+  75  stopped after saving, by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2; the same command resumes
+      the run
+  130 aborted by a second Ctrl-C or SIGTERM; the same command resumes from the last checkpoint
 
 fields of the configuration, set by --config.NAME=VALUE, with their defaults in brackets:
 """
@@ -121,6 +124,13 @@ def main(argv: list[str]) -> int:
         return 0
     if not arguments.workdir:
         raise UserError('--workdir=DIR is missing: the folder for the checkpoints and results.')
+    # Signals are caught before anything slow is imported.
+    with Preemption() as preemption:
+        return train(arguments, overrides, preemption)
+
+
+def train(arguments: argparse.Namespace, overrides: list[str], preemption: Preemption) -> int:
+    """Trains as the options say; returns the exit code."""
     from configs import reading
     from training import workdir
 
@@ -135,7 +145,9 @@ def main(argv: list[str]) -> int:
     config = reading.from_arguments(path, overrides)
     from training import run
 
-    return run.train(config, arguments.workdir, arguments.resume, arguments.extend)
+    return run.train(
+        config, arguments.workdir, arguments.resume, arguments.extend, preemption=preemption
+    )
 
 
 if __name__ == '__main__':

@@ -26,7 +26,8 @@ from data_sources.record_source import Record, RecordSource
 from errors import UserError
 
 PART = 256  # pictures that one thread decodes in a row, at most: bounds the memory
-_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # see distributed/preemption.py
+# Those of distributed/preemption.py.
+_NOTICES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _TRIES = 100  # records that are tried in the place of one that does not decode
 
 

@@ -1,66 +1,92 @@
 """Notices that the scheduler or the user wants the run to stop, without interrupting the loop.
 
-SIGTERM, SIGUSR2 (SLURM's warning) and the first Ctrl-C set a flag, which the loop reads after each
-call of the step. With several processes, all of them must stop at the same step. JAX's preemption
-service ensures that for SIGTERM, so the other two signals are forwarded as SIGTERM.
+SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 (SLURM's warnings) and the first Ctrl-C set a flag, which the
+loop reads after each call of the step. A thread acknowledges the signal at once, even while the
+main thread compiles; the same signal again, or Ctrl-C, then ends the process. With several
+processes, all of them must stop at the same step. JAX's preemption service ensures that for
+SIGTERM, so the other signals are forwarded as SIGTERM.
+
+JAX is imported late here: signals are caught before it is loaded.
 """
 
 import contextlib
 import os
+import select
 import signal
-from collections.abc import Callable
+import threading
 from types import FrameType
 from typing import Any
-
-import jax
 
 from distributed import watchdog
 
 EXIT_CODE = 75  # sysexits.h: EX_TEMPFAIL, a temporary failure; the same command resumes
+ABORTED = 130  # as a shell reports a process that Ctrl-C has ended
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+SAME = 0.05  # seconds in which signals are one: shells and timeout(1) may send theirs twice
+UNWIND = 5.0  # seconds for the main thread to end by itself when the run is aborted
 
 
 class Preemption:
-    """A context manager around the loop; it restores the earlier handlers at its end."""
+    """A context manager around a run; it restores the earlier handlers at its end."""
 
     def __init__(self):
         self._signal_name: str | None = None
         self._earlier: dict[signal.Signals, Any] = {}
         self._calls = 0
-        self._several = jax.process_count() > 1
+        self._several = False
+        self._acknowledgement: _Acknowledgement | None = None
 
     def __enter__(self) -> 'Preemption':
-        if self._several:
-            # No Python handler for SIGTERM: it would silently disable JAX's service.
-            self._install(signal.SIGUSR2, self._forward)
-            self._install(signal.SIGINT, self._forward)
+        # Python allows handlers in the main thread only; elsewhere the caller's handlers stay.
+        if threading.current_thread() is not threading.main_thread():
             return self
-        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-            self._install(number, self._record)
+        self._acknowledgement = _Acknowledgement()
+        for number in SIGNALS:
+            # nohup means that the end of the terminal is to end nothing.
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            self._earlier[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._earlier.items():
             # None means that the handler was not installed by Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._acknowledgement is not None:
+            self._acknowledgement.close()
 
-    def _install(
-        self, number: signal.Signals, handler: Callable[[int, FrameType | None], None]
-    ) -> None:
-        # Python allows handlers in the main thread only; elsewhere the caller's handlers stay.
-        with contextlib.suppress(ValueError):
-            self._earlier[number] = signal.signal(number, handler)
+    def connected(self) -> None:
+        """Must be called when the processes of the run have been connected, if there are several.
+
+        JAX's service catches SIGTERM from then on. It stays so with several processes: a handler
+        of Python's would silently disable the service.
+        """
+        import jax
+
+        self._several = jax.process_count() > 1
+        for number in self._earlier:
+            if not self._several:
+                signal.signal(number, self._record)
+            elif number != signal.SIGTERM:
+                signal.signal(number, self._forward)
+        if self._several and self._signal_name:
+            os.kill(os.getpid(), signal.SIGTERM)  # the service has not seen what came before it
 
     def _record(self, number: int, frame: FrameType | None) -> None:
-        self._let_second_interrupt(number)
-        self._signal_name = signal.Signals(number).name
+        name = signal.Signals(number).name
+        self._abort_at_second(name)
+        self._signal_name = name
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        self._let_second_interrupt(number)
+        self._abort_at_second(signal.Signals(number).name)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _let_second_interrupt(self, number: int) -> None:
-        # A second Ctrl-C ends the process at once.
-        if number == signal.SIGINT:
+    def _abort_at_second(self, name: str) -> None:
+        if self._acknowledgement.aborts(name):
+            raise KeyboardInterrupt
+        # A second Ctrl-C counts even before the first was answered. Other signals come from
+        # programs, which may send one twice without meaning more by it.
+        if name == signal.SIGINT.name:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def reason(self) -> str | None:
@@ -78,3 +104,61 @@ class Preemption:
                 stop = multihost_utils.reached_preemption_sync_point(self._calls)
             return 'SIGTERM' if stop else None
         return self._signal_name
+
+
+class _Acknowledgement:
+    """A thread that answers signals at once, and ends the process if one is sent again.
+
+    The interpreter runs handlers between two instructions of the main thread, which may be minutes
+    when that compiles. The numbers of signals are in a pipe at once.
+    """
+
+    def __init__(self):
+        self._given: set[str] = set()  # names of the signals that have been answered
+        self._closed = threading.Event()
+        self._read, self._write = os.pipe()
+        for end in (self._read, self._write):
+            os.set_blocking(end, False)
+        self._earlier = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._answer, name='signals', daemon=True)
+        self._thread.start()
+
+    def aborts(self, name: str) -> bool:
+        """Whether the signal says that an earlier one, which was answered, meant now."""
+        return name in self._given or bool(self._given and name == signal.SIGINT.name)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        signal.set_wakeup_fd(self._earlier)
+        self._closed.set()
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b'\0')
+        self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
+
+    def _answer(self) -> None:
+        while not self._closed.is_set():
+            select.select([self._read], [], [])
+            names = self._pending()
+            if any(map(self.aborts, names)):
+                _say('aborted: the same command resumes from the last checkpoint')
+                # The main thread's handler raises KeyboardInterrupt once it runs Python again.
+                if not self._closed.wait(UNWIND):
+                    os._exit(ABORTED)
+            elif names and not self._closed.wait(SAME):
+                names |= self._pending()
+                _say(f'{", ".join(sorted(names))}: stopping after this step; again to abort')
+                self._given |= names
+
+    def _pending(self) -> set[str]:
+        """Returns the names of the signals that have come since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            return {signal.Signals(n).name for n in os.read(self._read, 4096) if n in SIGNALS}
+        return set()
+
+
+def _say(text: str) -> None:
+    """Writes a line to standard error, past Python's buffers, which the main thread may hold."""
+    with contextlib.suppress(OSError):
+        os.write(2, f'{text}\n'.encode())

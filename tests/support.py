@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import io
 import json
 import os
 import random
@@ -85,6 +86,20 @@ def on_eight_devices(*command: str, **environment: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+class Broken(io.StringIO):
+    """A stream that cannot be written: on a full disk, or with nobody at its other end."""
+
+    def __init__(self, error: Exception):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
 
 
 class Child:

@@ -74,6 +74,8 @@ def write(run: Run, reached: Reached, evaluation: Evaluation) -> None:
         'devices': len(runner.devices),
         'processes': jax.process_count(),
         'extensions': workdir.extensions(run.folder),
+        # What was printed is no part of the run, which goes on without it; null if all was.
+        'output_problem': run.printed and run.printed.problem,
         'versions': versions(),
     }
     files.write_json(run.folder / workdir.RESULT, result)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import input_pipeline
+import printing
 from configs import schema
 from distributed import devices, hosts, watchdog
 from distributed.preemption import EXIT_CODE, Preemption
@@ -36,6 +37,7 @@ def train(
     resume: str = 'auto',
     extend: bool = False,
     say: Callable[[str], None] = print,
+    preemption: Preemption | None = None,
 ) -> int:
     """Trains in `folder`, from its newest sound checkpoint if it has one.
 
@@ -46,6 +48,7 @@ def train(
         refuses to resume one.
       extend: allows a configuration with more steps than the stored one.
       say: prints a line for the user.
+      preemption: catches signals already; None: they are caught from now on.
 
     Returns:
       The exit code: 0 when done, 75 when preempted after saving.
@@ -54,22 +57,26 @@ def train(
       UserError: something that the user can correct.
     """
     checks.check(config)
-    all_devices = devices.start(config)
-    if not hosts.is_first():
-        say = _silent
-    # Compared before any other exchange: processes with different configurations would wait for
-    # each other at different places.
-    hosts.check_same(shared_settings(config), 'configurations')
-    checks.check_devices(config, len(all_devices))
-    # Signals are caught before anything is written, so that nothing is left half done.
-    with Preemption() as preemption, contextlib.ExitStack() as stack, watchdog.reporting_errors():
+    with contextlib.ExitStack() as stack:
+        printed = stack.enter_context(printing.lasting())
+        # Signals are caught before anything is written, so that nothing is left half done.
+        preemption = preemption or stack.enter_context(Preemption())
+        all_devices = devices.start(config)
+        preemption.connected()
+        if not hosts.is_first():
+            say = _silent
+        # Compared before any other exchange: processes with different configurations would wait
+        # for each other at different places.
+        hosts.check_same(shared_settings(config), 'configurations')
+        checks.check_devices(config, len(all_devices))
+        stack.enter_context(watchdog.reporting_errors())
         run, *splits = hosts.on_each(lambda: start.opened(config, Path(folder), all_devices, say))
         # The folder is locked before its checkpoints are looked at: no other run may write to it
         # between the two.
         old_steps = hosts.on_first(lambda: start.check_folder(run, resume, extend, stack))
         # The source of weights is read only while the run has no checkpoint.
         source = hosts.on_first(lambda: transfer.open_source(config, run.folder))
-        run = dataclasses.replace(run, source=source)
+        run = dataclasses.replace(run, source=source, printed=printed)
         return _train(run, splits, old_steps, preemption, stack)
 
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import input_pipeline
 from distributed import hosts
 from errors import UserError
+from printing import Output
 from tasks.task import Task
 from training import experiment, facts, transfer, workdir
 from training.checkpoints import Checkpoints
@@ -30,6 +31,7 @@ class Run:
       runner: the step over the devices.
       say: prints a line for the user.
       source: the weights that it starts from, on process 0; None for new weights.
+      printed: standard output, which knows whether something was lost.
     """
 
     experiment: Experiment
@@ -37,6 +39,7 @@ class Run:
     runner: Runner
     say: Callable[[str], None]
     source: transfer.WeightSource | None = None
+    printed: Output | None = None
 
     @property
     def config(self) -> ConfigDict:

@@ -5,16 +5,21 @@ The signal comes from the process itself, at a chosen step; test_resume.py sends
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
+import command
+import train
 from distributed.preemption import Preemption
 from tasks.classification import Classification
-from tests.support import curve, result, saved_steps, slow, train_here
+from tests.conftest import ROOT
+from tests.support import Broken, Child, arguments, curve, result, saved_steps, slow, train_here
 from training import run, start, trained
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 ACCURACY = Classification.metrics[0]
 
@@ -45,6 +50,8 @@ def signal_at(monkeypatch):
     ('step', 'number'),
     [
         (5, signal.SIGTERM),  # between two records
+        slow(5, signal.SIGHUP),
+        slow(5, signal.SIGUSR1),
         slow(6, signal.SIGUSR2),  # at a record
         slow(8, signal.SIGINT),  # where an evaluation and a checkpoint are due
     ],
@@ -122,14 +129,86 @@ def test_sums_that_are_not_on_record_go_with_their_checkpoint(
     assert curve(tmp_path) == curve(small_run)
 
 
-def test_the_handlers_come_back():
+def test_a_run_that_prints_into_a_pipe_without_a_reader_is_stopped_and_says_so_by_its_code(
+    small, signal_at, monkeypatch, tmp_path
+):
+    signal_at(1, signal.SIGTERM)
+    monkeypatch.setattr(sys, 'stdout', Broken(BrokenPipeError()))
+    assert command.call(train.main, arguments(small, tmp_path)) == 75
+    assert saved_steps(tmp_path) == [1]
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_the_handlers_come_back(number):
     before = [signal.getsignal(number) for number in SIGNALS]
     with Preemption() as preemption:
-        assert [signal.getsignal(number) for number in SIGNALS] != before
+        assert not {signal.getsignal(number) for number in SIGNALS} & set(before)
         assert preemption.reason() is None
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert preemption.reason() == 'SIGUSR2'
+        os.kill(os.getpid(), number)
+        assert preemption.reason() == number.name
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_nohup_stays_in_force(monkeypatch):
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert preemption.reason() is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+
+
+# Stands still where JAX compiles, in code that runs no Python: its handlers do not run either. A
+# lock that is taken twice waits for ever, and signals do not interrupt it.
+COMPILING = """
+import ctypes
+from distributed import preemption
+
+preemption.UNWIND = 0
+with preemption.Preemption():
+    print('compiling', flush=True)
+    mutex = ctypes.create_string_buffer(64)
+    while True:
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_a_signal_is_acknowledged_while_nothing_else_moves_and_aborts_if_sent_again(
+    number, tmp_path
+):
+    answer = f'{number.name}: stopping after this step; again to abort'
+    with Child([], tmp_path / 'log', COMPILING) as child:
+        assert child.wait_until(lambda: 'compiling' in child.output), child.output
+        child.process.send_signal(number)
+        assert child.wait_until(lambda: answer in child.output), child.output
+        assert child.kill(number) == 130
+    assert child.output.splitlines() == [
+        'compiling', answer, 'aborted: the same command resumes from the last checkpoint'
+    ]  # fmt: skip
+
+
+def test_two_different_signals_are_no_order_to_abort():
+    """As SLURM sends them: a warning, and SIGTERM when the time is over."""
+    with Preemption() as preemption:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+            assert preemption.reason() == number.name
+
+
+def test_signals_while_it_starts_are_caught_before_anything_slow_is_imported():
+    script = (
+        'import sys, train, distributed.preemption as preemption\n'
+        'def enter(self):\n'
+        '    assert not {"jax", "numpy"} & set(sys.modules)\n'
+        '    sys.exit(7)\n'
+        'preemption.Preemption.__enter__ = enter\n'
+        'train.main(["--workdir=x"])\n'
+    )
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=False)
+    assert done.returncode == 7
 
 
 def test_a_second_ctrl_c_means_now():

@@ -17,7 +17,7 @@ RESULT = {
     'test_examples', 'test_bad_records', 'params_sha256', 'init_from_sha256', 'parameters',
     'wall_seconds', 'examples_per_second', 'step_flops', 'step_bytes', 'model_flops_per_image',
     'peak_memory_bytes', 'peak_memory_of', 'device', 'devices', 'processes', 'extensions',
-    'versions',
+    'output_problem', 'versions',
 }  # fmt: skip
 VERSIONS = {
     'python', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets',
