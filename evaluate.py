@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
     config, step = network.experiment.config, network.step
     output = Path(arguments.output or arguments.workdir)
     # Before the evaluation, which may take long.
-    workdir.check_writable(output, '--output' if arguments.output else '--workdir')
+    option = '--output' if arguments.output else '--workdir'
+    workdir.check_writable(output, option, 'Give another folder for the files by --output=DIR.')
     split = input_pipeline.open_split(config, arguments.split)
     facts.check_split(network.experiment, split)
     runner = Runner(network.spec, config.runner, network.devices, detailed=True)

@@ -164,7 +164,7 @@ FIELDS = (
     Field('peak_tflops', None, 'Peak TFLOP/s of one device, for the utilization. None: from a '
           'table of GPUs and TPUs.', float, above=0, scope=RUN),
     Field('compilation_cache', 'auto', "Folder for compiled programs. 'auto': the user's cache "
-          "folder; 'off': none.", scope=RUN),
+          "folder; 'off': none. A JSON file cannot choose the folder.", scope=RUN),
 )  # fmt: skip
 
 

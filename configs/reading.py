@@ -111,5 +111,27 @@ def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
         config = schema.validate(config, base.fields())
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
+    if Path(path).suffix == '.json':
+        _leave_to_the_command_line(config, path, arguments)
     schema.override(config, arguments, base.fields())
     return smoke.shrunk(schema.validate(config, base.fields()))
+
+
+def _leave_to_the_command_line(config: ConfigDict, path: str, arguments: list[str]) -> None:
+    """Resets what a JSON file may not decide, in place, and says so unless the arguments set it.
+
+    A run leaves a config.json that others copy and resume. The programs in a cache are executed,
+    and processes connect to an address: neither may be chosen by whoever wrote the file.
+    """
+    given = {argument.partition('=')[0] for argument in arguments}
+    for name in ('compilation_cache', 'distributed'):
+        value, option = config[name], f'--config.{name}'
+        if value in ('auto', 'off'):
+            continue
+        config[name] = 'auto'
+        if option not in given:
+            print(
+                f'{path} says {name}={value}, which only the command line may say: "auto" is used; '
+                f'{option}={value} uses that.',
+                file=sys.stderr,
+            )

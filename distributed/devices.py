@@ -8,6 +8,7 @@ import math
 import os
 import re
 import resource
+import stat
 import sys
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ APPLICATION = 'functional-cnn'
 CONNECT_SECONDS = 10.0  # the least time to connect in, once all processes are known to be there
 HEARTBEAT_SECONDS = 100.0  # JAX's default: without a heartbeat for so long, it ends a process
 ZLIB = b'\x78'  # the first byte of everything that zlib compresses
+# The names that JAX gives to the programs in its cache: that of the function, and a SHA-256.
+CACHE_ENTRY = re.compile(r'(jit|pmap)_[\w.)( -]*-[0-9a-f]{64}-cache', re.ASCII)
 
 
 def prepare_environment(config: 'ConfigDict') -> None:
@@ -131,13 +134,17 @@ def _remove_truncated_entries(folder: Path) -> None:
 
     JAX does not write an entry atomically and never overwrites one, so it would warn about a
     truncated entry and recompile in every run. Each entry is checked once, by the first run after
-    the one that wrote it.
+    the one that wrote it. Whatever else is in the folder is somebody's own and stays.
     """
     marker = folder / 'looked_at'
     last_check = marker.stat().st_mtime if marker.exists() else 0.0
     marker.touch()
-    for entry in folder.glob('*-cache'):
-        if entry.stat().st_mtime < last_check:
+    for entry in folder.iterdir():
+        about = entry.lstat()
+        # JAX writes neither links nor pipes. Links lead to other folders, and pipes have no end.
+        if not CACHE_ENTRY.fullmatch(entry.name) or not stat.S_ISREG(about.st_mode):
+            continue
+        if about.st_mtime < last_check:
             continue
         content = entry.read_bytes()
         if content[:1] in (b'', ZLIB):  # where zstandard is installed, JAX compresses with that

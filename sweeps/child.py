@@ -54,8 +54,10 @@ def run(
     if not _wait_until_free(work, folder):
         return None
     command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
-    # A launcher's variables describe the process of the sweep, not that of the trial.
+    # A launcher's variables describe the process of the sweep, not that of the trial. The cache is
+    # the sweep's own, which the file alone cannot say.
     command.append('--config.distributed=off')
+    command.append(f'--config.compilation_cache={config.compilation_cache}')
     with folder.with_suffix('.log').open('ab') as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True,

@@ -17,6 +17,14 @@ from training import checkpoints, experiment, facts, workdir
 from training.spec import StepSpec
 from training.state import TrainState
 
+# What a run does with its machine. A workdir may come from another machine or another person, whose
+# folder of compiled programs would be executed and whose coordinator would be connected to; so the
+# command line and the defaults decide.
+MACHINE = (
+    'compilation_cache', 'distributed', 'distributed_timeout', 'devices', 'data.threads',
+    'data.workers',
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -45,6 +53,8 @@ class Trained:
 def load_config(folder: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """Returns the stored configuration, with run fields overridden by the command line.
 
+    What it says of the machine (MACHINE) is left out.
+
     Args:
       folder: the workdir.
       overrides: '--config.a.b=v' arguments.
@@ -55,6 +65,9 @@ def load_config(folder: str | Path, overrides: Sequence[str] = ()) -> ConfigDict
     from configs import base, schema
 
     config = workdir.load_config(folder)
+    for field in base.fields():
+        if field.name in MACHINE:
+            schema.assign(config, field.name, field.default)
     stored = config.copy_and_resolve_references()
     schema.override(config, list(overrides), base.fields())
     changed = schema.differences(stored, config, base.fields(), base.EXPERIMENT)

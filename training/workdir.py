@@ -41,12 +41,17 @@ def check_own(workdir: str | os.PathLike) -> None:
             )
 
 
-def check_writable(workdir: str | os.PathLike, option: str = '--workdir') -> None:
+def check_writable(
+    workdir: str | os.PathLike,
+    option: str = '--workdir',
+    remedy: str = 'Choose another folder.',
+) -> None:
     """Creates the folder, and writes and removes a file in it.
 
     Args:
       workdir: the folder.
       option: the option that names it, for the message.
+      remedy: the sentence that says what to do.
 
     Raises:
       UserError: the folder is not writable.
@@ -59,7 +64,7 @@ def check_writable(workdir: str | os.PathLike, option: str = '--workdir') -> Non
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'{option}={workdir} is not writable: {error.strerror}. Choose another folder.'
+            f'{option}={workdir} is not writable: {error.strerror}. {remedy}'
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import os
 import types
+import zlib
 
 import pytest
 
@@ -104,3 +105,33 @@ def test_a_cache_that_cannot_be_made_is_no_reason_not_to_train(small, tmp_path):
     (tmp_path / 'file').write_text('')
     cache = tmp_path / 'file' / 'cache'
     assert train_here(small, tmp_path / 'run', steps=1, compilation_cache=cache) == 0
+
+
+HASH = '0123456789abcdef' * 4
+
+
+def test_only_what_jax_wrote_half_is_removed_from_a_cache(tmp_path):
+    """Every other file of the folder is somebody's own, whatever it is named."""
+    own, cache = tmp_path / 'own', tmp_path / 'cache'
+    own.write_bytes(b'')
+    nested = cache / f'jit_nested-{HASH}-cache'
+    nested.mkdir(parents=True)
+    kept = [
+        'photos-cache', '-cache', f'{HASH}-cache', f'photos-{HASH}-cache', f'jit_f-{HASH}-atime',
+        f'jit_f-{HASH[1:]}-cache', f'jit_f-{HASH.upper()}-cache', f'jit_f-{HASH}-cache.txt',
+        f'jit_f\n-{HASH}-cache', f'{nested.name}/jit_f-{HASH}-cache',
+    ]  # fmt: skip
+    for name in kept:
+        (cache / name).write_bytes(b'')
+    (cache / f'jit_link-{HASH}-cache').symlink_to(own)
+    os.mkfifo(cache / f'jit_pipe-{HASH}-cache')  # reading it would never end
+    kept += [f'jit_link-{HASH}-cache', f'jit_pipe-{HASH}-cache']
+    half = [f'jit__fun-{HASH}-cache', f'jit_f(x) -.-{HASH}-cache', f'pmap_step-{HASH}-cache']
+    for name, content in zip(half, (b'', b'\x78\x9c', zlib.compress(b'x' * 99)[:-1]), strict=True):
+        (cache / name).write_bytes(content)
+    config = base.get_config()
+    config.compilation_cache = str(cache)
+    devices.start(config)
+    assert own.exists()
+    assert [name for name in kept if not os.path.lexists(cache / name)] == []
+    assert [name for name in half if os.path.lexists(cache / name)] == []
