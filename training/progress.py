@@ -29,6 +29,7 @@ OUTPUTS = (
     ('metrics.jsonl', "the task's metrics, one record a line"),
     ('curves.png', 'the metrics as a picture'),
     ('config.json', 'the configuration'),
+    ('data.json', 'what the network has to know of its data set'),
     ('checkpoints', 'parameters and optimizer state, the latest and the best'),
     ('tensorboard', 'event files for TensorBoard'),
 )

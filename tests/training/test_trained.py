@@ -33,7 +33,7 @@ def foreign(small_run, tmp_path) -> Path:
         compilation_cache=str(trap / 'cache'),
         tensorboard=str(trap),
         **HOSTILE,
-        data={'dir': str(trap / 'data'), 'threads': 10**6, 'workers': 10**6},
+        data={'dir': str(trap / 'data'), 'threads': 1000, 'workers': 1000},
         profile={'steps': [0, 1]},
     )
     return workdir
