@@ -11,12 +11,15 @@ import dataclasses
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_sources.picture_files import MAX_BYTES, SUFFIXES
 from errors import UserError, did_you_mean
+from preparation import folder_listing
+from preparation.folder_listing import Found
 from preparation.picture_sets import Picture
 
 _SPLITS = {
@@ -42,7 +45,7 @@ class ImageFolder:
     """A `picture_sets.PictureSource` of the pictures in class folders.
 
     A class folder may contain folders of any depth. Links are followed; a folder that can be
-    reached in several ways is read once. Hidden files and folders are ignored.
+    reached in several ways is read once. A file without a suffix is taken if it is a picture.
 
     Args:
       folder: the source.
@@ -54,10 +57,16 @@ class ImageFolder:
       counts: split -> the number of pictures.
       absent: split -> the classes without pictures in it.
       loose: up to three pictures outside class folders; such pictures are left out.
+      left_out: kind -> how many files in class folders are left out.
+      misnamed: suffix -> how many of these are pictures by their contents.
+      outside: kind -> how many files outside class folders are left out.
+      system: kind -> how many files and folders of systems and programs are left out.
+      unnamed: how many files without a suffix are pictures, and taken.
 
     Raises:
       UserError: the folder does not exist or has no class folders; a class has no pictures, or too
-        few to split; another split has a class that train lacks.
+        few to split; another split has a class that train lacks; all classes are in the folder of
+        a single one.
     """
 
     version = '1.0.0'
@@ -80,10 +89,14 @@ class ImageFolder:
                 'be below 1.'
             )
         self.made = tuple(split for split in self.made if self._fractions[split] > 0)
-        self.class_names = tuple(_folders(self._roots['train']))
+        self.class_names = tuple(folder_listing.folders(self._roots['train']))
         self._check_classes()
         outside = dict.fromkeys([folder, *self._roots.values()])
-        self.loose = [path for root in outside for path in _loose_pictures(root)][:3]
+        found = [entry for root in outside for entry in folder_listing.outside(root)]
+        self.loose = [str(entry.path) for entry in found if not entry.fault][:3]
+        self.outside = Counter(entry.kind for entry in found if not entry.ignored)
+        self.system = Counter(entry.kind for entry in found if entry.ignored)
+        self.left_out, self.misnamed, self.unnamed = Counter(), Counter(), 0
         self._scan()
 
     def identity(self) -> dict[str, Any]:
@@ -103,9 +116,11 @@ class ImageFolder:
         first_class, first_file = cursor or (0, 0)
         for label in range(first_class, len(self.class_names)):
             skip = first_file if label == first_class else 0
-            for number, (path, fault) in enumerate(self._files(split, label)):
+            files = self._files(split, label)
+            files = [found for found in files if not found.path.name.startswith('.')]
+            for number, found in enumerate(files):
                 if number >= skip:
-                    yield self._read(path, fault, label, [label, number + 1])
+                    yield self._read(found.path, found.fault, label, [label, number + 1])
 
     def _read(self, path: Path, fault: str, label: int, cursor: list[int]) -> Picture:
         file = str(path.relative_to(self._folder))
@@ -124,27 +139,25 @@ class ImageFolder:
     def _root_of(self, path: Path) -> Path:
         return next(root for root in self._roots.values() if path.is_relative_to(root))
 
-    def _files(self, split: str, label: int) -> list[tuple[Path, str]]:
-        """Returns the files of one class in one split, sorted, as (path, why it is left out)."""
+    def _files(self, split: str, label: int) -> list[Found]:
+        """Returns the files of one class in one split, sorted."""
         stored = split if split in self._roots else 'train'
-        files = _list_files(self._roots[stored] / self.class_names[label])
+        files = folder_listing.files_below(self._roots[stored] / self.class_names[label])
         if stored == 'train' and self.made:
             return self._deal(files, self.class_names[label])[split]
         return files
 
-    def _deal(
-        self, files: list[tuple[Path, str]], class_name: str
-    ) -> dict[str, list[tuple[Path, str]]]:
+    def _deal(self, files: list[Found], class_name: str) -> dict[str, list[Found]]:
         """Divides the pictures of a class among the splits by the rank of a hash of their paths.
 
         The paths are relative, so that a copy of the source gives the same splits. Each split gets
         its fraction, rounded, and at least one picture.
         """
         root = self._roots['train']
-        pictures = [entry for entry in files if not entry[1]]
+        pictures = [found for found in files if not found.fault]
         pictures.sort(
-            key=lambda entry: hashlib.sha256(
-                os.fsencode(entry[0].relative_to(root).as_posix())
+            key=lambda found: hashlib.sha256(
+                os.fsencode(found.path.relative_to(root).as_posix())
             ).digest()
         )
         if len(pictures) <= len(self.made):
@@ -160,8 +173,43 @@ class ImageFolder:
             count = max(1, round(total * self._fractions[split]))
             count = min(count, len(pictures) - reserved)
             divided[split], pictures = pictures[:count], pictures[count:]
-        divided['train'] = pictures + [entry for entry in files if entry[1]]
+        divided['train'] = pictures + [found for found in files if found.fault]
         return {split: sorted(entries) for split, entries in divided.items()}
+
+    def about_left_out(self) -> list[str]:
+        """Returns sentences that say what was left out and why, with counts by kind."""
+        sentences = (
+            ('Left out: {}. They are listed in rejected.jsonl.', self.left_out),
+            (
+                'warning: some of these are pictures, but not named like pictures ({}): give them '
+                'a suffix such as .jpg to have them taken.',
+                self.misnamed,
+            ),
+            ('Left out, because they are outside the class folders: {}.', self.outside),
+            ('Ignored, because systems and programs have left them: {}.', self.system),
+            (
+                'Taken by their contents: {}.',
+                Counter({f'pictures {folder_listing.NO_SUFFIX}': self.unnamed}),
+            ),
+        )
+        texts = []
+        for sentence, counts in sentences:
+            ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            kinds = [f'{count:,} {kind}' for kind, count in ranked if count]
+            if kinds:
+                texts.append(sentence.format(', '.join(kinds)))
+        return texts
+
+    def _count(self, files: list[Found]) -> None:
+        """Counts what is left out."""
+        for found in files:
+            if found.ignored:
+                self.system[found.kind] += 1
+            elif found.fault:
+                self.left_out[found.kind] += 1
+                self.misnamed[found.kind] += found.fault == folder_listing.MISNAMED
+            else:
+                self.unnamed += found.kind not in SUFFIXES
 
     def _check_classes(self) -> None:
         train = self._roots['train']
@@ -170,13 +218,14 @@ class ImageFolder:
                 f'{train} has no class folders: put the pictures into folders named after their '
                 'class, such as cat/1.jpg.'
             )
+        _check_level(self._folder, train, self.class_names)
         for name in self.class_names:
             if name != name.strip() or not name.isprintable():
                 raise UserError(
                     f'{train} has a class folder with an unusual name ({name!r}): rename it.'
                 )
         for root in self._roots.values():
-            for name in _folders(root):
+            for name in folder_listing.folders(root):
                 if name not in self.class_names:
                     raise UserError(
                         f'{root} has a class "{name}" that {train} does not have.'
@@ -193,7 +242,8 @@ class ImageFolder:
             sizes, absent = [0, 0], []
             for label, name in enumerate(self.class_names):
                 files = self._files(split, label)
-                pictures = [path for path, fault in files if not fault]
+                pictures = [found.path for found in files if not found.fault]
+                self._count(files)
                 if not pictures:
                     absent.append(name)
                 for path in pictures:
@@ -215,9 +265,34 @@ class ImageFolder:
                 raise UserError(f'{self._roots[split]} has no pictures: add some, or remove it.')
 
 
+def _check_level(source: Path, folder: Path, class_names: tuple[str, ...]) -> None:
+    """Checks that the only class folder is not one that holds the folders of the classes.
+
+    Raises:
+      UserError: it has folders, and no pictures beside them.
+    """
+    deepest, names = folder, list(class_names)
+    while len(names) == 1:
+        deepest /= names[0]
+        if any(not found.fault for found in folder_listing.outside(deepest)):
+            return  # there are pictures beside its folders
+        names = folder_listing.folders(deepest)
+    if deepest != folder and names:
+        below = ', '.join(names[:3]) + ', ...' * (len(names) > 3)
+        raise UserError(
+            f'{folder} has a single class, "{class_names[0]}", because all pictures are below the '
+            f'{len(names)} folders of {deepest} ({below}): --source is too high. '
+            + (
+                f'Give --source={deepest}.'
+                if folder == source
+                else f'Move the folders of the classes up into {folder}.'
+            )
+        )
+
+
 def _find_splits(folder: Path) -> dict[str, Path]:
     """Returns split -> the folder that contains its class folders."""
-    names = _folders(folder)
+    names = folder_listing.folders(folder)
     splits = {}
     for name in names:
         if split := _SPLITS.get(name.lower()):
@@ -234,7 +309,9 @@ def _find_splits(folder: Path) -> dict[str, Path]:
             'add a folder train with the training pictures.'
         )
     # A class may be called "test", or even "train" if it contains pictures and no folders.
-    if 'train' not in splits or (others and len(splits) == 1 and not _folders(splits['train'])):
+    if 'train' not in splits or (
+        others and len(splits) == 1 and not folder_listing.folders(splits['train'])
+    ):
         return {'train': folder}
     if others:
         raise UserError(
@@ -255,59 +332,6 @@ def _splits_to_make(roots: Mapping[str, Path], fractions: Fractions | None) -> t
             'leave out --val_fraction and --test_fraction.'
         )
     return ()
-
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """Returns what is in a folder, sorted by name, without hidden files and folders."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
-    except OSError as error:
-        raise UserError(
-            f'{folder} cannot be read ({error.strerror or error}): check its permissions and links.'
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # for example a link to itself
-        return False
-
-
-def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
-
-
-def _loose_pictures(folder: Path) -> list[str]:
-    return [e.path for e in _entries(folder) if _is_picture(e.name) and not _is_folder(e)]
-
-
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _list_files(folder: Path) -> list[tuple[Path, str]]:
-    """Returns all files below a class folder, sorted, as (path, why it is left out or '')."""
-    files, seen, waiting = [], set(), [folder]
-    while waiting:
-        current = waiting.pop()
-        if not current.is_dir():
-            continue
-        status = current.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue  # reached before, through a link
-        seen.add((status.st_dev, status.st_ino))
-        folders = []
-        for entry in _entries(current):
-            if _is_folder(entry):
-                folders.append(Path(entry.path))
-            else:
-                fault = '' if _is_picture(entry.name) else 'not named like a picture'
-                files.append((Path(entry.path), fault))
-        # Reversed, because `pop` takes the last one: the folders are visited in order of name.
-        waiting.extend(reversed(folders))
-    return sorted(files)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

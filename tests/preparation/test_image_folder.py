@@ -1,5 +1,6 @@
 """Folders of pictures: which splits they give, what is left out, and every refusal."""
 
+import io
 import itertools
 import os
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from errors import UserError
 from preparation.image_folder import Fractions, ImageFolder
@@ -126,6 +128,58 @@ def test_what_is_left_out(tmp_path):
     assert all(p.fault == 'not named like a picture' and not p.defective for p in left_out)
 
 
+SYSTEMS = ['__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', '.Trashes', '.ipynb_checkpoints']
+
+
+@pytest.mark.parametrize('place', ['', 'train/', 'train/cat/', 'cat/more/'])
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_folders_of_systems_are_no_classes_and_are_counted(tmp_path, place, name):
+    plain(tmp_path / 'train' if place.startswith('train') else tmp_path)
+    before = ImageFolder(tmp_path, 'pets')
+    make(tmp_path, f'{place}{name}/a/._1.jpg', f'{place}{name}/1.jpg', f'{place}{name}/b/2.png')
+    source = ImageFolder(tmp_path, 'pets')
+    assert (source.class_names, source.counts) == (('cat', 'dog'), before.counts)
+    assert source.identity() == before.identity()
+    assert sum(source.system.values()) == 1
+    assert not source.left_out + source.outside
+
+
+def test_files_of_systems_are_counted_by_kind(tmp_path):
+    plain(tmp_path)
+    make(tmp_path, *(f'{folder}._{n}.jpg' for n in range(3) for folder in ('', 'cat/', 'dog/x/')))
+    make(tmp_path, 'Thumbs.db', 'cat/Thumbs.db', 'cat/thumbs.db', 'dog/desktop.ini', 'dog/.hidden')
+    source = ImageFolder(tmp_path, 'pets')
+    assert sum(source.counts.values()) == 10
+    assert source.system == {
+        '._* (of macOS)': 9, 'Thumbs.db': 2, 'thumbs.db': 1, 'desktop.ini': 1, 'hidden': 1
+    }  # fmt: skip
+
+
+def picture(form):
+    file = io.BytesIO()
+    Image.new('RGB', (9, 9)).save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('form', ['JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM'])
+def test_a_file_without_a_suffix_is_taken_if_it_is_a_picture(tmp_path, form):
+    plain(tmp_path)
+    make(tmp_path, 'cat/8f3a', 'cat/IMG.0001', 'dog/photo.bak', data=picture(form))
+    make(tmp_path, 'cat/README', 'cat/empty', 'dog/Makefile', data=b'')
+    make(tmp_path, 'dog/BMW', 'dog/P6', 'dog/II', data=b'BM P6 II* MM no picture at all')
+    os.mkfifo(tmp_path / 'cat' / 'pipe')
+    source = ImageFolder(tmp_path, 'pets')
+    pictures = [p for split in source.splits for p in source.pictures(split, None)]
+    found = {p.file for p in pictures if p.data == picture(form)}
+    assert found == {'cat/8f3a', 'cat/IMG.0001'}
+    assert source.unnamed == 2
+    assert source.left_out == {'without a suffix': 7, '.bak': 1}
+    assert +source.misnamed == {'.bak': 1}
+    faults = {p.file: p.fault for p in pictures if p.fault}
+    assert faults.pop('dog/photo.bak') == 'a picture by its contents that is not named like one'
+    assert set(faults.values()) == {'not named like a picture'}
+
+
 def test_links(tmp_path):
     """Links to files and folders are followed; loops end; broken ones are defects."""
     elsewhere = make(tmp_path / 'elsewhere', *numbered('dogs', 4))
@@ -184,6 +238,14 @@ REFUSED = {
     'no folder': (shutil.rmtree, 'is not a folder: --source must be a folder with pictures'),
     'empty': (lambda root: None, 'has no class folders: put the pictures into folders named after'),
     'only pictures': (lambda root: make(root, '1.jpg'), 'has no class folders'),
+    'one level too high': (
+        lambda root: plain(root / 'pets'),
+        r'a single class, "pets", because all pictures are below the 2 folders of .*/pets \(cat',
+    ),
+    'one level too high below train': (
+        lambda root: (plain(root / 'train' / 'pets'), plain(root / 'val' / 'pets')),
+        r'source is too high. Move the folders of the classes up into .*/train\.$',
+    ),
     'too few': (
         lambda root: (plain(root), make(root, *numbered('eel', 2))),
         r'Class "eel" in .* has 2 pictures: at least 3 are needed to give each of train, validat',

@@ -71,14 +71,25 @@ def test_a_set_with_defects_is_the_same_after_a_kill(defective, tmp_path):
     assert tree(tmp_path / 'data') == tree(tmp_path / 'whole')
 
 
-def test_a_killed_folder_goes_on_to_the_same_bytes(blood, tmp_path):
+def test_a_killed_folder_goes_on_to_the_same_bytes_and_summary(blood, tmp_path):
     command = ['folder', '--name=blood', f'--source={blood}']
-    assert run([*command, f'--data_dir={tmp_path}/whole']) == 0
+    printed = said([*command, f'--data_dir={tmp_path}/whole'])
     for kill_at in (150, 100):
         code = run([*command, f'--data_dir={tmp_path}/data'], kill_at=kill_at)
         assert code == -signal.SIGKILL
-    assert run([*command, f'--data_dir={tmp_path}/data']) == 0
+    again = said([*command, f'--data_dir={tmp_path}/data'])
     assert tree(tmp_path / 'data') == tree(tmp_path / 'whole')
+    assert again.replace(f'{tmp_path}/data', f'{tmp_path}/whole') == printed
+    assert 'Formats: 364 JPEG. Modes: 364 RGB.' in printed
+    assert 'Left out: 1 .xml.' in printed
+
+
+def said(command):
+    """Runs the command in a separate process; returns what it prints."""
+    process = child(command, stdout=subprocess.PIPE, text=True)
+    printed = process.communicate()[0]
+    assert process.returncode == 0
+    return printed
 
 
 # Runs the command, and prints the resident memory after every thousandth picture.

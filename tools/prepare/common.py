@@ -16,8 +16,6 @@ from errors import UserError
 if TYPE_CHECKING:  # slow to import; not for --help
     import tensorflow_datasets as tfds
 
-    from preparation.sharded_writer import Source
-
 RESERVED = (*arrays.EMBEDDED, 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
 
 
@@ -52,11 +50,12 @@ def check_name(name: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(source: 'Source', unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a progress bar while a source is written; shows nothing without a terminal.
+def progress(what: str, size: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar while a set is written or read; shows nothing without a terminal.
 
     Args:
-      source: its bytes are the length of the bar.
+      what: stands before the bar.
+      size: bytes, the length of the bar.
       unit: what the records are, such as 'pictures'.
 
     Yields:
@@ -73,7 +72,7 @@ def progress(source: 'Source', unit: str) -> Iterator[Callable[[int, int], None]
         disable=not console.is_terminal,
     ) as bar:
         records = 0
-        task = bar.add_task(source.name, total=sum(source.splits.values()), records=0)
+        task = bar.add_task(what, total=size, records=0)
 
         def advance(count: int, size: int) -> None:
             nonlocal records

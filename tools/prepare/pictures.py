@@ -2,6 +2,8 @@
 
 import argparse
 import collections
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.prepare import common
@@ -39,21 +41,31 @@ def prepare_folder(args: argparse.Namespace) -> None:
         fractions = image_folder.Fractions(**{k: v for k, v in options.items() if v is not None})
     source = image_folder.ImageFolder(args.source, args.name, fractions)
     if source.loose:
-        print(f'Pictures outside class folders are left out: {", ".join(source.loose)}, ...')
+        some = ', '.join(source.loose) + ', ...' * (len(source.loose) > 2)
+        print(f'Pictures outside class folders are left out: {some}')
     if source.made:
         print(f'Taken out of train, by a hash of the paths: {" and ".join(source.made)}.')
     for split, classes in source.absent.items():
         if classes:
             print(f'{split} has no pictures of {len(classes)} classes ({", ".join(classes[:3])}).')
-    _write(source, args)
+    _write(source, args, source.about_left_out())
 
 
-def _write(source: 'PictureSource', args: argparse.Namespace) -> dict[str, int]:
-    """Writes the set with a progress bar and reports it; returns {split: examples}."""
+def _write(
+    source: 'PictureSource', args: argparse.Namespace, left_out: Sequence[str] | None = None
+) -> dict[str, int]:
+    """Writes the set with a progress bar and reports it; returns {split: examples}.
+
+    Args:
+      source: the pictures.
+      args: the options.
+      left_out: what was left out, as sentences; they stand in the summary. None: no summary.
+    """
     from preparation import picture_sets, sharded_writer
 
     pictures = picture_sets.PictureSet(source, args.shorter_side)
-    with common.progress(pictures, 'pictures') as advance:
+    size = sum(pictures.splits.values())
+    with common.progress(pictures.name, size, 'pictures') as advance:
         written = sharded_writer.prepare(pictures, args.data_dir, args.max_rejected, advance)
     folder = args.data_dir / pictures.name
     info, counts = common.read_info(folder / pictures.version)
@@ -71,8 +83,18 @@ def _write(source: 'PictureSource', args: argparse.Namespace) -> dict[str, int]:
             f'{rejected} defective files were left out; they are listed in '
             f'{folder / pictures.version}/rejected.jsonl.'
         )
+    if left_out is not None:
+        print('\n'.join([*left_out, _summary(folder / pictures.version, size)]))
     print(_next_step(pictures.name, args.data_dir))
     return counts
+
+
+def _summary(folder: Path, size: int) -> str:
+    """Returns the summary of a finished set, which is read for it once."""
+    from preparation import summary
+
+    with common.progress('summary', size, 'pictures') as advance:
+        return summary.text(summary.of(folder, advance), folder)
 
 
 def _next_step(name: str, data_dir: str) -> str:

@@ -10,7 +10,7 @@ def prepare_tfrecord(args: argparse.Namespace) -> None:
     from preparation import sharded_writer, tfrecord  # slow to import; not for --help
 
     source = tfrecord.TfrecordSet(args.source)
-    with common.progress(source, 'records') as advance:
+    with common.progress(source.name, sum(source.splits.values()), 'records') as advance:
         written = sharded_writer.prepare(source, args.data_dir, advance=advance)
     folder = args.data_dir / source.name
     counts = common.read_info(folder / source.version)[1]

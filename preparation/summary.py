@@ -1,0 +1,251 @@
+"""What a prepared set of pictures holds: the figures, and the sentences that say them.
+
+The figures are read from the set once it is complete, so that they are the same however often its
+preparation was interrupted. `FILE` keeps them beside the set.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+import files
+from data_sources import decoding, picture_files
+from preparation import picture_check
+
+FILE = 'summary.json'
+_SAMPLE = 1000  # pictures of train from which mean and std are computed
+_ENOUGH = 256  # pixels at the shorter side for them
+_GROUPS = 1000  # groups of copies that are listed
+_ROWS = 30  # classes in a table
+_ORIENTATION = 0x0112
+_THREADS = min(os.cpu_count() or 1, 16)
+_TABLE = [('digest', 'u8'), ('label', 'i4'), ('width', 'i4'), ('height', 'i4')]
+
+
+class _Look(NamedTuple):
+    """What is seen of a stored picture without decoding it."""
+
+    digest: int
+    label: int
+    width: int
+    height: int
+    form: str
+    mode: str
+    turned: bool
+
+
+def of(folder: Path, advance: Callable[[int, int], None] = lambda *_: None) -> dict[str, Any]:
+    """Returns the figures of the finished set in `folder`; reads all of it the first time.
+
+    Args:
+      folder: <data_dir>/<name>/<version> of a set with 'image', 'label' and 'file_name'.
+      advance: called with (pictures, bytes) while it is read.
+
+    Returns:
+      what summary.json holds: 'splits' {split: pictures}, 'classes' {class: its pictures in each
+      split}, 'formats' and 'modes' {name: pictures}, 'turned' (how many carry an EXIF rotation),
+      'sizes' [smallest, median, largest] by area, each [width, height]; 'copies', see `_copies`;
+      'mean' and 'std' of pixels in [0, 1] by channel, of 'sampled' pictures of train.
+    """
+    stored = files.usable_json(folder / FILE, {'splits': dict, 'classes': dict, 'copies': dict})
+    if stored is None:
+        stored = _figures(folder, advance)
+        # A set that cannot be written to any more is summarized anew each time.
+        with contextlib.suppress(OSError):
+            files.replace(folder / FILE, json.dumps(stored, indent=1).encode())
+    return stored
+
+
+def _figures(folder: Path, advance: Callable[[int, int], None]) -> dict[str, Any]:
+    builder = tfds.builder_from_directory(folder)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    splits = {s: builder.as_data_source(s, deserialize_method=raw) for s in builder.info.splits}
+    formats, modes, turned, tables = Counter(), Counter(), 0, {}
+    for split, records in splits.items():
+        table = tables[split] = np.empty(len(records), _TABLE)
+        numbers = range(len(records))
+        looks = picture_check.in_order(lambda n, r=records: _look(r[n]), numbers, _THREADS)
+        for row, (look, size) in enumerate(looks):
+            table[row] = look[:4]
+            formats[look.form] += 1
+            modes[look.mode] += 1
+            turned += look.turned
+            advance(1, size)
+    names = builder.info.features['label'].names
+    counts = [np.bincount(table['label'], minlength=len(names)) for table in tables.values()]
+    return {
+        'splits': {split: len(records) for split, records in splits.items()},
+        'classes': {n: [int(of[label]) for of in counts] for label, n in enumerate(names)},
+        'formats': dict(formats.most_common()),
+        'modes': dict(modes.most_common()),
+        'turned': turned,
+        'sizes': _sizes(np.concatenate(list(tables.values()))),
+        'copies': _copies(splits, tables, names),
+        **_mean_and_std(splits.get('train', ())),
+    }
+
+
+def _features(serialized: bytes) -> Mapping[str, Any]:
+    return tf_example_pb2.Example.FromString(serialized).features.feature
+
+
+def _look(serialized: bytes) -> tuple[_Look, int]:
+    """Returns what is seen of a record, and its size."""
+    features = _features(serialized)
+    image, label = features['image'].bytes_list.value[0], features['label'].int64_list.value[0]
+    digest = int.from_bytes(hashlib.sha256(image).digest()[:8])
+    with picture_files.opened(image) as picture:
+        turned = picture.getexif().get(_ORIENTATION) in range(2, 9)
+        look = _Look(digest, label, *picture.size, picture.format, picture.mode, turned)
+    return look, len(serialized)
+
+
+def _sizes(table: np.ndarray) -> list[list[int]]:
+    """Returns [width, height] of the smallest, the median and the largest picture, by area."""
+    order = np.lexsort((table['width'], table['width'].astype(np.int64) * table['height']))
+    chosen = table[order[[0, len(order) // 2, -1]]]
+    return [[int(row['width']), int(row['height'])] for row in chosen]
+
+
+def _copies(
+    splits: Mapping[str, Sequence[bytes]], tables: Mapping[str, np.ndarray], names: Sequence[str]
+) -> dict[str, Any]:
+    """Finds pictures that are stored more than once, byte for byte.
+
+    Returns:
+      'pictures': how many there are, not counting how often; 'across_splits' and 'across_classes':
+      how many of them are in several; 'groups': the first of them, each a list of [split, class,
+      file]; those across splits come first, then those across classes.
+    """
+    digests = np.concatenate([table['digest'] for table in tables.values()])
+    _, picture, times = np.unique(digests, return_inverse=True, return_counts=True)
+    where = np.concatenate([np.arange(len(table)) for table in tables.values()])
+    split = np.repeat(list(tables), [len(table) for table in tables.values()])
+    groups = defaultdict(list)
+    for number in np.flatnonzero(times[picture] > 1):
+        features = _features(splits[split[number]][where[number]])
+        file = features['file_name'].bytes_list.value[0].decode('utf-8', 'replace')
+        label = features['label'].int64_list.value[0]
+        groups[picture[number]].append([str(split[number]), names[label], file])
+    found = [
+        (
+            len({member[0] for member in group}) == 1,
+            len({member[1] for member in group}) == 1,
+            group,
+        )
+        for group in groups.values()
+    ]
+    return {
+        'pictures': len(found),
+        'across_splits': sum(not one_split for one_split, _, _ in found),
+        'across_classes': sum(not one_class for _, one_class, _ in found),
+        'groups': [group for _, _, group in sorted(found)[:_GROUPS]],
+    }
+
+
+def _mean_and_std(records: Sequence[bytes]) -> dict[str, Any]:
+    """Returns mean and std of a sample of the records, in which every picture counts the same."""
+    count = min(len(records), _SAMPLE)
+    sample = (number * len(records) // count for number in range(count))
+    moments = picture_check.in_order(lambda n: _moments(records[n]), sample, _THREADS)
+    total = sum(moments, np.zeros((2, 3)))
+    mean, square = total / max(count, 1)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return {'mean': mean.round(4).tolist(), 'std': std.round(4).tolist(), 'sampled': count}
+
+
+def _moments(serialized: bytes) -> np.ndarray:
+    """Returns the means of the pixels in [0, 1] and of their squares, float64 [2, 3]."""
+    encoded = _features(serialized)['image'].bytes_list.value[0]
+    frame = decoding.read_frame(encoded)
+    side = min(frame.height, frame.width)
+    shrink = next(n for n in (8, 4, 2, 1) if side >= n * _ENOUGH or n == 1)
+    size = (frame.height // shrink * shrink, frame.width // shrink * shrink)
+    pixels = decoding.decode_box(encoded, frame, decoding.Box(0, 0, *size), shrink) / 255.0
+    return np.stack([pixels.mean((0, 1)), np.square(pixels).mean((0, 1))])
+
+
+def text(figures: Mapping[str, Any], folder: Path) -> str:
+    """Returns the figures of `of` as lines for a terminal; the folder is named in them."""
+    small, median, large = ('x'.join(map(str, size)) for size in figures['sizes'])
+    lines = [
+        classes(figures['classes'], tuple(figures['splits'])),
+        f'Formats: {_listed(figures["formats"])}. Modes: {_listed(figures["modes"])}.',
+        f'Sizes, width x height: {small} to {large}, the median is {median}.',
+        f'Pictures with a rotation or mirroring in their EXIF data: {figures["turned"]:,}.',
+        *_about_copies(figures['copies'], folder),
+        normalization(figures['mean'], figures['std'], figures['sampled']),
+    ]
+    return '\n'.join(filter(None, lines))
+
+
+def classes(counts: Mapping[str, Sequence[int]], splits: Sequence[str]) -> str:
+    """Returns the counts {class: its examples in each split} as a table, or in short if many."""
+    if len(counts) == 1:
+        return (
+            f'warning: there is a single class, "{next(iter(counts))}": a classifier has nothing '
+            'to tell apart. Is --source the folder that holds the class folders?'
+        )
+    if len(counts) <= _ROWS:
+        rows = [('class', *splits), *((n, *(f'{c:,}' for c in of)) for n, of in counts.items())]
+        table = files.columns(rows)
+    else:
+        lines = [f'{len(counts):,} classes. Examples of a class:']
+        for column, split in enumerate(splits):
+            ranked = sorted((of[column], name) for name, of in counts.items())
+            (low, least), (high, most) = ranked[0], ranked[-1]
+            median = ranked[len(ranked) // 2][0]
+            lines.append(f'{split}: {low:,} ({least}) to {high:,} ({most}), median {median:,}')
+        table = '\n  '.join(lines)
+    empty = [name for name, of in counts.items() if not sum(of)]
+    if empty:
+        more = ', ...' * (len(empty) > 3)
+        table += f'\nwarning: {len(empty)} classes have no examples: {", ".join(empty[:3])}{more}.'
+    return table
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ', '.join(f'{count:,} {name}' for name, count in counts.items())
+
+
+def _about_copies(copies: Mapping[str, Any], folder: Path) -> list[str]:
+    lines = [f'Pictures that are there more than once, byte for byte: {copies["pictures"]:,}.']
+    if copies['across_splits']:
+        lines.append(
+            f'warning: {copies["across_splits"]:,} of these in more than one split: evaluation '
+            'sees what was trained on. Keep one copy of each.'
+        )
+    if copies['across_classes']:
+        lines.append(
+            f'warning: {copies["across_classes"]:,} of these in more than one class: keep the copy '
+            'in the right one.'
+        )
+    if copies['pictures']:
+        first = ' = '.join(f'{split}: {file}' for split, _, file in copies['groups'][0][:3])
+        lines.append(f'  For example {first}. The list is in {folder / FILE}.')
+    return lines
+
+
+def normalization(mean: Sequence[float], std: Sequence[float], sampled: int) -> str:
+    """Returns the options that normalize with a mean and a std of `sampled` training pictures."""
+    if not sampled:
+        return ''
+    if not min(std):
+        return 'warning: all training pictures have one and the same color.'
+    values = ' '.join(
+        f"--config.data.{name}='({', '.join(f'{v:.4f}' for v in value)}{',' * (len(value) == 1)})'"
+        for name, value in (('mean', mean), ('std', std))
+    )
+    return (
+        f'Mean and std of {sampled:,} training pictures, for training from new weights (converted '
+        f'weights have their own):\n  {values}'
+    )
