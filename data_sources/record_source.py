@@ -130,7 +130,7 @@ class RecordSource:
 @functools.lru_cache(maxsize=8)
 def _open(folder: Path, stored: str) -> Sequence[bytes]:
     """Opens a stored split: its serialized examples."""
-    builder = tfds.builder_from_directory(folder)
+    builder = tfds_sets.opened(folder)
     return builder.as_data_source(
         stored, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
@@ -164,7 +164,7 @@ def find(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
     """
     folder = tfds_sets.find(name, data_dir)
     with tfds_sets.damage_named(folder):
-        builder = tfds.builder_from_directory(folder)
+        builder = tfds_sets.opened(folder)
         class_names = _check(builder, folder, wanted)
         counts = tfds_sets.counts(builder)
         if counts.get('test') and _is_withheld(folder, 'test', wanted):

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+import files
 from data_sources import arrays, png
 from data_sources.arrays import ArraySource, empty_images
 from data_sources.targets import LABELS, Kind, TargetError, check_present
@@ -25,6 +26,8 @@ _COMMANDS = {  # data set -> the options that prepare_data needs for it
     'cifar100': '',
     'imagenet2012': '--source=DIR_WITH_THE_TAR_FILES',
 }
+_CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
+_AGAIN = 'Remove the folder and prepare it again.'
 _CHUNK = 4096  # examples; keeps the temporary arrays of the decoder in the processor's cache
 
 
@@ -83,10 +86,40 @@ def _command(name: str, root: Path) -> str:
     )
 
 
+def opened(folder: Path) -> tfds.core.DatasetBuilder:
+    """Opens the tfds data set in `folder`; the only way to it.
+
+    Raises:
+      UserError: its features.json is damaged, or names a class that is not tfds's own.
+    """
+    path = folder / 'features.json'
+    # tfds itself says what it misses.
+    for name in _classes(files.read_json(path, remedy=_AGAIN)) if path.exists() else ():
+        # tfds imports the module of a feature's class: code that came with the data would be run.
+        if not name.startswith('tensorflow_datasets.'):
+            raise UserError(
+                f'The data set in {folder} cannot be read: a feature is of the class {name}, and '
+                f'only those of tensorflow_datasets are imported. {_AGAIN}'
+            )
+    return tfds.builder_from_directory(folder)
+
+
+def _classes(features: Any) -> Iterator[str]:
+    """Yields the names of the classes in a features.json, also of JSON in its texts."""
+    if isinstance(features, str) and features.lstrip().startswith(('{', '[')):
+        features = files.parse_json(features, (dict, list))
+    if isinstance(features, dict):
+        yield from (str(features[key]) for key in _CLASS_KEYS if key in features)
+        features = [item for key, item in features.items() if key not in _CLASS_KEYS]
+    if isinstance(features, list):
+        for item in features:
+            yield from _classes(item)
+
+
 def read(folder: Path, name: str, split: str, wanted: Mapping[str, Kind] = LABELS) -> ArraySource:
     """Reads one split of the tfds data set in `folder`, as `load` does."""
     with damage_named(folder):
-        builder = tfds.builder_from_directory(folder)
+        builder = opened(folder)
         stored, start, stop = locate(split, counts(builder), folder)
         return _read_range(builder, name, split, stored, range(start, stop), wanted)
 
@@ -97,7 +130,7 @@ def read_stored(folder: Path, name: str) -> dict[str, ArraySource]:
     None is made where the set has no validation split.
     """
     with damage_named(folder):
-        builder = tfds.builder_from_directory(folder)
+        builder = opened(folder)
         return {
             split: _read_range(builder, name, split, split, range(count), LABELS)
             for split, count in counts(builder).items()
@@ -157,7 +190,7 @@ def check_split(name: str, split: str, data_dir: str) -> None:
     """
     folder = find(name, data_dir)
     with damage_named(folder):
-        locate(split, counts(tfds.builder_from_directory(folder)), folder)
+        locate(split, counts(opened(folder)), folder)
 
 
 def locate(split: str, stored: Mapping[str, int], folder: Path) -> tuple[str, int, int]:

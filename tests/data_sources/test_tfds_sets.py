@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -231,3 +232,30 @@ def test_sets_that_do_not_fit_in_memory_arrays_are_refused(tmp_path, monkeypatch
     monkeypatch.undo()
     with pytest.raises(UserError, match='cannot be held in memory: that needs an "image" in uint8'):
         arrays.load('tiny', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('form', ['pythonClassName', 'python_class_name', 'type', 'text'])
+def test_no_code_is_imported_that_a_data_set_names(tiny, tmp_path, monkeypatch, form):
+    """tfds imports the module of a feature that it does not know."""
+    (tmp_path / f'trap_{form}.py').write_text(
+        'from pathlib import Path\nPath(__file__).with_name("sprung").touch()\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tiny / 'tiny' / '1.0.0' / 'features.json'
+    features, name = json.loads(path.read_text()), f'trap_{form}.Feature'
+    label = features['featuresDict']['features']['label']
+    if form == 'text':
+        own = label.pop('pythonClassName')
+        legacy = {'type': own, 'content': {'feature': {'type': name, 'content': '{}'}}}
+        label.pop('classLabel')
+        label['pythonClassName'] = 'tensorflow_datasets.core.features.sequence_feature.Sequence'
+        label['jsonFeature'] = {'json': json.dumps(legacy['content'])}
+    elif form == 'type':
+        features = {'type': name, 'content': {}}
+    else:
+        del label['pythonClassName']
+        label[form] = name
+    path.write_text(json.dumps(features))
+    with pytest.raises(UserError, match=f'of the class {name}, and only those of tensorflow_data'):
+        arrays.load('tiny', 'train', str(tiny))
+    assert not (tmp_path / 'sprung').exists()

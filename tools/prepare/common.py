@@ -84,9 +84,9 @@ def progress(what: str, size: int, unit: str) -> Iterator[Callable[[int, int], N
 
 def read_info(folder: Path) -> 'tuple[tfds.core.DatasetInfo, dict[str, int]]':
     """Returns tfds's information on the set in a version folder, and {split: examples}."""
-    import tensorflow_datasets as tfds  # slow to import; not for --help
+    from data_sources import tfds_sets  # imports tfds, which is slow; not for --help
 
-    info = tfds.builder_from_directory(folder).info
+    info = tfds_sets.opened(folder).info
     return info, {split: stored.num_examples for split, stored in info.splits.items()}
 
 
