@@ -40,6 +40,7 @@ class Classification(Task):
         Metric('accuracy', higher_is_better=True, percent=True),
         Metric('loss', higher_is_better=False, unit='nats per example'),
     )
+    fewest_classes = 2
     targets: ClassVar = {'label': Label()}
     fields = (
         Field(

@@ -100,6 +100,7 @@ class Task:
       fields: the fields of the configuration that belong to this task and its head. With a task
         that does not have them, they have to keep their defaults.
       terms: names of the terms of the loss, in the order in which they are added.
+      fewest_classes: a data set with fewer leaves nothing to learn.
     """
 
     name: ClassVar[str]
@@ -107,6 +108,7 @@ class Task:
     targets: ClassVar[Mapping[str, Kind]]
     fields: ClassVar[tuple[Field, ...]] = ()
     terms: ClassVar[tuple[str, ...]] = ('loss',)
+    fewest_classes: ClassVar[int] = 0
 
     @classmethod
     def create(cls, config: Any, class_names: Sequence[str]) -> 'Task':

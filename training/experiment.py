@@ -90,6 +90,18 @@ class Experiment:
         """Updates in one pass over the training split; not always a whole number."""
         return self.train_examples / self.config.batch_size
 
+    @property
+    def warning(self) -> str:
+        """A sentence about what is allowed and probably not wanted; '' for nothing."""
+        batch, examples = self.config.batch_size, self.train_examples
+        if batch <= examples:
+            return ''
+        return (
+            f'warning: config.batch_size={batch:,} is larger than the training split, which has '
+            f'{examples:,} images, so that every batch has some of them more than once: lower it '
+            f'to {examples:,} or less.'
+        )
+
     def spec(self) -> StepSpec:
         """Returns the static part of the step.
 
@@ -152,6 +164,22 @@ class Experiment:
         optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
         return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)
 
+    def check_classes(self) -> None:
+        """Checks that there is something to learn.
+
+        Raises:
+          UserError: the data set has fewer classes than the task needs.
+        """
+        task, data = registry.get(self.config.task), self.config.data
+        if len(self.class_names) < task.fewest_classes:
+            names = ', '.join(f'"{name}"' for name in self.class_names) or 'no name'
+            raise UserError(
+                f'Data set "{data.name}" has {len(self.class_names)} class ({names}), and '
+                f'config.task={task.name} needs at least {task.fewest_classes}: there is nothing '
+                'to tell apart. Was --source one level too high when it was prepared? Prepare it '
+                'again from the folder that holds the class folders, under another --name.'
+            )
+
     def check_lengths(self) -> None:
         """Checks the schedule against the length of the run.
 
@@ -175,7 +203,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
     """Returns the experiment of a checked configuration and an open training split.
 
     Raises:
-      UserError: the schedule does not fit the length of the run.
+      UserError: the schedule does not fit the length of the run, or there are too few classes.
     """
     experiment = Experiment(
         config,
@@ -183,6 +211,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         tuple(train_split.class_names),
         train_split.size,
     )
+    experiment.check_classes()
     experiment.check_lengths()
     return experiment
 

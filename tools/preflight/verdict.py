@@ -243,7 +243,11 @@ def _data(plan: DevicePlan) -> Finding:
     shape = 'x'.join(map(str, experiment.image_shape))
     classes = len(experiment.class_names)
     text = f'{listed}; {shape}' + (f', {classes} classes' if classes else '')
-    return Finding(text, {**sizes, 'classes': classes}, value=Opened(experiment, splits, libraries))
+    if experiment.warning:
+        text = f'{text}. {experiment.warning}'
+    figures = {**sizes, 'classes': classes}
+    opened = Opened(experiment, splits, libraries)
+    return Finding(text, figures, note=bool(experiment.warning), value=opened)
 
 
 def _model(plan: DevicePlan, opened: Opened) -> Finding:
