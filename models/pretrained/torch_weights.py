@@ -9,7 +9,9 @@ torch_names.py handles the names, this module the shapes:
     flattened map   [c, h, w]                   [h, w, c]
 """
 
+import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -96,6 +98,7 @@ def tensors(model: str, layout: str, num_classes: int, channels: int) -> list[Te
     return sorted(unsorted, key=lambda tensor: order[tensor.key])
 
 
+@functools.lru_cache(maxsize=8)  # a trace takes a second, and each candidate is compared
 def _shapes(network: Network, channels: int) -> dict[str, tuple[int, ...]]:
     """Returns the path and shape of every variable, from a trace that computes nothing."""
     variables = abstract_variables(network, (224, 224, channels))
@@ -129,25 +132,77 @@ def from_torch(
       UserError: the model or layout is unknown, or the tensors are not those of the model; the
         message lists them.
     """
-    renamed = {torch_names.canonical(key): value for key, value in state.items()}
-    if len(renamed) < len(state):
-        raise UserError(
-            'some tensors are there twice, under an old and a new name: remove one of each.'
-        )
+    renamed = _renamed(state)
     layout = layout or _recognise(renamed, model)
-    modules = list(torch_names.modules(model, layout).values())
-    first, head = (renamed.get(f'{modules[i]}.weight') for i in (0, -1))
-    # Without a usable first layer, assume 3 channels: the check below then reports what is wrong.
-    channels = (first.shape[1] if first is not None and first.ndim == 4 else 0) or 3
-    num_classes = head.shape[0] if head is not None and head.ndim == 2 else 0
+    num_classes, channels = _sizes(renamed, model, layout)
     wanted = tensors(model, layout, num_classes, channels)
-    _check(renamed, wanted, model, layout)
+    if problems := _problems(renamed, wanted):
+        raise UserError(
+            f'these are not the weights of a {model} as {layout} names them: {problems}.'
+            + _suggest_models(renamed)
+        )
     filled = {
         tensor.path: np.array(tensor.from_torch(renamed[tensor.key]), np.float32, order='C')
         for tensor in wanted
     }
     variables = {'batch_stats': {}} | traverse_util.unflatten_dict(filled, sep='/')
     return variables, {'layout': layout, 'num_classes': num_classes, 'channels': channels}
+
+
+def adapt_input(
+    variables: Mapping[str, Any], model: str, layout: str, way: str, channels: int
+) -> dict[str, Any]:
+    """Returns variables whose first convolution reads pictures of another number of channels.
+
+    A picture that has the same values in all of its channels gives the same features as before,
+    except after 'mean', which divides them by the former number of channels.
+
+    Args:
+      variables: as `from_torch` returns them.
+      model: its name.
+      layout: of `from_torch`.
+      way: 'sum' or 'mean' of the kernel over its channels, or 'repeat': the channels again and
+        again, times the former number of channels over the new one.
+      channels: the new number; 1 for 'sum' and 'mean'.
+    """
+    flat = dict(traverse_util.flatten_dict(variables, sep='/'))
+    path = f'params/{next(iter(torch_names.modules(model, layout)))}/kernel'
+    kernel = flat[path]  # [height, width, in, out]
+    if way == 'repeat':
+        before = kernel.shape[2]
+        kernel = kernel[:, :, np.arange(channels) % before] * np.float32(before / channels)
+    else:
+        kernel = getattr(kernel, way)(axis=2, keepdims=True)
+    flat[path] = np.ascontiguousarray(kernel)
+    return {'batch_stats': {}} | traverse_util.unflatten_dict(flat, sep='/')
+
+
+def fits(state: Mapping[str, Any], model: str, layout: str | None = None) -> bool:
+    """Whether `from_torch` converts these tensors, of which it reads only shapes and types."""
+    renamed = {torch_names.canonical(key): value for key, value in state.items()}
+    layout = layout or _recognise(renamed, model)
+    wanted = tensors(model, layout, *_sizes(renamed, model, layout))
+    # Names that are there twice are the business of from_torch, which says so.
+    return not _problems(renamed, wanted)
+
+
+def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the state dict with the current names of all tensors."""
+    renamed = {torch_names.canonical(key): value for key, value in state.items()}
+    if len(renamed) < len(state):
+        raise UserError(
+            'some tensors are there twice, under an old and a new name: remove one of each.'
+        )
+    return renamed
+
+
+def _sizes(state: Mapping[str, Any], model: str, layout: str) -> tuple[int, int]:
+    """Returns the numbers of classes and of image channels; 0 classes without a head."""
+    modules = list(torch_names.modules(model, layout).values())
+    first, head = (state.get(f'{modules[i]}.weight') for i in (0, -1))
+    # Without a usable first layer, assume 3 channels: the check then reports what is wrong.
+    channels = (first.shape[1] if first is not None and len(first.shape) == 4 else 0) or 3
+    return head.shape[0] if head is not None and len(head.shape) == 2 else 0, channels
 
 
 def to_torch(
@@ -197,8 +252,8 @@ def _recognise(state: dict[str, np.ndarray], model: str) -> str:
     return max(torch_names.layouts(model), key=shared)
 
 
-def _check(state: dict[str, np.ndarray], wanted: list[Tensor], model: str, layout: str) -> None:
-    """Raises UserError unless the state dict has exactly these tensors in these shapes."""
+def _problems(state: Mapping[str, Any], wanted: list[Tensor]) -> str:
+    """Returns how a state dict differs from exactly these tensors in these shapes; '' if not."""
     by_key = {tensor.key: tensor for tensor in wanted}
     counters = {
         key.replace('running_var', _COUNTER) for key in by_key if key.endswith('.running_var')
@@ -215,15 +270,11 @@ def _check(state: dict[str, np.ndarray], wanted: list[Tensor], model: str, layou
         'unused': state.keys() - by_key.keys() - counters,
         'wrong': wrong,
     }
-    if any(problems.values()):
-        listed = '; '.join(f'{w} {_shorten(sorted(keys))}' for w, keys in problems.items() if keys)
-        raise UserError(
-            f'these are not the weights of a {model} as {layout} names them: {listed}.'
-            + _suggest_models(state)
-        )
+    return '; '.join(f'{what} {listed(sorted(keys))}' for what, keys in problems.items() if keys)
 
 
-def _shorten(keys: list[str]) -> str:
+def listed(keys: Sequence[str]) -> str:
+    """Returns text such as '(4) a, b, c and 1 more'."""
     more = f' and {len(keys) - _LISTED:,} more' if len(keys) > _LISTED else ''
     return f'({len(keys):,}) {", ".join(keys[:_LISTED])}{more}'
 

@@ -1,5 +1,6 @@
 """python -m tools.convert_weights: conversion in both directions, and its error messages."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from models.pretrained import torch_files, torch_names, torch_weights
 from tasks.classification import Classification
 from tests.conftest import ROOT
 from tests.golden import parity
+from tests.models.pretrained.torch_writer import pickled, write
+from tests.support import slow
 from tools import convert_weights
 from training import checkpoints, experiment, workdir
 
@@ -79,6 +82,8 @@ def test_a_conversion_says_what_was_done_and_what_is_next(resnet, tmp_path, caps
         'channels': 3,
         'source': 'resnet18.safetensors',
         'source_sha256': digest,
+        'source_key': '.',
+        'averaged': False,
     }
     before = (out / 'weights.safetensors').read_bytes()
     message = f'{out} already exists and is not empty: choose a new folder.'
@@ -129,6 +134,63 @@ def test_a_file_that_cannot_be_written_is_named(resnet, tmp_path, capsys):
     capsys.readouterr()
     arguments = ['--to=torch', f'--source={tmp_path / "converted"}', '--out=/proc/x.safetensors']
     assert '--out=/proc/x.safetensors cannot be written (' in refused(capsys, call(arguments))
+
+
+@pytest.mark.parametrize('format', [slow('legacy'), 'zip'])
+def test_averaged_weights_of_a_checkpoint_are_chosen_by_key(format, tmp_path, capsys):
+    """A checkpoint of timm's, with its arguments and the state of its optimizer."""
+    averaged = state_dict('resnet18')
+    raw = {key: np.broadcast_to(np.float32(3), value.shape) for key, value in averaged.items()}
+    content = {
+        'epoch': 7, 'arch': 'resnet18', 'args': argparse.Namespace(lr=0.1),
+        'metric': np.float64(71.5), 'state_dict': raw, 'state_dict_ema': averaged,
+        'optimizer': {'state': {0: {'step': np.float32([9])}}, 'param_groups': [{'params': [0]}]},
+    }  # fmt: skip
+    path = write(tmp_path / 'x.pth.tar', format, *pickled(content))
+    text = refused(capsys, convert(path, tmp_path / 'out'))
+    assert (
+        f'{path}: it has several weights of a resnet18: choose --key=state_dict (raw weights, 122 '
+        'tensors), or --key=state_dict_ema (averaged weights, 122 tensors).'
+    ) in text
+    assert convert(path, tmp_path / 'out', '--key=state_dict_ema') == 0
+    printed = capsys.readouterr().out
+    assert 'Taken: --key=state_dict_ema (averaged weights, 122 tensors)' in printed
+    assert 'Not taken: --key=state_dict (raw weights, 122 tensors)' in printed
+    variables, about = pretrained.load(tmp_path / 'out')
+    assert (about['source_key'], about['averaged']) == ('state_dict_ema', True)
+    expected, _ = torch_weights.from_torch(averaged, 'resnet18')
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+
+
+@pytest.mark.parametrize(
+    ('way', 'before', 'after', 'factor'),
+    [('sum', 3, 1, 1), ('mean', 3, 1, 1 / 3), ('repeat', 1, 3, 1), ('repeat', 3, 5, 1)],
+)
+def test_the_first_convolution_is_fitted_to_other_channels(way, before, after, factor):
+    """Features of a picture that is the same in all channels, but for the factor."""
+    state = state_dict('resnet18', channels=before)
+    variables, about = torch_weights.from_torch(state, 'resnet18')
+    adapted = torch_weights.adapt_input(variables, 'resnet18', about['layout'], way, after)
+    old, new = (v['params']['stem']['conv']['kernel'] for v in (variables, adapted))
+    assert (old.shape, new.shape) == ((7, 7, before, 64), (7, 7, after, 64))
+    if way != 'repeat' or after % before == 0:
+        np.testing.assert_allclose(new.sum(2), factor * old.sum(2), rtol=1e-5, atol=1e-6)
+    else:  # channels of a repeated kernel as timm has them: 0 1 2 0 1, times 3 / 5
+        np.testing.assert_allclose(new, old[:, :, [0, 1, 2, 0, 1]] * 0.6, rtol=1e-6)
+
+
+def test_a_network_for_color_serves_grey_pictures(resnet, tmp_path, capsys):
+    assert convert(resnet, tmp_path / 'out', '--input=sum') == 0
+    assert '--config.data.mean=0.449 --config.data.std=0.226' in capsys.readouterr().out
+    variables, about = pretrained.load(tmp_path / 'out')
+    assert (about['channels'], about['input']) == (1, 'sum')
+    kernel = load_file(resnet)['conv1.weight'].transpose(2, 3, 1, 0)
+    found = variables['params']['stem']['conv']['kernel']
+    np.testing.assert_allclose(found, kernel.sum(2, keepdims=True), rtol=1e-6, atol=1e-6)
+    text = refused(capsys, convert(resnet, tmp_path / 'other', '--input=repeat'))
+    assert 'its weights read pictures of 3 channels already: leave out --input=repeat.' in text
+    text = refused(capsys, convert(resnet, tmp_path / 'other', '--channels=4'))
+    assert '--channels is the number of channels for --input=repeat: give both.' in text
 
 
 @pytest.mark.parametrize(
@@ -379,7 +441,7 @@ def test_no_network_and_no_library(hub, tmp_path, capsys, monkeypatch):
     assert 'needs huggingface_hub: run `pip install huggingface_hub`, or download' in text
 
 
-def test_the_weights_of_a_run_are_handed_over(tmp_path):
+def test_the_weights_of_a_run_are_handed_over(tmp_path, capsys):
     # The folder of a run, written by the code of a run but without compiling a step for a minute.
     config = base.get_config()
     schema.override(config, ['--config.model.name=resnet18'], base.fields())
@@ -395,6 +457,7 @@ def test_the_weights_of_a_run_are_handed_over(tmp_path):
     out = tmp_path / 'run.safetensors'
     arguments = ['--to=torch', f'--source={tmp_path / "run"}', f'--out={out}']
     assert call(arguments) == 0
+    assert 'Taken: raw weights, step 3' in capsys.readouterr().out
     found, about = torch_weights.from_torch(load_file(out), 'resnet18')
     assert about == {'layout': 'torchvision', 'num_classes': 10, 'channels': 1}
     jax.tree.map(np.testing.assert_array_equal, found, state.variables())

@@ -1,6 +1,7 @@
 """Starting from another run or from converted weights, the linear probe, and resuming both."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -99,7 +100,7 @@ class TestStart:
         fields = {'augment__shift': 2.0, 'freeze': '[!h]*'}
         assert train_here(config, tmp_path, **fields) == 0
         assert_only_the_head_is_new(tmp_path, weights)
-        assert 'deep_cnn, step 4); the head is new' in capfd.readouterr().out
+        assert 'deep_cnn, averaged weights, step 4); the head is new' in capfd.readouterr().out
         params = nested(weights)['params']
         assert result(tmp_path)['init_from_sha256'] == state.sha256(params)
 
@@ -175,6 +176,26 @@ class TestRefusals:
             train_here(config, tmp_path / 'run', init_from=tmp_path / 'weights')
         for word in ['weights (vgg11) does not fit this deep_cnn', *words]:
             assert word in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ('channels', 'step', 'words'),
+        [
+            (3, None, 'for pictures of 3 channels, not 1: convert them again with --input=sum.'),
+            (3, 7, 'for pictures of 3 channels, not 1.'),
+        ],
+    )
+    def test_weights_for_pictures_with_other_channels(self, channels, step, words, weights):
+        blank = state.TrainState(0, **nested(weights), opt_state=(), ema=None)
+        kernel = weights['params/conv1/kernel']
+        other = weights | {'params/conv1/kernel': np.repeat(kernel, channels, axis=2)}
+        source = transfer.WeightSource('folder', 'deep_cnn', step, nested(other))
+        with pytest.raises(UserError, match=re.escape(words) + '$'):
+            transfer.check_fits(source, blank, 'deep_cnn')
+
+    def test_a_file_is_to_be_converted_first(self, tmp_path):
+        (tmp_path / 'x.pth').write_bytes(b'PK')
+        with pytest.raises(UserError, match=r'is a file: convert it by .*--source=.*x\.pth --out='):
+            transfer.read(str(tmp_path / 'x.pth'))
 
     def test_a_frozen_head_that_starts_from_zero(self, config, tmp_path):
         with pytest.raises(UserError, match='the head is new and starts from zero'):
