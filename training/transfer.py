@@ -29,16 +29,19 @@ class WeightSource:
       model: name of their network.
       step: step of their checkpoint; None for converted weights.
       variables: {'params', 'batch_stats'}, nested dicts of host arrays.
+      averaged: whether they are averages of the weights that training went through.
     """
 
     folder: str
     model: str
     step: int | None
     variables: dict[str, Any]
+    averaged: bool = False
 
     def __str__(self) -> str:
+        kind = ', averaged weights' if self.averaged else ''
         at = '' if self.step is None else f', step {self.step:,}'
-        return f'{self.folder} ({self.model}{at})'
+        return f'{self.folder} ({self.model}{kind}{at})'
 
 
 def open_source(config: ConfigDict, folder: Path) -> WeightSource | None:
@@ -63,7 +66,13 @@ def read(folder: str) -> WeightSource:
     path = Path(folder)
     if pretrained.is_weights(path):
         variables, about = pretrained.load(path)
-        return WeightSource(folder, about['model'], None, variables)
+        averaged = about.get('averaged') is True
+        return WeightSource(folder, about['model'], None, variables, averaged)
+    if path.is_file():
+        raise UserError(
+            f'config.init_from={folder} is a file: convert it by `python -m tools.convert_weights '
+            f'--model=MODEL --source={folder} --out=FOLDER`, and give that folder.'
+        )
     if not (path / workdir.CONFIG).is_file():
         raise UserError(
             f'config.init_from={folder} is neither the workdir of a run ({workdir.CONFIG}) nor a '
@@ -77,7 +86,8 @@ def read(folder: str) -> WeightSource:
     arrays = unflatten_dict(checkpoints.read_arrays(checkpoint), sep='/')
     trees = arrays.get('ema', arrays)
     variables = {name: trees.get(name, {}) for name in ('params', 'batch_stats')}
-    return WeightSource(folder, config.model.name, int(checkpoint.name), variables)
+    step, averaged = int(checkpoint.name), 'ema' in arrays
+    return WeightSource(folder, config.model.name, step, variables, averaged)
 
 
 def check_fits(source: WeightSource, template: TrainState, model: str) -> None:
@@ -103,10 +113,33 @@ def check_fits(source: WeightSource, template: TrainState, model: str) -> None:
     }
     if any(wrong.values()):
         listed = '; '.join(f'{what}: {_some(names)}' for what, names in wrong.items() if names)
+        remedy = 'Choose the model and options of those weights.'
+        if sum(map(len, wrong.values())) == 1:
+            remedy = _remedy_for_channels(source, given, wanted) or remedy
         raise UserError(
             f'config.init_from={source} does not fit this {model}, its options and its images; '
-            f'{listed}. Choose the model and options of those weights.'
+            f'{listed}. {remedy}'
         )
+
+
+def _remedy_for_channels(
+    source: WeightSource, given: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> str:
+    """Returns what to do where only the channels of the first convolution differ; '' elsewhere."""
+    for path, weights in given.items():
+        there, here = weights.shape, wanted[path].shape if path in wanted else ()
+        if len(there) == len(here) == 4 and there[2] != here[2]:
+            if (*there[:2], *there[3:]) != (*here[:2], *here[3:]):
+                return ''
+            if source.step is not None:
+                return f'Those weights are for pictures of {there[2]} channels, not {here[2]}.'
+            way = 'sum' if here[2] == 1 else 'repeat'
+            number = f' --channels={here[2]}' if here[2] not in (1, 3) else ''
+            return (
+                f'Those weights are for pictures of {there[2]} channels, not {here[2]}: convert '
+                f'them again with --input={way}{number}.'
+            )
+    return ''
 
 
 def applied(source: WeightSource, state: TrainState) -> TrainState:
