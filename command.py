@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -9,25 +10,51 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import printing
-from errors import UserError, did_you_mean
+from errors import UserError, did_you_mean, shortened
+
+# Of these the person who chose the file has to take care, wherever it was opened.
+_ABOUT_FILES = (
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO,
+    errno.EPERM, errno.EROFS,
+)  # fmt: skip
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns the parsed options and the remaining '--config.NAME=VALUE' arguments.
 
+    '--config.NAME VALUE' becomes one of them.
+
     Raises:
       UserError: an argument is neither.
     """
-    arguments, overrides = parser.parse_known_args(argv)
+    arguments, overrides = parser.parse_known_args(_joined(argv))
     for argument in overrides:
         if not argument.startswith('--config.'):
             name = parser.prog.removeprefix('python ')
             known = [*re.findall(r'--[a-z_]+', parser.format_usage()), '--config.']
             raise UserError(
-                f'{argument} is not an option of {name}; see `python {name} --help`.'
+                f'{shortened(argument)} is not an option of {name}; see `python {name} --help`.'
                 + did_you_mean(argument.partition('=')[0], known)
             )
     return arguments, overrides
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """Returns the arguments with '--config.NAME', 'VALUE' as one, '--config.NAME=VALUE'.
+
+    A value may be a negative number; what begins with two dashes is the next option.
+    """
+    joined, left = [], iter(argv)
+    for argument in left:
+        if argument == '--':  # what follows are no options
+            return [*joined, argument, *left]
+        previous = joined[-1] if joined else ''
+        needs_value = previous.startswith('--config.') and '=' not in previous
+        if needs_value and not argument.startswith('--'):
+            joined[-1] = f'{previous}={argument}'
+        else:
+            joined.append(argument)
+    return joined
 
 
 def only_commands(package: str) -> None:
@@ -55,8 +82,10 @@ def only_commands(package: str) -> None:
 
 def positive(text: str) -> int:
     """Parses a whole number above 0; an argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a whole number above 0')
+    # Python takes the digits of all scripts for decimal, and refuses to parse very many.
+    if not re.fullmatch('0*[1-9][0-9]{0,8}', text):
+        limit = ' and below 1,000,000,000' * (len(text) > 9)
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is not a whole number above 0{limit}')
     return int(text)
 
 
@@ -155,6 +184,18 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         pass  # the reader of our output (head, less) has seen enough
+    except OSError as error:
+        if error.errno not in _ABOUT_FILES or error.filename is None:
+            raise
+        name = shortened(str(error.filename))
+        _tell(f'error: {name} cannot be used: {error.strerror}. Choose another file or folder.')
+        return UserError.exit_code
+    except MemoryError as error:
+        _tell(
+            f'error: this machine has not enough memory ({shortened(str(error)) or "no details"}): '
+            'choose smaller batches, pictures or networks.'
+        )
+        return UserError.exit_code
     except KeyboardInterrupt:
         _tell('interrupted')
         return 130

@@ -27,8 +27,8 @@ def shown(value: object) -> str:
         return shortened(repr(value))
     except ValueError:  # Python writes whole numbers of up to 4,300 digits
         return 'a number of thousands of digits'
-    except RecursionError:
-        return f'a {type(value).__name__} that is nested too deep'
+    except Exception:  # a value that contains itself, or of a class whose own method fails
+        return f'a value of type {type(value).__name__}'
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -75,6 +75,14 @@ def check_no_pipes(folder: Path, pattern: str = '*') -> None:
                 raise UserError(f'{path} is {kind}, not a regular file: remove it.')
 
 
+def is_file(path: str | os.PathLike) -> bool:
+    """Returns whether there is a regular file; False also for a name that no file can have."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     """Returns the content of a regular file.
 

@@ -36,7 +36,13 @@ def parser() -> argparse.ArgumentParser:
     add('images', metavar='IMAGE', nargs='+', help='PNG or JPEG file, or a folder of them')
     add('--workdir', metavar='DIR', required=True, help='folder of the run')
     add('--checkpoint', metavar='WHICH', default='last', help='last, best, or a step [last]')
-    add('--top', metavar='N', type=int, default=5, help='answers to print for each picture [5]')
+    add(
+        '--top',
+        metavar='N',
+        type=command.positive,
+        default=5,
+        help='answers to print for each picture [5]',
+    )
     add(
         '--invert',
         choices=('auto', 'yes', 'no'),
@@ -50,8 +56,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
-    if arguments.top < 1:
-        raise UserError(f'--top={arguments.top} must be at least 1.')
     from data_sources import images
     from training import prediction, progress, trained
 

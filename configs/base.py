@@ -91,7 +91,7 @@ FIELDS = (
     Field('optimizer.name', 'sgd', 'Name of the optimizer: sgd, adam, adamw, lars, lamb or '
           'rmsprop.', choices=('sgd', 'adam', 'adamw', 'lars', 'lamb', 'rmsprop')),
     Field('optimizer.learning_rate', 0.1, 'Peak learning rate; the schedule multiplies it by a '
-          'fraction.', above=0, high=10**6, traced=True),
+          'fraction.', above=0, high=1e30, traced=True),
     Field('optimizer.weight_decay', 0.0, 'Factor on the weights that is added to the gradient (L2; '
           'adamw, lamb: to the update, decoupled). Kernels only.', low=0, high=10**6,
           traced=True, regularizer=True),

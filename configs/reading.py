@@ -1,8 +1,11 @@
 """Reads a configuration: a file, and then the fields set on the command line."""
 
+import contextlib
 import importlib.util
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,11 @@ from ml_collections import ConfigDict
 
 import files
 from configs import base, schema, smoke
-from errors import UserError, did_you_mean
+from errors import UserError, did_you_mean, shortened
+
+ROOT = Path(__file__).resolve().parent.parent  # the program's own folder
+# ConfigDict's message about a field that there is none of; it may list the whole configuration.
+_MISSPELT = re.compile(r'\W*(?:Key \W*)?(\w+)\W*(?:does not exist|n?Did you mean|$)')
 
 
 def load(path: str) -> ConfigDict:
@@ -19,14 +26,32 @@ def load(path: str) -> ConfigDict:
     Raises:
       UserError: the file does not exist or does not run; names the line.
     """
-    file = Path(path)
-    if not file.is_file():
-        near = [str(p) for p in file.parent.glob('*.py') if _has_config(p)]
-        hint = did_you_mean(path, near) or ' `python train.py --list` prints the configurations.'
-        raise UserError(f'There is no config file {path}.{hint}')
-    if file.suffix == '.json':
-        return _load_json(file)
-    return call(path, 'get_config')
+    file = found(path)
+    if not file:
+        hint = did_you_mean(path, _configs_near(path)) or (
+            ' `python train.py --list` prints the configurations.'
+        )
+        raise UserError(f'There is no config file {shortened(path)}.{hint}')
+    return _load_json(file) if file.suffix == '.json' else call(str(file), 'get_config')
+
+
+def found(path: str) -> Path | None:
+    """Returns the regular file of a path, or None; relative to here, else to the program."""
+    return next((file for file in (Path(path), ROOT / path) if files.is_file(file)), None)
+
+
+def _configs_near(path: str) -> list[str]:
+    """Returns the configurations in the folder of a path, written as the path is."""
+    near = []
+    for base_folder in (Path(), ROOT):
+        folder = base_folder / Path(path).parent
+        with contextlib.suppress(OSError, ValueError):
+            near += [
+                str(file.relative_to(base_folder) if not Path(path).is_absolute() else file)
+                for file in sorted(folder.glob('*.py'))
+                if files.is_file(file) and _has_config(file)
+            ]
+    return near
 
 
 def _has_config(path: Path) -> bool:
@@ -39,25 +64,32 @@ def call(path: str, function: str) -> Any:
     Raises:
       UserError: the file or the function does not exist or does not run; names the line.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f'There is no file {path}.')
+    file = found(path)
+    if not file:
+        raise UserError(f'There is no file {shortened(path)}.')
     spec = importlib.util.spec_from_file_location(f'{function}_{file.stem}', file)
     if spec is None:
         raise UserError(f'{path} is neither a .py file with {function}() nor a .json file.')
     module = importlib.util.module_from_spec(spec)
     # A dataclass, such as a network defined in the file, resolves its annotations there.
     sys.modules[spec.name] = module
-    try:
+    with _explaining_errors(file):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(_where(path, error)) from error
-    if not hasattr(module, function):
-        raise UserError(f'{path} has no function {function}().')
+        made = getattr(module, function, None)
+        if callable(made):
+            return made()
+    raise UserError(f'{path} has no function {function}().')
+
+
+@contextlib.contextmanager
+def _explaining_errors(file: Path) -> Iterator[None]:
+    """Turns whatever a file of the user's raises into a sentence that names the line."""
     try:
-        return getattr(module, function)()
-    except Exception as error:
-        raise UserError(_where(path, error)) from error
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() as well: a configuration does not end the program
+        raise UserError(f'{file}{_line(file, error)}: {_reason(file, error)}') from error
 
 
 def _load_json(file: Path) -> ConfigDict:
@@ -90,14 +122,30 @@ def _unknown(name: str, known: dict[str, Any], values: dict[str, Any]) -> str:
     return schema.unknown(name, known)
 
 
-def _where(path: str, error: Exception) -> str:
-    """Returns 'file, line n: error' for an error that was raised while a file ran."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = f', line {frames[-1].lineno}' if frames else ''
-    if isinstance(error, SyntaxError) and error.lineno:
-        line = f', line {error.lineno}'
-    text = ' '.join(str(error.args[0] if error.args else error).split())
-    return f'{path}{line}: {type(error).__name__}: {text}'
+def _line(file: Path, error: BaseException) -> str:
+    """Returns ', line n' for an error that was raised while a file ran, or ''."""
+    if isinstance(error, SyntaxError) and error.lineno and error.filename == str(file):
+        return f', line {error.lineno}'
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    return f', line {frames[-1].lineno}' if frames else ''
+
+
+def _reason(file: Path, error: BaseException) -> str:
+    """Returns what went wrong while a file ran: the error, or the sentence for a misspelt field."""
+    if isinstance(error, SystemExit):
+        return 'it ends the program (sys.exit): remove that call.'
+    try:
+        text = ' '.join(str(error.args[0] if error.args else error).split())
+    except Exception:  # the text of an error of the user's own
+        text = ''
+    frames = traceback.extract_tb(error.__traceback__)
+    of_config = 'ml_collections' in Path(frames[-1].filename).parts
+    if of_config and (name := _MISSPELT.match(text)):
+        line = next((frame.line for frame in reversed(frames) if frame.filename == str(file)), '')
+        written = re.search(rf'\w+\.((?:\w+\.)*{name[1]})\b', line)
+        names = [field.name for field in base.fields()]
+        return schema.unknown(written[1] if written else name[1], names)
+    return f'{type(error).__name__}: {shortened(text, 300)}'
 
 
 def from_arguments(path: str, arguments: list[str]) -> ConfigDict:

@@ -9,10 +9,59 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from errors import UserError, did_you_mean
+from errors import UserError, shortened
 from field import Field
 
 HELP_WIDTH = 100  # columns
+# What fields are called elsewhere, for suggestions; the fields themselves have one name each.
+_CALLED = {
+    'optimizer.learning_rate': 'lr rate base_lr max_lr peak_lr init_lr',
+    'optimizer.weight_decay': 'wd l2 weightdecay',
+    'optimizer.momentum': 'mom mu',
+    'optimizer.epsilon': 'eps',
+    'optimizer.beta1': 'b1 betas',
+    'optimizer.beta2': 'b2',
+    'optimizer.clip_norm': 'clip clip_grad grad_clip gradient_clip clip_grad_norm max_grad_norm',
+    'optimizer.name': 'opt optim optimizer solver',
+    'schedule.name': 'sched scheduler schedule lr_scheduler lr_schedule',
+    'schedule.warmup': 'warm_up warmup_epochs warmup_steps lr_warmup_epochs',
+    'schedule.milestones': 'steps_at decay_epochs lr_steps lr_milestones',
+    'schedule.factor': 'gamma lr_gamma decay_rate',
+    'batch_size': 'bs b batch batchsize train_batch_size per_device_train_batch_size',
+    'eval_batch_size': 'val_batch_size test_batch_size validation_batch_size',
+    'epochs': 'epoch ep num_epochs n_epochs nb_epochs max_epochs num_train_epochs',
+    'steps': 'step max_steps num_steps train_steps total_steps iters iterations max_iters',
+    'accumulate': 'accum grad_accum accumulation accumulation_steps accumulate_grad_batches '
+    'gradient_accumulation_steps grad_accum_steps',
+    'dtype': 'amp fp16 bf16 half precision mixed_precision',
+    'ema_decay': 'ema model_ema ema_rate model_ema_decay',
+    'seed': 'random_seed manual_seed rng random_state',
+    'smoke': 'debug dry_run fast_dev_run',
+    'init_from': 'pretrained weights init finetune checkpoint_path ckpt load_from',
+    'layer_decay': 'llrd layerwise_decay',
+    'model.name': 'model arch architecture net network backbone',
+    'model.dropout_rate': 'dropout drop drop_rate dropout_prob',
+    'model.stochastic_depth': 'drop_path drop_path_rate droppath',
+    'data.name': 'data dataset data_set',
+    'data.dir': 'data_dir data_path datadir root data_root dataroot',
+    'data.workers': 'num_workers n_workers nworkers j',
+    'data.threads': 'num_threads n_threads',
+    'data.image_size': 'size img_size imgsz input_size resolution crop_size train_crop_size',
+    'data.num_classes': 'classes n_classes nb_classes nclass',
+    'label_smoothing': 'smoothing smooth ls',
+    'augment.flip': 'hflip horizontal_flip',
+    'augment.rotate': 'rotation degrees',
+    'augment.erase': 'reprob random_erase random_erasing erase_prob',
+    'augment.policy': 'aa autoaugment auto_augment randaugment rand_augment',
+    'augment.color_jitter': 'jitter colorjitter',
+    'devices': 'device gpu gpus num_gpus n_gpus n_gpu ngpu cpus num_devices',
+    'log_every': 'log_interval log_freq print_freq print_every log_steps',
+    'eval_every': 'eval_interval eval_freq val_every val_freq val_interval check_val_every_n_epoch',
+    'checkpoint.every': 'save_every save_freq save_interval checkpoint_every',
+    'checkpoint.keep': 'save_total_limit max_to_keep keep_last',
+    'compilation_cache': 'cache cache_dir jit_cache',
+}
+ALIASES = {alias: name for name, called in _CALLED.items() for alias in called.split()}
 
 
 def build(fields: tuple[Field, ...]) -> ConfigDict:
@@ -47,7 +96,13 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UserError(f'get_config() must return a ConfigDict, not {type(config).__name__}.')
     known = {field.name: field for field in fields}
-    flat = flatten(config)
+    try:
+        flat = flatten(config)
+    except Exception as error:  # it contains itself, or a placeholder that nobody has filled
+        raise UserError(
+            f'the configuration cannot be read ({type(error).__name__}: {shortened(str(error))}): '
+            'start from base.get_config(), and assign values to its fields.'
+        ) from error
     for name in flat:
         if name not in known:
             raise UserError(unknown(name, known))
@@ -66,17 +121,27 @@ def validate(config: ConfigDict, fields: tuple[Field, ...]) -> ConfigDict:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """Returns the error for a field that does not exist, with the most similar field.
+    """Returns the error for a field that does not exist, with the one that was probably meant.
 
-    The last parts of the names are compared if no whole name is similar.
+    A field may be meant by its whole name, by the last part of it, or by what it is called
+    elsewhere.
     """
     known = list(known)
-    hint = did_you_mean(f'config.{name}', [f'config.{k}' for k in known])
-    if not hint:
-        leaves = {k.rpartition('.')[2]: k for k in known}
-        near = difflib.get_close_matches(name.rpartition('.')[2], leaves, n=1)
-        hint = f' Did you mean "config.{leaves[near[0]]}"?' if near else ''
-    return f'config.{name} is not a field of the configuration.{hint}'
+    meant = {alias: field for alias, field in ALIASES.items() if field in known}
+    meant |= {field.rpartition('.')[2]: field for field in reversed(known)}
+    meant |= {field: field for field in known}
+    whole = name.lower().replace('-', '_')
+    leaf = whole.rpartition('.')[2]
+    near = (
+        [leaf]
+        if leaf in meant
+        else (
+            difflib.get_close_matches(whole, meant, n=1)
+            or difflib.get_close_matches(leaf, meant, n=1)
+        )
+    )
+    hint = f' Did you mean "config.{meant[near[0]]}"?' if near else ''
+    return f'config.{shortened(name)} is not a field of the configuration.{hint}'
 
 
 def assign(config: ConfigDict, name: str, value: Any) -> None:
@@ -100,7 +165,8 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
             if name not in known:
                 raise UserError(unknown(name, known))
             if not equals:
-                raise UserError(f'--config.{name} needs a value: --config.{name}=VALUE.')
+                value = 'true' if known[name].kind is bool else 'VALUE'
+                raise UserError(f'--config.{name} needs a value: --config.{name}={value}.')
             assign(config, name, known[name].check(_parse(text, known[name])))
 
 
