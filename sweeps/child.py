@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import files
 from configs import base
@@ -49,24 +50,12 @@ def run(
         return f'invalid: {error}'
     folder = work.folder / 'trials' / f'{trial.number:04d}'
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder.with_suffix('.json')
-    files.write_json(file, base.stored(config))
-    if not _wait_until_free(work, folder):
+    files.write_json(folder.with_suffix('.json'), base.stored(config))
+    lock = _locked(work, folder)
+    if lock is None:
         return None
-    command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
-    # A launcher's variables describe the process of the sweep, not that of the trial. The cache is
-    # the sweep's own, which the file alone cannot say.
-    command.append('--config.distributed=off')
-    command.append(f'--config.compilation_cache={config.compilation_cache}')
-    with folder.with_suffix('.log').open('ab') as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, **environment},
-        )  # fmt: skip
-        with _ending(process):
-            if cores:
-                os.sched_setaffinity(process.pid, cores)  # in time: JAX counts them as it starts
-            outcome = _watch(work, trial, process, folder)
+    with lock:
+        outcome = _train(work, trial, folder, environment, cores, lock.fileno())
     if outcome is None:
         return None
     trial.note(seconds=round(time.monotonic() - started, 3))
@@ -79,19 +68,54 @@ def run(
     return outcome
 
 
-def _wait_until_free(work: Work, folder: Path) -> bool:
-    """Waits until no process of an earlier sweep trains in `folder`; False if told to stop."""
+def _locked(work: Work, folder: Path) -> TextIO | None:
+    """Waits until no process of an earlier sweep trains in `folder`; None if told to stop.
+
+    Returns:
+      The lock of the trial, an open file. The trial's process inherits it as it starts, so that a
+      trial whose sweep was killed is never taken for free: not even before its process has locked
+      the folder by itself, which it does only once its libraries are imported.
+    """
     announced = False
     while not work.stopping():
-        try:
-            workdir.lock(folder).close()
-            return True
-        except UserError:
-            if not announced:
-                work.say(f'{folder}: waiting for the process that is still training there')
-            announced = True
-            time.sleep(PAUSE)
-    return False
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(workdir.lock(folder.parent, f'{folder.name}.lock'))
+                workdir.lock(folder).close()  # somebody may have called train.py by hand
+                stack.pop_all()
+                return lock
+            except UserError:
+                if not announced:
+                    work.say(f'{folder}: waiting for the process that is still training there')
+                announced = True
+        time.sleep(PAUSE)
+    return None
+
+
+def _train(
+    work: Work,
+    trial: OpenTrial,
+    folder: Path,
+    environment: dict[str, str],
+    cores: set[int] | None,
+    lock: int,
+) -> str | None:
+    """Runs train.py in `folder`, which inherits the lock; see `_watch` for what it returns."""
+    file = folder.with_suffix('.json')
+    command = [sys.executable, ROOT / 'train.py', f'--config={file}', f'--workdir={folder}']
+    # A launcher's variables describe the process of the sweep, not that of the trial. The cache is
+    # the sweep's own, which the file alone cannot say.
+    command.append('--config.distributed=off')
+    command.append(f'--config.compilation_cache={work.config.compilation_cache}')
+    with folder.with_suffix('.log').open('ab') as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock],
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        with _ending(process):
+            if cores:
+                os.sched_setaffinity(process.pid, cores)  # in time: JAX counts them as it starts
+            return _watch(work, trial, process, folder)
 
 
 def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
@@ -124,8 +148,19 @@ def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path
         return 'done'
     if code == EXIT_CODE or code < 0:
         return None  # stopped from outside; it can resume
+    if _in_use(folder):
+        return None  # by another process, for which the next start waits
     text = folder.with_suffix('.log').read_text(errors='replace').strip()
     return f'exit code {code}: {text[-300:]}'
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process trains in `folder`."""
+    try:
+        workdir.lock(folder).close()
+    except UserError:
+        return True
+    return False
 
 
 def _evaluations(folder: Path, metric: str) -> list[tuple[int, float]]:

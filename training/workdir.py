@@ -68,16 +68,20 @@ def check_writable(
         ) from error
 
 
-def lock(workdir: str | os.PathLike) -> TextIO:
+def lock(workdir: str | os.PathLike, name: str = LOCK) -> TextIO:
     """Locks the folder; returns an open file that keeps the lock until it is closed.
 
     The system closes the file when the process ends, even if it is killed.
+
+    Args:
+      workdir: the folder.
+      name: of the file in it that is locked.
 
     Raises:
       UserError: another run is using the folder.
     """
     # Append mode, so that opening changes nothing.
-    file = (Path(workdir) / LOCK).open('a')
+    file = (Path(workdir) / name).open('a')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

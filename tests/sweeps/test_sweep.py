@@ -13,9 +13,9 @@ import pytest
 import command
 import sweep
 import train
-from sweeps import owner
+from sweeps import child, owner
 from tests.conftest import ROOT
-from tests.support import LONG, SPACE, trials_of, write_config
+from tests.support import LONG, SPACE, Child, trials_of, write_config
 
 FIELDS = {
     'model__name': 'fcn',  # lanes of convolutions take XLA many times as long
@@ -294,6 +294,53 @@ def test_a_local_sweep_that_is_killed_goes_on_with_its_trials(arguments, tmp_pat
     assert start(options, tmp_path, cwd=tmp_path).wait(LONG) == 0, (tmp_path / 'log').read_text()
     rows = trials_of(tmp_path / 'sweep')
     assert [row['state'] for row in rows] == ['complete'] * 3
+
+
+# A training that gets to its lock only when it is told to, or gives up beside another one.
+TRAINING = """
+import fcntl, json, pathlib, sys, time
+folder = pathlib.Path(sys.argv[2].partition('=')[2])
+with (folder / 'starts').open('a') as starts:
+    print('started', file=starts)
+while not (folder.parent / 'go').exists():
+    if len((folder / 'starts').read_text().splitlines()) > 1:
+        sys.exit('Another run is using this folder.')
+    time.sleep(0.02)
+lock = (folder / '.lock').open('a')
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+(folder / 'metrics.jsonl').write_text(json.dumps({'step': 12, 'validation/accuracy': 0.5}))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_has_not_locked_its_folder_yet_is_waited_for(
+    arguments, tmp_path, monkeypatch
+):
+    """It needs seconds from its start to its lock, and a sweep may be restarted meanwhile."""
+    (tmp_path / 'train.py').write_text(TRAINING)
+    options = arguments('--engine=local', '--trials=1', '--pruner=none')
+    script = f"""
+import pathlib, sys, sweep
+from sweeps import child
+child.ROOT = pathlib.Path({str(tmp_path)!r})
+sys.exit(sweep.main(sys.argv[1:]))
+"""
+    trials = tmp_path / 'sweep' / 'trials'
+    with Child(options, tmp_path / 'log', script) as first:
+        assert first.wait_until((trials / '0000' / 'starts').exists), first.output
+        first.kill()
+    said = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if 'waiting for the process that is still training there' in text:
+            (trials / 'go').touch()
+
+    monkeypatch.setattr(child, 'ROOT', tmp_path)
+    monkeypatch.setattr(sweep, '_say', say)
+    assert sweep.main(options) == 0, said
+    assert [row['state'] for row in trials_of(tmp_path / 'sweep')] == ['complete']
+    assert any('waiting for the process' in text for text in said)
 
 
 def test_two_sweeps_do_not_share_a_data_base(arguments, tmp_path, capsys):
