@@ -42,7 +42,8 @@ The same command resumes a sweep that was stopped. Fields of the configuration c
 
 exit codes:
   0   the sweep is finished
-  2   the command or its input is wrong, or no trial was completed
+  2   the command or its input is wrong, or no trial was completed; or a disk is full: make room,
+      and the same command resumes the sweep
   75  trials are left: stopped by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2, or other processes
       still run them; the same command resumes the sweep
 """  # noqa: E501
@@ -147,12 +148,12 @@ def _check_sampler(name: str, sweep: 'Sweep') -> None:
 def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> int:
     """Runs a checked sweep; returns the exit code."""
     from distributed.preemption import EXIT_CODE, Preemption
-    from sweeps import engine, report, study
+    from sweeps import engine, report, room, study
     from training import workdir
 
     folder = Path(arguments.workdir).resolve()
     workdir.check_writable(folder)
-    with contextlib.ExitStack() as stack:
+    with room.explaining(folder), contextlib.ExitStack() as stack:
         stack.enter_context(workdir.lock(folder))
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)
@@ -163,7 +164,7 @@ def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> 
             arguments.trials or sweep.trials,
             arguments.sampler,
             arguments.pruner,
-            study.storage_of(folder, arguments.storage, alone),
+            study.storage_of(folder, arguments.storage, alone, sweep.objective.direction, _say),
             about,
             alone,
         )

@@ -17,7 +17,7 @@ import files
 from configs import base
 from distributed.preemption import EXIT_CODE
 from errors import UserError
-from sweeps import owner
+from sweeps import owner, room
 from sweeps.engine import Work, configuration
 from sweeps.study import OpenTrial
 from training import records, workdir
@@ -41,6 +41,7 @@ def run(
     Raises:
       owner.TakenOverError: another process has taken the trial over; the process started here has
         ended.
+      room.NoRoomError: the disk is full; the trial can resume.
     """
     started = time.monotonic()
     try:
@@ -108,6 +109,7 @@ def _train(
     command.append('--config.distributed=off')
     command.append(f'--config.compilation_cache={work.config.compilation_cache}')
     with folder.with_suffix('.log').open('ab') as log:
+        begin = log.tell()  # behind what earlier processes of the trial have said
         process = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock],
             env={**os.environ, **environment},
@@ -115,14 +117,19 @@ def _train(
         with _ending(process):
             if cores:
                 os.sched_setaffinity(process.pid, cores)  # in time: JAX counts them as it starts
-            return _watch(work, trial, process, folder)
+            return _watch(work, trial, process, folder, begin)
 
 
-def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path) -> str | None:
+def _watch(
+    work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path, begin: int
+) -> str | None:
     """Reports evaluations as they are recorded, until the trial is to end.
 
     Returns:
       'done', 'pruned', None if it was stopped and can resume, or an error message.
+
+    Raises:
+      room.NoRoomError: it failed because the disk is full.
     """
     metric, seen, prune = work.sweep.objective.metric, 0, False
     checked = time.monotonic()
@@ -150,7 +157,9 @@ def _watch(work: Work, trial: OpenTrial, process: subprocess.Popen, folder: Path
         return None  # stopped from outside; it can resume
     if _in_use(folder):
         return None  # by another process, for which the next start waits
-    text = folder.with_suffix('.log').read_text(errors='replace').strip()
+    said = folder.with_suffix('.log').read_bytes()[begin:]
+    text = said.decode(errors='replace').strip()
+    room.check(work.folder, text)
     return f'exit code {code}: {text[-300:]}'
 
 

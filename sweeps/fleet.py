@@ -5,6 +5,7 @@ that all machines see, and the storage of the study. When a worker dies, another
 trial and resumes it from its checkpoint.
 """
 
+import contextlib
 import dataclasses
 import os
 import threading
@@ -16,10 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from configs.search import Sweep
 from errors import UserError
-from sweeps import local_engine, owner, study
+from sweeps import local_engine, owner, room, study
 from sweeps.engine import Work
 
 PAUSE = 1.0  # seconds between two checks of the trials
+NO_ROOM = 'no_room'  # a file by which a worker says that the disk is full
 FRUITLESS = 3  # times that all workers may be restarted without progress of any trial
 
 
@@ -113,19 +115,28 @@ class Worker:
     def _work(self) -> None:
         try:
             self._change_folder()
-            about = study.describe(self.sweep, self.config, self.sampler, self.storage)
-            storage = study.storage_of(self.folder, self.storage, alone=False)
-            settings = (self.sampler, self.pruner, storage, about)
-            trials = study.Study(self.sweep, self.folder, self.trials, *settings, alone=False)
-            try:
-                options = {'jobs': 1}
-                local_engine.run(
-                    Work(self.config, self.sweep, trials, self.folder, self._stop, _say, options)
-                )
-            finally:
-                trials.close()
+            with room.explaining(self.folder):
+                self._run_trials()
+        except room.NoRoomError as error:
+            with contextlib.suppress(OSError):  # there may be room for its name at least
+                (self.folder / NO_ROOM).write_text(str(error))
+            self._errors.append(error)
         except BaseException as error:
             self._errors.append(error)
+
+    def _run_trials(self) -> None:
+        about = study.describe(self.sweep, self.config, self.sampler, self.storage)
+        direction = self.sweep.objective.direction
+        storage = study.storage_of(self.folder, self.storage, False, direction, _say)
+        settings = (self.sampler, self.pruner, storage, about)
+        trials = study.Study(self.sweep, self.folder, self.trials, *settings, alone=False)
+        try:
+            options = {'jobs': 1}
+            local_engine.run(
+                Work(self.config, self.sweep, trials, self.folder, self._stop, _say, options)
+            )
+        finally:
+            trials.close()
 
     def _change_folder(self) -> None:
         # A scheduler may start processes in any folder.
@@ -146,14 +157,20 @@ def run(work: Work, scheduler: Scheduler) -> None:
     """Has workers started while there are trials left, and reports the progress.
 
     Raises:
-      UserError: workers keep ending without progress of any trial.
+      UserError: workers keep ending without progress of any trial, or a worker says that the disk
+        is full.
     """
+    said_so = work.folder / NO_ROOM
+    said_so.unlink(missing_ok=True)
     starter = _Starter(work, scheduler)
     seen = {trial.number for trial in work.study.finished()}
     while len(seen) < work.study.trials:
         if work.stopping():
             work.say(scheduler.leave())
             return
+        if said_so.exists():
+            work.say(scheduler.leave())
+            raise room.NoRoomError(str(work.folder))
         running, free = work.study.load()
         starter.look(running, free)
         for trial in work.study.finished():
@@ -196,6 +213,7 @@ class _Starter:
                 f'Workers were started {self.fruitless} times without progress of any trial: '
                 f'{self._scheduler.output}.'
             )
+        room.check(self._work.folder, '')
         count = self._scheduler.start(self._worker, missing)
         if count:
             self.fruitless += count

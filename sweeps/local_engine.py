@@ -4,7 +4,7 @@ import math
 import os
 import threading
 
-from sweeps import child
+from sweeps import child, room
 from sweeps.engine import Work
 from sweeps.owner import TakenOverError
 from sweeps.study import OpenTrial
@@ -47,6 +47,7 @@ def _run(work: Work, trial: OpenTrial, slot: int) -> str | None:
         outcome = child.run(work, trial, *pinned(slot, work.options['jobs']))
         if outcome is not None or work.stopping():
             return outcome
+    room.check(work.folder, '')
     trial.fail(f'its process was ended from outside {STARTS} times')
     return 'its process was ended from outside'
 

@@ -13,7 +13,7 @@ from rich import console as rich_console
 
 import files
 from configs import base
-from sweeps import table
+from sweeps import room, table
 from sweeps.engine import Work, configuration
 from tasks import registry
 
@@ -43,9 +43,9 @@ def write(work: Work) -> None:
         return
     config = configuration(work.config, best.params)
     files.write_json(work.folder / BEST, base.stored(config))
+    _print_table(work)
     _draw(work)
     _write_tensorboard(work, trials)
-    _print_table(work)
     counts = [sum(t.state == state for t in trials) for state in STATES]
     states = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
     work.say(f'{len(trials)} trials: {states}')
@@ -120,6 +120,8 @@ def _draw(work: Work) -> None:
 def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
     from tensorboardX import SummaryWriter
 
+    # Its library leaves a thread and tracebacks behind where it cannot write.
+    room.check(work.folder, '')
     folder = work.folder / TENSORBOARD
     shutil.rmtree(folder, ignore_errors=True)  # it has this sweep only, and is rewritten as a whole
     metric = work.sweep.objective.metric

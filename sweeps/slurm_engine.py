@@ -6,7 +6,7 @@ from typing import Any
 
 import files
 from errors import UserError
-from sweeps import child, engine, fleet, slurm_options
+from sweeps import child, engine, fleet, room, slurm_options
 from sweeps.engine import Work
 from sweeps.slurm_task import SlurmTask, squeue
 
@@ -55,12 +55,15 @@ class Slurm:
 
         Raises:
           UserError: SLURM refuses the first job of the sweep; later ones are tried again.
+          OSError: the disk is full.
         """
         task = SlurmTask(worker)
         try:
             with self._executor.batch():
                 jobs = [self._executor.submit(task) for _ in range(count)]
         except Exception as error:  # of several types; the text has the answer of sbatch
+            if getattr(error, 'errno', None) in room.FULL:
+                raise
             if not self._submitted:
                 raise UserError(
                     f'SLURM refused the job; check the --slurm options: {error}'

@@ -13,6 +13,7 @@ import random
 import threading
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +25,59 @@ import files
 from configs import base, schema
 from configs.search import Sweep
 from errors import UserError
+from sweeps import journal
 from sweeps.owner import Owner, check_alone, unlock_if_moved
 
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
+POINT = 'fixed_params'  # where Optuna keeps the values of a trial that was enqueued
 MOST_POINTS = 1_000_000  # points that a grid may have
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def storage_of(folder: Path, url: str | None, alone: bool = True) -> optuna.storages.BaseStorage:
+def storage_of(
+    folder: Path,
+    url: str | None,
+    alone: bool = True,
+    direction: str = 'maximize',
+    say: Callable[[str], None] = print,
+) -> optuna.storages.BaseStorage:
     """Returns Optuna's storage: a journal file in the folder, or the database of a URL.
 
     Args:
       folder: the workdir of the sweep.
       url: of a database, or None.
       alone: whether no other process uses the journal.
+      direction: 'maximize' or 'minimize'; a journal that has lost its beginning does not say.
+      say: called with a sentence if the journal was damaged and has been mended.
 
     Raises:
       UserError: the database does not answer, or its driver is not installed; or other processes
-        use the journal.
+        use the journal, or it cannot be mended.
     """
     if url is None:
-        lock = folder / 'study.journal.lock'
-        # An existing lock is then that of a dead process. Optuna would wait 30 s for it.
-        if alone:
-            check_alone(folder)
-            lock.unlink(missing_ok=True)
-        unlock_if_moved(lock)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / 'study.journal'))
-        return optuna.storages.JournalStorage(backend)
+        return _journal(folder, alone, direction, say)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:
         text = ' '.join(str(error).split())
         raise UserError(f'--storage={url} cannot be opened: {text}') from error
+
+
+def _journal(
+    folder: Path, alone: bool, direction: str, say: Callable[[str], None]
+) -> optuna.storages.JournalStorage:
+    file = folder / 'study.journal'
+    lock = folder / 'study.journal.lock'
+    # An existing lock is then that of a dead process. Optuna would wait 30 s for it.
+    if alone:
+        check_alone(folder)
+        lock.unlink(missing_ok=True)
+    unlock_if_moved(lock)
+    mended = journal.mend(file, direction)
+    if mended:
+        say(mended)
+    return optuna.storages.JournalStorage(journal.Journal(file))
 
 
 def make_sampler(name: str, sweep: Sweep, seed: int) -> optuna.samplers.BaseSampler:
@@ -159,7 +179,7 @@ class Study:
     ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self.folder, self.trials = sweep, folder, trials
-        self._sampler, self._lock = sampler, threading.RLock()
+        self._sampler, self._storage, self._lock = sampler, storage, threading.RLock()
         self.optuna = optuna.create_study(
             study_name=NAME,
             storage=storage,
@@ -240,9 +260,15 @@ class Study:
         points = list(itertools.product(*(v.grid() for v in self.sweep.space.values())))
         random.Random(self.sweep.seed).shuffle(points)
         self.trials = min(self.trials, len(points))
+        points = [dict(zip(self.sweep.space, point, strict=True)) for point in points]
         with self._owner.drawing():
-            for number in range(len(self.optuna.get_trials(deepcopy=False)), self.trials):
-                self.optuna.enqueue_trial(dict(zip(self.sweep.space, points[number], strict=True)))
+            stored = self.optuna.get_trials(deepcopy=False)
+            for point in points[len(stored) : self.trials]:
+                self.optuna.enqueue_trial(point)
+            for trial, point in zip(stored, points, strict=False):
+                # In a journal that was mended, others took the places of trials that were lost.
+                if trial.state == TrialState.RUNNING and POINT not in trial.system_attrs:
+                    self._storage.set_trial_system_attr(trial._trial_id, POINT, point)
 
     def _new(self) -> tuple[optuna.Trial, set[int]] | None:
         """Returns a new trial and no reported evaluations; None if all trials have been drawn."""

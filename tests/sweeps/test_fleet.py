@@ -17,7 +17,7 @@ import pytest
 from configs import base
 from configs.search import Float, Objective, Sweep
 from errors import UserError
-from sweeps import child, fleet, local_engine, owner, ray_engine, study
+from sweeps import child, fleet, local_engine, owner, ray_engine, room, study
 from sweeps.engine import Work
 from tests.conftest import ROOT
 
@@ -258,6 +258,27 @@ def test_workers_that_get_nowhere_are_not_started_for_ever(tmp_path, monkeypatch
     )
     with pytest.raises(UserError, match=message):
         fleet.run(work_of(tmp_path, 2), Threads())
+
+
+def test_a_worker_without_room_ends_the_sweep_and_no_trial(tmp_path, monkeypatch):
+    full = [True]
+
+    def run(work, trial, *where):
+        if full:
+            raise room.NoRoomError(str(tmp_path))
+        trial.report(0.5, 1)
+        return f'{trial.complete():.1f}'
+
+    monkeypatch.setattr(child, 'run', run)
+    monkeypatch.setattr(threading, 'excepthook', lambda *about: None)
+    work = work_of(tmp_path, 2)
+    with pytest.raises(UserError, match='make room, and the same command resumes it'):
+        fleet.run(work, Threads())
+    assert {state for _, _, state in values(work.study)} == {'RUNNING'}
+    full.clear()
+    work = work_of(tmp_path, 2)
+    fleet.run(work, Threads())
+    assert [state for _, _, state in values(work.study)] == ['COMPLETE'] * 2
 
 
 def test_trials_that_are_longer_than_their_workers_live_come_to_their_end(tmp_path, monkeypatch):

@@ -1,0 +1,71 @@
+"""Lack of room on a disk: nobody's trial's fault, so that a sweep stops, and resumes later."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+
+from errors import UserError
+
+# What the system says where there is no room: the disk, the user's share of it, a file's largest
+# size.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Bytes that have to be left where a training failed without saying why. Half a checkpoint was
+# removed when it could not be completed, so that there may be room again for a word or two.
+LEAST = 4 * 2**20
+
+
+class NoRoomError(UserError):
+    """A disk is full; the sweep has stopped, and has lost nothing."""
+
+    def __init__(self, what: str, reason: str = os.strerror(errno.ENOSPC)):
+        super().__init__(
+            f'{what} could not be written: {reason}. The sweep has stopped and keeps all its '
+            'trials: make room, and the same command resumes it.'
+        )
+
+
+@contextlib.contextmanager
+def explaining(folder: Path) -> Iterator[None]:
+    """Turns errors of full disks into a NoRoomError.
+
+    Args:
+      folder: of the sweep; for the message, where the system names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise NoRoomError(error.filename or str(folder), error.strerror) from error
+    except optuna.exceptions.StorageInternalError as error:
+        reason = ' '.join(str(error.__cause__ or error).split())
+        raise NoRoomError('The --storage', reason) from error
+
+
+def check(folder: Path, said: str) -> None:
+    """Checks that it was not for lack of room that a process failed.
+
+    Args:
+      folder: in which it wrote.
+      said: its output, which may be cut, because it may be on the same disk.
+
+    Raises:
+      NoRoomError: it says so, or the disk is full.
+    """
+    for number in FULL:
+        if os.strerror(number) in said:
+            raise NoRoomError(str(folder), os.strerror(number))
+    probe = folder / f'.room.{os.getpid()}'
+    with explaining(folder):
+        try:
+            with probe.open('wb') as file:
+                file.write(os.urandom(LEAST))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
