@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 import files
+from sweeps import owner
 from sweeps.room import NoRoomError
 
 # The operations that matter here, of those that there are; Optuna has no public names for them.
@@ -90,6 +91,30 @@ def _end_of_lines(path: Path) -> int:
                 return start + found + 1
             end = start
     return 0
+
+
+def opened(path: Path, alone: bool, direction: str, say: Callable[[str], None]) -> JournalStorage:
+    """Returns the storage that a journal is, mended if it was damaged.
+
+    Args:
+      path: of the file.
+      alone: whether no other process uses it.
+      direction: of the study; see `mend`.
+      say: called with a sentence if it was damaged.
+
+    Raises:
+      UserError: other processes use it, or it cannot be mended.
+    """
+    lock = path.with_name(f'{path.name}.lock')
+    # An existing lock is then that of a dead process. Optuna would wait 30 s for it.
+    if alone:
+        owner.check_alone(path.parent)
+        lock.unlink(missing_ok=True)
+    owner.unlock_if_moved(lock)
+    mended = mend(path, direction)
+    if mended:
+        say(mended)
+    return JournalStorage(Journal(path))
 
 
 def mend(path: Path, direction: str) -> str | None:

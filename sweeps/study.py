@@ -25,8 +25,8 @@ import files
 from configs import base, schema
 from configs.search import Sweep
 from errors import UserError
-from sweeps import journal
-from sweeps.owner import Owner, check_alone, unlock_if_moved
+from sweeps import journal, samplers
+from sweeps.owner import Owner
 
 SETTINGS = 'sweep.json'
 NAME = 'sweep'
@@ -56,49 +56,12 @@ def storage_of(
         use the journal, or it cannot be mended.
     """
     if url is None:
-        return _journal(folder, alone, direction, say)
+        return journal.opened(folder / 'study.journal', alone, direction, say)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:
         text = ' '.join(str(error).split())
         raise UserError(f'--storage={url} cannot be opened: {text}') from error
-
-
-def _journal(
-    folder: Path, alone: bool, direction: str, say: Callable[[str], None]
-) -> optuna.storages.JournalStorage:
-    file = folder / 'study.journal'
-    lock = folder / 'study.journal.lock'
-    # An existing lock is then that of a dead process. Optuna would wait 30 s for it.
-    if alone:
-        check_alone(folder)
-        lock.unlink(missing_ok=True)
-    unlock_if_moved(lock)
-    mended = journal.mend(file, direction)
-    if mended:
-        say(mended)
-    return optuna.storages.JournalStorage(journal.Journal(file))
-
-
-def make_sampler(name: str, sweep: Sweep, seed: int) -> optuna.samplers.BaseSampler:
-    """Returns one of Optuna's samplers."""
-    if name in ('random', 'grid'):  # the points of a grid are stored in advance
-        return optuna.samplers.RandomSampler(seed)
-    if name == 'cmaes':
-        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    # Running trials count as bad ones, so that trials drawn meanwhile are not close to them.
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-
-
-def make_pruner(name: str, sweep: Sweep) -> optuna.pruners.BasePruner:
-    """Returns one of Optuna's pruners; the steps of a trial are the numbers of its evaluations."""
-    if name == 'asha':
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=sweep.first_rung, reduction_factor=sweep.reduction
-        )
-    if name == 'median':
-        return optuna.pruners.MedianPruner(n_warmup_steps=sweep.first_rung)
-    return optuna.pruners.NopPruner()
 
 
 class OpenTrial:
@@ -184,7 +147,7 @@ class Study:
             study_name=NAME,
             storage=storage,
             direction=sweep.objective.direction,
-            pruner=make_pruner(pruner, sweep),
+            pruner=samplers.make_pruner(pruner, sweep),
             load_if_exists=True,
         )
         stored = self.optuna.user_attrs.get('sweep')
@@ -244,7 +207,7 @@ class Study:
 
     def _seed_sampler(self, *draw: Any) -> None:
         text = f'{self.sweep.seed} {draw}'
-        self.optuna.sampler = make_sampler(self._sampler, self.sweep, zlib.crc32(text.encode()))
+        self.optuna.sampler = samplers.make_sampler(self._sampler, zlib.crc32(text.encode()))
 
     def _lay_grid(self) -> None:
         """Enqueues the points of the grid as trials, in an order drawn from the seed.
