@@ -29,7 +29,10 @@ def layout(
     columns = [[*head, *cells] for head, cells in zip(heads, zip(*rows, strict=True), strict=True)]
     first = columns[:repeated]
     left = width - sum(_width(column) + GAP for column in first)
-    others = [[_shortened(cell, left) for cell in column] for column in columns[repeated:]]
+    others = [
+        [*column[:height], *(_shortened(cell, left) for cell in column[height:])]
+        for column in columns[repeated:]
+    ]
     blocks = []
     for block in _packed(others, left):
         shown = [list(row) for row in zip(*first, *block, strict=True)]
