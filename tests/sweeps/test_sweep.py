@@ -1,6 +1,7 @@
 """sweep.py as its users call it: what it leaves behind, and that a kill loses nothing."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -172,7 +173,9 @@ def test_a_grid_has_all_its_points_once(arguments, tmp_path):
 
 
 def test_the_local_engine_runs_train_py(arguments, tmp_path):
-    options = arguments('--engine=local', '--jobs=2', '--trials=3', '--pruner=none')
+    cache = Path(os.environ['XDG_CACHE_HOME']) / 'functional-cnn' / 'xla'
+    options = arguments('--engine=local', '--jobs=2', '--trials=3', '--pruner=none',
+                        f'--config.compilation_cache={cache}')  # fmt: skip
     assert sweep.main(options) == 0
     folder = tmp_path / 'sweep'
     rows = trials_of(folder)
@@ -182,6 +185,8 @@ def test_the_local_engine_runs_train_py(arguments, tmp_path):
         values = [r['validation/accuracy'] for r in map(json.loads, lines.splitlines())
                   if 'validation/accuracy' in r]  # fmt: skip
         assert float(row['validation/accuracy']) == max(values)
+    # The folder of compiled programs, which no file may choose, was chosen by the command line.
+    assert 'compilation_cache' not in (folder / 'trials' / '0000.log').read_text()
 
 
 @pytest.mark.parametrize(('name', 'package'), [('slurm', 'submitit'), ('ray', 'ray')])

@@ -15,7 +15,7 @@ import predict
 from data_sources import arrays, digits
 from errors import UserError
 from tests.support import go_back, result, train_here
-from training import trained
+from training import trained, transfer
 
 
 @pytest.fixture
@@ -153,6 +153,13 @@ def assert_resume_is_refused(workdir, config, sentence):
         train_here(config, workdir)
     assert sentence in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_weights_of_a_run_are_taken_without_its_data_set(copied):
+    stored = json.loads((copied / 'config.json').read_text())
+    stored['data'] |= {'name': 'gone', 'dir': '/nowhere'}
+    (copied / 'config.json').write_text(json.dumps(stored))
+    assert transfer.read(str(copied)).step == 12
 
 
 def test_evaluation_reads_one_split(copied, tmp_path, monkeypatch):
