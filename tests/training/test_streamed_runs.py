@@ -141,6 +141,7 @@ def test_evaluate_and_predict_see_what_training_saw(reference, digit_set, tmp_pa
     capsys.readouterr()
     pictures = sorted((digit_set / 'source').glob('*/*.jpg'))
     argv = [*map(str, pictures), f'--workdir={reference}', '--top=1', '--json']
+    argv.append('--config.data.dir=/nowhere')  # the workdir is enough
     assert predict.main(argv) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     right = sum(row['top'][0]['class'] == Path(row['image']).parent.name for row in rows)
