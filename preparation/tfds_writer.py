@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -34,6 +35,7 @@ class ImageSet:
       description: a sentence for the data set's information file.
       homepage: an address, or ''.
       citation: a BibTeX entry, or ''.
+      facts: what else there is to know, as JSON; it becomes builder.info.metadata.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ImageSet:
     description: str
     homepage: str = ''
     citation: str = ''
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for split, (images, labels) in self.examples.items():
@@ -112,6 +115,7 @@ def _write(image_set: ImageSet, folder: Path) -> None:
         citation=image_set.citation,
         supervised_keys=('image', 'label'),
         disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(image_set.facts) if image_set.facts else None,
     )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from errors import UserError
-from preparation import idx
+from preparation import idx, idx_sets
 from tools.prepare import common
 
 if TYPE_CHECKING:  # slow to import; not for --help
@@ -92,25 +94,31 @@ def prepare_idx(args: argparse.Namespace) -> None:
             f'The images in {args.source} differ in size between splits ({sizes}): use files of '
             'one data set.'
         )
-    class_names = args.class_names or [str(i) for i in range(examples['train'][1].max() + 1)]
-    _check_class_names(class_names)
-    for split, (_, labels) in examples.items():
-        if labels.max() >= len(class_names):
-            raise UserError(
-                f'{files[split][1]} has label {labels.max()} at position {labels.argmax()}, which '
-                f'is out of range for the {len(class_names)} classes of '
-                + ('--class_names.' if args.class_names else 'the train labels.')
-            )
+    given, facts = args.class_names, {}
+    first = idx_sets.first_label(examples, given)
+    names = given or idx_sets.class_names(examples, first, files)
+    _check_class_names(names)
+    examples = idx_sets.from_zero(examples, first, len(names), files, bool(given))
+    if first:
+        facts['first_label'] = first
+        print(f'The labels start at 1, so that label 1 is the first class, "{names[0]}".')
+    transpose = args.transpose
+    if transpose is None and (transpose := idx_sets.is_emnist(files)):
+        print('EMNIST stores its pictures transposed: they are turned (--no-transpose: not).')
+    if transpose:
+        facts['transposed'] = True
+        examples = idx_sets.upright(examples)
     from preparation import tfds_writer
 
     image_set = tfds_writer.ImageSet(
         name=args.name,
         version=_IDX_VERSION,
         examples=examples,
-        class_names=tuple(class_names),
+        class_names=tuple(names),
         description=f'{args.name}, prepared from idx files.',
+        facts=facts,
     )
-    _write(image_set, args.data_dir)
+    _write(image_set, args.data_dir, summarized=True)
 
 
 def _is_prepared(args: argparse.Namespace, name: str, version: str) -> bool:
@@ -125,18 +133,36 @@ def _is_prepared(args: argparse.Namespace, name: str, version: str) -> bool:
     return True
 
 
-def _write(image_set: 'ImageSet', data_dir: Path) -> None:
+def _write(image_set: 'ImageSet', data_dir: Path, summarized: bool = False) -> None:
     from preparation import tfds_writer
 
     written = tfds_writer.prepare(image_set, data_dir)
     counts = {split: len(labels) for split, (_, labels) in image_set.examples.items()}
-    _report(image_set.name, data_dir, written, counts)
+    about = _summary(image_set) if summarized else []
+    _report(image_set.name, data_dir, written, counts, about)
 
 
-def _report(name: str, data_dir: Path, written: bool, counts: dict[str, int]) -> None:
-    """Prints the state of the set and the next command."""
+def _summary(image_set: 'ImageSet') -> list[str]:
+    """Returns lines with the examples of each class, and mean and std as options."""
+    from preparation import summary
+
+    examples, names = image_set.examples, image_set.class_names
+    counts = [np.bincount(labels, minlength=len(names)) for _, labels in examples.values()]
+    images = examples['train'][0]
+    return [
+        summary.classes(dict(zip(names, zip(*counts, strict=True), strict=True)), list(examples)),
+        summary.normalization(*idx_sets.mean_and_std(images), len(images)),
+    ]
+
+
+def _report(
+    name: str, data_dir: Path, written: bool, counts: dict[str, int], about: Sequence[str] = ()
+) -> None:
+    """Prints the state of the set, what is known about it, and the next command."""
     sizes = [f'{count:,} {split}' for split, count in counts.items()]
     common.report(name, data_dir / name, written, sizes)
+    for line in about:
+        print(line)
     if 'validation' not in counts:
         print('The last examples of train will be used for validation.')
     configs = {'mnist': 'mnist_lenet', 'cifar10': 'cifar10_resnet18'}
@@ -199,7 +225,14 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
     command.add_argument(
         '--class_names',
         type=lambda text: [name.strip() for name in text.split(',')],
-        help='comma-separated names in the order of the labels (default: 0,1,2,...)',
+        help='comma-separated names in the order of the labels, which start at 0 or 1 (default: '
+        "the labels; EMNIST's characters)",
+    )
+    command.add_argument(
+        '--transpose',
+        action=argparse.BooleanOptionalAction,
+        help="exchange rows and columns of every picture (default: where the files' names start "
+        'with emnist, whose pictures are stored so)',
     )
     common.add_data_dir(command)
     command.set_defaults(run=prepare_idx)
