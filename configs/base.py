@@ -107,8 +107,11 @@ FIELDS = (
     Field('optimizer.beta2', None, 'adam, adamw, lamb: decay per update of the mean of squared '
           'gradients, in [0, 1). None: 0.999.', float, low=0, below=1, traced=True),
     Field('optimizer.epsilon', None, 'adam, adamw, lamb, rmsprop: added to the denominator, '
-          'outside of the square root (rmsprop: inside). None: 1e-8; lamb: 1e-6.', float, above=0,
+          'outside of the square root as in PyTorch. None: 1e-8; lamb: 1e-6.', float, above=0,
           high=1, smallest=1e-30, traced=True),
+    Field('optimizer.epsilon_in_root', None, 'rmsprop: whether epsilon is added inside of the '
+          'square root, where it acts like its own root: 1e-8 like 1e-4. Runs from before this '
+          'field did so. None: False.', bool),
     Field('optimizer.decay', None, 'rmsprop: decay per update of the mean of squared gradients, in '
           '[0, 1). None: 0.9.', float, low=0, below=1, traced=True),
     Field('optimizer.trust_coefficient', None, "lars: factor on the ratio of a kernel's norm to "
@@ -192,6 +195,21 @@ def fields() -> tuple[Field, ...]:
     from tasks import registry as tasks
 
     return _joined(models.config_fields(), (*tasks.fields(), *augmentations.fields()))
+
+
+def as_written(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a stored configuration, with the meaning that they had back then.
+
+    Before there was optimizer.epsilon_in_root, rmsprop had epsilon in the root.
+    """
+    optimizer = values.get('optimizer')
+    if (
+        isinstance(optimizer, dict)
+        and optimizer.get('name') == 'rmsprop'
+        and 'epsilon' in optimizer
+    ):
+        return {**values, 'optimizer': {'epsilon_in_root': True, **optimizer}}
+    return values
 
 
 def stored(config: ConfigDict) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _explaining_errors(file: Path) -> Iterator[None]:
 
 
 def _load_json(file: Path) -> ConfigDict:
-    values = files.read_json(file, dict, 'Name a config.json that train.py has written.')
+    remedy = 'Name a config.json that train.py has written.'
+    values = base.as_written(files.read_json(file, dict, remedy))
     config = base.get_config()
     known = schema.flatten(config)
     with config.ignore_type():

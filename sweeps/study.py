@@ -338,6 +338,7 @@ def check_settings(folder: Path, own: dict[str, Any]) -> None:
     like = dict.fromkeys(own, object) | {'config': dict}
     remedy = 'Restore that file from a copy of the folder, or choose another --workdir.'
     stored = files.read_json(file, like, remedy)
+    stored['config'] = base.as_written(stored['config'])
     for name in ('space', 'objective', 'seed', 'grid', 'storage', 'config'):
         if stored[name] != own[name]:
             what = name

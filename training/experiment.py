@@ -52,7 +52,8 @@ def hyperparameters(config: ConfigDict) -> dict[str, np.ndarray]:
         **{f.leaf: f.value(config) for f in registry.get(config.task).fields if f.traced},
         **optimizers.options(config.optimizer),
     }
-    values.pop('nesterov', None)
+    for static in ('nesterov', 'epsilon_in_root'):
+        values.pop(static, None)
     if config.model.dropout_rate:
         values['dropout_rate'] = config.model.dropout_rate
     if config.optimizer.clip_norm:
@@ -125,6 +126,7 @@ class Experiment:
                 f'task={config.task} has another head: leave it out, and set config.freeze.'
             )
         frozen, factors = partition.of(config, model, self.image_shape)
+        options = optimizers.options(config.optimizer)
         return StepSpec(
             model=model,
             task=task,
@@ -132,7 +134,8 @@ class Experiment:
             schedule=optimizers.schedule(config.schedule, self.steps, self.steps_per_epoch),
             mean=config.data.mean,
             std=config.data.std,
-            nesterov=bool(optimizers.options(config.optimizer).get('nesterov')),
+            nesterov=bool(options.get('nesterov')),
+            epsilon_in_root=bool(options.get('epsilon_in_root')),
             clip=config.optimizer.clip_norm is not None,
             accumulate=config.accumulate,
             ema=config.ema_decay > 0,
@@ -161,7 +164,9 @@ class Experiment:
           seed: uint32 scalar; may be traced.
         """
         hyper = hyperparameters(self.config)
-        optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
+        optimizer = optimizers.make(
+            spec.optimizer, hyper, spec.nesterov, spec.clip, spec.epsilon_in_root
+        )
         return state.create(spec.model, optimizer, self.image_shape, seed, spec.ema, spec.frozen)
 
     def check_classes(self) -> None:

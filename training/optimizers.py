@@ -40,7 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     'adamw': {'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8},
     'lamb': {'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-6},
     'lars': {'momentum': 0.9, 'nesterov': False, 'trust_coefficient': 0.001},
-    'rmsprop': {'decay': 0.9, 'momentum': 0.0, 'epsilon': 1e-8},
+    'rmsprop': {'decay': 0.9, 'momentum': 0.0, 'epsilon': 1e-8, 'epsilon_in_root': False},
 }
 COMMON = ('name', 'learning_rate', 'weight_decay', 'clip_norm')
 
@@ -58,7 +58,11 @@ def is_kernel(params: optax.Params) -> optax.Params:
 
 
 def make(
-    name: str, hyper: Mapping[str, Any], nesterov: bool = False, clip: bool = False
+    name: str,
+    hyper: Mapping[str, Any],
+    nesterov: bool = False,
+    clip: bool = False,
+    epsilon_in_root: bool = False,
 ) -> optax.GradientTransformation:
     """Returns the optax transformation without the learning rate.
 
@@ -67,6 +71,7 @@ def make(
       hyper: 'weight_decay' and the optimizer's options; numbers or traced scalars.
       nesterov: whether momentum is Nesterov's; for sgd and lars.
       clip: whether hyper['clip_norm'] limits the gradient's global norm.
+      epsilon_in_root: whether rmsprop adds epsilon to the mean of squares, and not to its root.
     """
     decay = optax.add_decayed_weights(hyper['weight_decay'], mask=is_kernel)
     chain = [optax.clip_by_global_norm(hyper['clip_norm'])] if clip else []
@@ -86,8 +91,8 @@ def make(
         chain += [decay, optax.masked(trust, is_kernel)]
         chain.append(optax.trace(hyper['momentum'], nesterov))
     elif name == 'rmsprop':
-        chain += [decay, optax.scale_by_rms(hyper['decay'], hyper['epsilon'])]
-        chain.append(optax.trace(hyper['momentum']))
+        scale = optax.scale_by_rms(hyper['decay'], hyper['epsilon'], eps_in_sqrt=epsilon_in_root)
+        chain += [decay, scale, optax.trace(hyper['momentum'])]
     else:
         raise ValueError(f'unknown optimizer {name}')
     return optax.chain(*chain)

@@ -20,6 +20,7 @@ class StepSpec:
       optimizer: name of the optimizer, a key of optimizers.OPTIONS.
       nesterov: whether momentum is Nesterov's; for sgd and lars.
       clip: whether the gradient's global norm is clipped.
+      epsilon_in_root: whether rmsprop adds epsilon inside of the square root.
       schedule: step -> fraction of the peak learning rate.
       mean, std: mean and standard deviation of pixels in [0, 1], per channel.
       augmentations: augmentations of training images, in their order.
@@ -39,6 +40,7 @@ class StepSpec:
     std: tuple[float, ...]
     nesterov: bool = False
     clip: bool = False
+    epsilon_in_root: bool = False
     augmentations: tuple[Applied, ...] = ()
     accumulate: int = 1
     ema: bool = False

@@ -58,7 +58,9 @@ def train_step(
         grads = jax.tree.map(lambda g: g / weight, grads)
     # 2. The update; training/optimizers.py documents the order of its parts. Only trained
     # parameters are passed, so that frozen ones neither decay nor count in the clipped norm.
-    optimizer = optimizers.make(spec.optimizer, hyper, spec.nesterov, spec.clip)
+    optimizer = optimizers.make(
+        spec.optimizer, hyper, spec.nesterov, spec.clip, spec.epsilon_in_root
+    )
     trained = partition.trained_part(state.params, spec.frozen)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     # The schedule is asked for the number of updates already done: 0 for the first.

@@ -1,5 +1,6 @@
 """Optimisers against optax's own, schedules and averages against slow plain formulas."""
 
+import json
 import math
 
 import jax
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 import models
 from configs import base
+from errors import UserError
+from sweeps import study
+from sweeps.space import Int, Objective, Sweep
 from tests.models.declared import FEW
 from tests.support import most_slow
-from training import optimizers
+from training import experiment, optimizers, workdir
 
 DECAY = 0.03
 RATE = 0.02
@@ -80,7 +84,7 @@ CASES = {
     ),
     'rmsprop': (
         'rmsprop', {'decay': 0.8, 'momentum': 0.7, 'epsilon': 1e-5}, False,
-        l2(optax.rmsprop(RATE, 0.8, 1e-5, momentum=0.7)),
+        l2(optax.rmsprop(RATE, 0.8, 1e-5, momentum=0.7, eps_in_sqrt=False)),
     ),
 }  # fmt: skip
 
@@ -181,6 +185,83 @@ def test_options_fill_in_the_defaults():
     assert optimizers.options(config) == {'momentum': 0.0, 'nesterov': False}
     config.name = 'adamw'
     assert optimizers.options(config) == {'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8}
+
+
+# Gradients around epsilon, and the weight after each update with learning rate 0.1 in PyTorch 2.13,
+# float64; with RMSprop(alpha=0.9).
+SMALL_GRADIENTS = (1e-2, 3e-5, -1e-7, 0.0, 2e-9, 1e-4)
+IN_PYTORCH = {
+    'adam': (
+        {'beta1': 0.9, 'beta2': 0.999},
+        [-0.0999999, -0.16722868, -0.219196066, -0.261764575, -0.297744675, -0.329276697],
+    ),
+    'adamw': (
+        {'beta1': 0.9, 'beta2': 0.999, 'weight_decay': 0.01},
+        [-0.0999999, -0.16712868, -0.218928938, -0.261278518, -0.296997339, -0.328232363],
+    ),
+    'rmsprop': (
+        {'decay': 0.9, 'momentum': 0.0},
+        [-0.316226766, -0.317226758, -0.317223244, -0.317223244, -0.317223322, -0.321338163],
+    ),
+    'rmsprop with momentum': (
+        {'decay': 0.9, 'momentum': 0.5, 'epsilon': 1e-6},
+        [-0.316127798, -0.475191358, -0.554719626, -0.59448376, -0.614365905, -0.628420142],
+    ),
+}
+
+
+@pytest.mark.parametrize('case', IN_PYTORCH)
+def test_epsilon_stands_where_pytorch_has_it(case):
+    options, expected = IN_PYTORCH[case]
+    name = case.partition(' ')[0]
+    hyper = {'weight_decay': 0.0, 'epsilon': 1e-8} | options
+    optimizer = optimizers.make(name, hyper)
+    params, found = {'kernel': jnp.zeros(1)}, []
+    opt_state = optimizer.init(params)
+    for gradient in SMALL_GRADIENTS:
+        updates, opt_state = optimizer.update({'kernel': jnp.full(1, gradient)}, opt_state, params)
+        params = {'kernel': params['kernel'] - 0.1 * updates['kernel']}
+        found.append(params['kernel'].item())
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_a_run_from_before_keeps_epsilon_in_the_root(tmp_path):
+    config = base.get_config()
+    config.optimizer.name = 'rmsprop'
+    workdir.store(tmp_path, config)
+    values = json.loads((tmp_path / 'config.json').read_text())
+    assert values['optimizer'].pop('epsilon_in_root') is None
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    old = workdir.load_config(tmp_path)
+    assert old.optimizer.epsilon_in_root is True
+    with pytest.raises(UserError, match=r'optimizer.epsilon_in_root \(True there, not set now\)'):
+        workdir.compare(tmp_path, config, extend=False)
+    with pytest.raises(UserError, match=r'config.optimizer.epsilon_in_root \(True, now None\)'):
+        check_stored_sweep(tmp_path / 'sweep', values, config)
+    for chosen, inside in ((old, True), (config, False)):
+        opened, _ = experiment.open_train(chosen)
+        assert opened.spec().epsilon_in_root is inside
+        assert 'epsilon_in_root' not in experiment.hyperparameters(chosen)
+
+
+def check_stored_sweep(folder, values, config):
+    sweep = Sweep({'seed': Int(0, 9)}, Objective(of='best'), trials=2)
+    settings = study.describe(sweep, config, 'random', None)
+    folder.mkdir()
+    study.check_settings(folder, settings)
+    study.check_settings(folder, settings)
+    (folder / study.SETTINGS).write_text(json.dumps(settings | {'config': values}))
+    study.check_settings(folder, settings)
+
+
+def test_epsilon_in_the_root_is_that_of_optax():
+    hyper = {'weight_decay': 0.0, 'decay': 0.9, 'momentum': 0.0, 'epsilon': 1e-8}
+    ours = optimizers.make('rmsprop', hyper, epsilon_in_root=True)
+    theirs = optax.scale_by_rms(0.9, 1e-8)
+    grads = {'kernel': jnp.float32([1e-2, 1e-5, 0.0])}
+    found, expected = (o.update(grads, o.init(grads), grads)[0]['kernel'] for o in (ours, theirs))
+    np.testing.assert_array_equal(found, expected)
+    assert abs(found[1]) < 0.2  # outside of the root it is 3.2
 
 
 def test_an_unknown_name_is_refused():
