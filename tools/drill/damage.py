@@ -49,20 +49,27 @@ def _remove(path: Path, draw: random.Random) -> None:
 
 
 def _exchange(path: Path, draw: random.Random) -> None:
-    """Puts another file of the folder's tree in this one's place."""
-    others = [other for other in sorted(path.parent.rglob('*')) if other.is_file()]
-    shutil.copy(draw.choice(others), path) if others != [path] else path.unlink()
+    """Puts another file in this one's place, one of the folders around it."""
+    others = sorted(p for p in path.parents[1].rglob('*') if p.is_file() and p != path)
+    if others:
+        shutil.copy(draw.choice(others), path)
 
 
-def _replace_folder(path: Path, draw: random.Random) -> None:
-    """Puts another checkpoint in the place of the one that the file belongs to."""
-    checkpoints = next((p for p in path.parents if p.name == 'checkpoints'), None)
-    if checkpoints is None:
-        return _mutate(path, draw)
-    place, other = draw.sample(sorted(p for p in checkpoints.iterdir() if p.is_dir()), 2)
-    shutil.rmtree(place)
-    shutil.copytree(other, place)
-    return None
+def _replace_checkpoint(path: Path, draw: random.Random) -> None:
+    """Puts another checkpoint in the place of the one that the file belongs to, if there are."""
+    checkpoints = next((p for p in path.parents if p.name == 'checkpoints'), path.parent)
+    places = sorted(p for p in checkpoints.iterdir() if p.name.isdigit())
+    if len(places) > 1:
+        place, other = draw.sample(places, 2)
+        shutil.rmtree(place)
+        shutil.copytree(other, place)
+
+
+def _remove_checkpoints(path: Path, draw: random.Random) -> None:
+    """Removes one checkpoint, or the folder of all of them."""
+    inner = [p for p in path.parents if 'checkpoints' in p.parts]
+    if inner:
+        shutil.rmtree(draw.choice(inner[-2:]))
 
 
 _WAYS: tuple[Callable[[Path, random.Random], None], ...] = (
@@ -71,7 +78,8 @@ _WAYS: tuple[Callable[[Path, random.Random], None], ...] = (
     _mutate,
     _remove,
     _exchange,
-    _replace_folder,
+    _replace_checkpoint,
+    _remove_checkpoints,
 )
 
 
@@ -80,6 +88,9 @@ def damage(folder: Path, draw: random.Random) -> str:
     done = []
     for _ in range(draw.randint(1, 3)):
         candidates = sorted(p for p in folder.rglob('*') if p.is_file() and p.name != '.lock')
+        # Most files are arrays of a checkpoint; the others are as interesting.
+        if draw.random() < 0.5:
+            candidates = [p for p in candidates if 'default' not in p.parts] or candidates
         path = draw.choice(candidates)
         way = draw.choice(_WAYS)
         way(path, draw)
