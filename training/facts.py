@@ -28,10 +28,11 @@ from training.experiment import Experiment, Split
 FILE = 'data.json'
 _REMEDY = 'Copy it anew, or remove it where the data set is, which is then read in its place.'
 _MOST_VALUES = 2**26  # of an image
+_MOST_EXAMPLES = 2**40
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _MOST_EXAMPLES
 
 
 def _is_shape(value: Any) -> bool:
@@ -40,14 +41,19 @@ def _is_shape(value: Any) -> bool:
 
 
 def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_text(value: Any) -> bool:
+    # Half a surrogate pair, which JSON may hold, cannot be printed.
+    return isinstance(value, str) and value == value.encode(errors='ignore').decode()
 
 
 # {name: (whether a value read from the file is one, what it has to be)}
 FACTS = {
     'image_shape': (_is_shape, f'three whole numbers with a product of at most {_MOST_VALUES:,}'),
     'class_names': (_is_texts, 'a list of texts'),
-    'train_examples': (_is_count, 'a whole number above 0'),
+    'train_examples': (_is_count, f'a whole number from 1 to {_MOST_EXAMPLES:,}'),
 }
 _REQUIRED = ('image_shape', 'class_names', 'train_examples')
 
