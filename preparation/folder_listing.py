@@ -80,6 +80,12 @@ def folders(folder: Path) -> list[str]:
     return [e.name for e in entries(folder) if is_folder(e) and not system_kind(e.name)]
 
 
+def printable(name: str) -> str:
+    """Returns a name as text that every terminal can show: a name may hold any bytes."""
+    shown = name.encode('utf-8', 'backslashreplace').decode()
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
 def suffix(name: str) -> str:
     """Returns a name's suffix in lower case; '' for none, or for a number as in "cat.12"."""
     last = os.path.splitext(name)[1].lower()
@@ -114,8 +120,8 @@ def look_at(entry: os.DirEntry) -> Found:
     if kind in picture_files.SUFFIXES:
         return Found(path, '', kind)
     if not is_picture_inside(path):
-        return Found(path, NO_PICTURE, kind or NO_SUFFIX)
-    return Found(path, MISNAMED if kind else '', kind or NO_SUFFIX)
+        return Found(path, NO_PICTURE, printable(kind) or NO_SUFFIX)
+    return Found(path, MISNAMED if kind else '', printable(kind) or NO_SUFFIX)
 
 
 def outside(folder: Path) -> list[Found]:

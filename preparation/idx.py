@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import psutil
 
 from errors import UserError
 
@@ -49,6 +50,7 @@ def read(path: Path, dimensions: int) -> np.ndarray:
         with _opened(path) as file:
             shape = _read_header(path, file.read(4 + 4 * dimensions), dimensions)
             expected = math.prod(shape)
+            _check_memory(path, min(expected, size))
             data = _read_values(file, expected, _budget(path, size))
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path} cannot be read ({error}): download or copy it again.') from error
@@ -153,6 +155,16 @@ def _opened(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():
         raise OSError('it is not a regular file')
     return gzip.open(path) if path.suffix == '.gz' else path.open('rb')
+
+
+def _check_memory(path: Path, size: int) -> None:
+    """Checks that a plain file fits, which may be long and take no room on the disk."""
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise UserError(
+            f'{path} has {size:,} bytes, and the machine {free:,} of free memory, which has to '
+            'hold them: use a machine with more.'
+        )
 
 
 def _budget(path: Path, size: int) -> int:

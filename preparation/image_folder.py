@@ -93,7 +93,8 @@ class ImageFolder:
         self._check_classes()
         outside = dict.fromkeys([folder, *self._roots.values()])
         found = [entry for root in outside for entry in folder_listing.outside(root)]
-        self.loose = [str(entry.path) for entry in found if not entry.fault][:3]
+        loose = [str(entry.path) for entry in found if not entry.fault][:3]
+        self.loose = [folder_listing.printable(path) for path in loose]
         self.outside = Counter(entry.kind for entry in found if not entry.ignored)
         self.system = Counter(entry.kind for entry in found if entry.ignored)
         self.left_out, self.misnamed, self.unnamed = Counter(), Counter(), 0

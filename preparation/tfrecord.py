@@ -27,6 +27,7 @@ _FEATURES = 'features.json'
 _HEADER = struct.Struct('<QI')
 _CHECKSUM = struct.Struct('<I')
 _MASK = 0xA282EAD8
+_MOST = 1 << 30  # bytes of a record; a file may be as long as it likes and take no room
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -56,6 +57,8 @@ def _read_record(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
         raise _damage(path, offset, "the checksum of the record's length is wrong")
     if offset + _HEADER.size + length + _CHECKSUM.size > size:
         raise _damage(path, offset, 'the file ends within a record')
+    if length > _MOST:
+        raise _damage(path, offset, f'a record of {length:,} bytes is no example')
     data = file.read(length)
     if file.read(_CHECKSUM.size) != _CHECKSUM.pack(_masked_crc(data)):
         raise _damage(path, offset, 'the checksum of the record is wrong')
@@ -164,6 +167,11 @@ class TfrecordSet:
         return shards
 
 
+def _names(info: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the set and of its splits."""
+    return [info['name'], *(split['name'] for split in info.get('splits', []))]
+
+
 def _read_info(folder: Path) -> dict[str, Any]:
     for name in (_INFO, _FEATURES):
         if not (folder / name).is_file():
@@ -175,8 +183,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if (
         info is None
         or files.mismatch(info.get('splits', []), [{'name': str}])
-        or not re.fullmatch(r'\w+', info['name'])
-        or not re.fullmatch(r'\d+\.\d+\.\d+', info['version'])
+        # They become names of files.
+        or not all(re.fullmatch(r'[A-Za-z0-9_]{1,99}', name) for name in _names(info))
+        or not re.fullmatch(r'[0-9]{1,9}(\.[0-9]{1,9}){2}', info['version'])
     ):
         raise UserError(
             f'{folder / _INFO} is not the description of a tfds data set: copy that file again '

@@ -133,6 +133,14 @@ def test_a_header_that_says_too_little_costs_no_more_than_it_says(tmp_path):
         tracemalloc.stop()
 
 
+def test_a_file_of_ten_terabytes_that_takes_no_room_is_refused(tmp_path):
+    path = tmp_path / 'train-images'
+    path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack('>3I', 1_000_000, 100_000, 100))
+    os.truncate(path, 16 + 10**13)
+    with pytest.raises(UserError, match=f'{path} has 10,000,000,000,0.. bytes, and the machine'):
+        idx.read(path, 3)
+
+
 def test_small_black_pictures_are_read(tmp_path):
     with gzip.open(tmp_path / 'a.gz', 'wb') as file:
         file.write(idx_bytes(np.zeros((5000, 28, 28), np.uint8)))

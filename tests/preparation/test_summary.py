@@ -1,7 +1,9 @@
 """The summary of a set of pictures, compared with figures taken from the files by other means."""
 
 import collections
+import contextlib
 import io
+import os
 import re
 import shutil
 import statistics
@@ -147,6 +149,21 @@ def test_the_second_time_it_says_the_same(source, prepared, tmp_path, capsys):
         again = capsys.readouterr().out
         assert again.replace('already prepared', 'prepared') == printed
         assert (folder / summary.FILE).read_bytes() == kept
+
+
+def test_names_of_any_bytes_are_said(source, tmp_path):
+    """On a terminal that shows UTF-8 alone."""
+    for number, name in enumerate((b'a\xe9.jpg', b'b.x\xe9', b'c.\x1b[2J', b'\xff')):
+        (source / 'dog' / os.fsdecode(name)).write_bytes(encoded(900 + number))
+        (source / os.fsdecode(name)).write_bytes(encoded(910 + number))
+    shutil.copy(source / 'dog' / os.fsdecode(b'a\xe9.jpg'), source / 'cat')
+    argv = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
+    with io.TextIOWrapper(io.BytesIO(), 'utf-8') as terminal, contextlib.redirect_stdout(terminal):
+        assert prepare_data.main(argv) == 0
+        terminal.flush()
+        printed = terminal.buffer.getvalue().decode()
+    assert '1 .x\\udce9' in printed
+    assert '\x1b' not in printed
 
 
 def test_many_classes_are_said_in_short(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Conversion of TFRecord sets; the files are written by a slow, independent implementation."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -160,6 +161,14 @@ def test_damage_names_shard_and_offset_and_mended_it_goes_on(tmp_path, source, d
     assert sharded_writer.prepare(TfrecordSet(source), tmp_path / 'data')
 
 
+def test_a_record_of_30_gb_in_a_file_that_takes_no_room_is_refused(tmp_path):
+    path, length = tmp_path / 'a.tfrecord', (30 << 30).to_bytes(8, 'little')
+    path.write_bytes(length + masked(length).to_bytes(4, 'little'))
+    os.truncate(path, (30 << 30) + 100)
+    with pytest.raises(UserError, match='damaged at offset 0: a record of 32,212,254,720 bytes'):
+        next(tfrecord.read_records(path))
+
+
 @pytest.mark.parametrize('number', [0, 2])
 def test_a_shard_with_another_number_of_records_is_refused(tmp_path, source, number):
     records = list(tfrecord.read_records(shard(source, 1)))
@@ -211,6 +220,16 @@ REFUSED = {
     'garbled info': (lambda s: (s / 'dataset_info.json').write_text('{'), 'is not the description'),
     'a list': (lambda s: (s / 'dataset_info.json').write_text('[]'), 'is not the description'),
     'bad name': (change_info(name='../up'), 'is not the description'),
+    'long name': (change_info(name='a' * 5000), 'is not the description'),
+    'bad split': (
+        change_info(splits=[{'name': '../../up', 'shardLengths': ['1']}]),
+        'is not the description',
+    ),
+    'other digits': (change_info(version='\u0661.0.0'), 'is not the description'),
+    'bad lengths': (
+        change_info(splits=[{'name': 'train', 'shardLengths': ['1', '-3']}]),
+        'does not have the length of every shard of train',
+    ),
     'bad version': (change_info(version='1.0/../..'), 'is not the description'),
     'format': (
         change_info(fileFormat='riegeli'),

@@ -326,6 +326,8 @@ def test_mistakes_end_with_a_sentence_and_code_2(tmp_path, source, capsys, mista
         ([], 'the following arguments are required: COMMAND'),
         (['mnits'], "invalid choice: 'mnits'"),
         (['idx', '--name=a'], 'the following arguments are required: --source'),
+        (['idx', '--name=a', f'--source={"a" * 5000}'], 'used as a path (File name too long)'),
+        (['mnist', '--data_dir=~nobody_of_this_name/a'], 'argument --data_dir: ~nobody_of_this_n'),
     ],
 )
 def test_wrong_usage(capsys, argv, message):

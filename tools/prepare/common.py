@@ -21,7 +21,15 @@ RESERVED = (*arrays.EMBEDDED, 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'd
 
 def path(text: str) -> Path:
     """Parses the path of a file or folder and expands ~; an argparse type."""
-    return Path(text).expanduser()
+    try:
+        expanded = Path(text).expanduser()
+        expanded.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~ of nobody, ...
+        reason = getattr(error, 'strerror', None) or error
+        raise argparse.ArgumentTypeError(
+            f'{text:.80} cannot be used as a path ({reason})'
+        ) from error
+    return expanded
 
 
 def add_data_dir(command: argparse.ArgumentParser) -> None:
