@@ -86,10 +86,10 @@ def printable(name: str) -> str:
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
-def suffix(name: str) -> str:
-    """Returns a name's suffix in lower case; '' for none, or for a number as in "cat.12"."""
+def kind_of(name: str) -> str:
+    """Returns a name's suffix in lower case; NO_SUFFIX for none, or a number as in "cat.12"."""
     last = os.path.splitext(name)[1].lower()
-    return '' if last[1:].isdecimal() or last == '.' else last
+    return NO_SUFFIX if last[1:].isdecimal() or last in ('', '.') else printable(last)
 
 
 def is_picture_inside(path: Path) -> bool:
@@ -116,12 +116,12 @@ def look_at(entry: os.DirEntry) -> Found:
     path, kind = Path(entry.path), system_kind(entry.name)
     if kind:
         return Found(path, NO_PICTURE, kind, ignored=True)
-    kind = suffix(entry.name)
+    kind = kind_of(entry.name)
     if kind in picture_files.SUFFIXES:
         return Found(path, '', kind)
     if not is_picture_inside(path):
-        return Found(path, NO_PICTURE, printable(kind) or NO_SUFFIX)
-    return Found(path, MISNAMED if kind else '', printable(kind) or NO_SUFFIX)
+        return Found(path, NO_PICTURE, kind)
+    return Found(path, '' if kind == NO_SUFFIX else MISNAMED, kind)
 
 
 def outside(folder: Path) -> list[Found]:

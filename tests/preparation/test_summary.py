@@ -139,6 +139,15 @@ def test_what_was_left_out_is_said_by_kind(prepared):
     assert (folder / 'rejected.jsonl').read_text().count('\n') == 2
 
 
+def test_defective_files_are_counted_by_suffix(source, tmp_path, capsys):
+    write(source / 'cat', {'a.heic': b'x', 'b.HEIC': b'y', 'c.jpeg': b'', 'd.png': encoded(1)[:99]})
+    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
+    assert prepare_data.main([*command, '--max_rejected=4']) == 0
+    listed = tmp_path / 'data' / 'pets' / '1.0.0' / 'rejected.jsonl'
+    sentence = f'4 defective files were left out; they are listed in {listed}. 2 .heic, 1 .jpeg, 1'
+    assert sentence in capsys.readouterr().out
+
+
 def test_the_second_time_it_says_the_same(source, prepared, tmp_path, capsys):
     folder, printed = prepared
     kept = (folder / summary.FILE).read_bytes()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import files
 from tools.prepare import common
 
 if TYPE_CHECKING:  # slow to import; not for --help
@@ -79,14 +80,24 @@ def _write(
         print('Of these: ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
     _report_missing_splits(counts)
     if rejected:
-        print(
-            f'{rejected} defective files were left out; they are listed in '
-            f'{folder / pictures.version}/rejected.jsonl.'
-        )
+        listed = folder / pictures.version / sharded_writer.REJECTED_FILE
+        kinds = ', '.join(f'{count:,} {kind}' for kind, count in _defective(listed).items())
+        print(f'{rejected} defective files were left out; they are listed in {listed}. {kinds}.')
     if left_out is not None:
         print('\n'.join([*left_out, _summary(folder / pictures.version, size)]))
     print(_next_step(pictures.name, args.data_dir))
     return counts
+
+
+def _defective(listed: Path) -> dict[str, int]:
+    """Returns {suffix: how many defective files have it}, from the list of what was left out."""
+    from preparation import folder_listing
+
+    with listed.open() as lines:
+        entries = [files.parse_json(line) for line in lines]
+    names = [Path(entry['file']).name for entry in entries if entry['defective']]
+    counts = collections.Counter(map(folder_listing.kind_of, names))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _summary(folder: Path, size: int) -> str:
