@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import UserError
+from errors import UserError, shown
 
 if TYPE_CHECKING:  # JAX is imported once its environment has been set
     import jax
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # JAX is imported once its environment has been set
 APPLICATION = 'functional-cnn'
 CONNECT_SECONDS = 10.0  # the least time to connect in, once all processes are known to be there
 HEARTBEAT_SECONDS = 100.0  # JAX's default: without a heartbeat for so long, it ends a process
+LAST_PORT, MOST_PROCESSES = 65_535, 100_000
 ZLIB = b'\x78'  # the first byte of everything that zlib compresses
 # The names that JAX gives to the programs in its cache: that of the function, and a SHA-256.
 CACHE_ENTRY = re.compile(r'(jit|pmap)_[\w.)( -]*-[0-9a-f]{64}-cache', re.ASCII)
@@ -211,8 +212,8 @@ def _detect_address(timeout: float) -> dict[str, Any]:
 def several_processes(environment: Mapping[str, str]) -> bool:
     """Whether a launcher's variables say that this process is one of several."""
     counts = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
-    if any(environment.get(name, '1').isdigit() and int(environment.get(name, '1')) > 1
-           for name in counts):  # fmt: skip
+    texts = [environment.get(name, '') for name in counts]
+    if any(re.fullmatch('[0-9]{1,9}', text) and int(text) > 1 for text in texts):
         return True
     return len(environment.get('TPU_WORKER_HOSTNAMES', '').split(',')) > 1
 
@@ -223,16 +224,22 @@ def parse_address(setting: str) -> dict[str, Any]:
     Raises:
       UserError: the text does not have that form.
     """
-    match = re.fullmatch(r'([^,\s]+:\d+),(\d+),(\d+)', setting)
-    if not match or int(match[3]) >= int(match[2]):
+    match = re.fullmatch(r'([^,\s]+):([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})', setting)
+    port, count, index = map(int, match.groups()[1:]) if match else (0, 0, 0)
+    if index >= count:
         raise UserError(
-            f'config.distributed={setting!r} is invalid: it must be auto, off, or '
+            f'config.distributed={shown(setting)} is invalid: it must be auto, off, or '
             'host:port,processes,index with index below processes, such as 10.0.0.1:1234,2,0.'
         )
+    if not 0 < port <= LAST_PORT or count > MOST_PROCESSES:
+        raise UserError(
+            f'config.distributed={shown(setting)} is invalid: a port is at most {LAST_PORT} and '
+            f'above 0, and there are at most {MOST_PROCESSES:,} processes.'
+        )
     return {
-        'coordinator_address': match[1],
-        'num_processes': int(match[2]),
-        'process_id': int(match[3]),
+        'coordinator_address': f'{match[1]}:{port}',
+        'num_processes': count,
+        'process_id': index,
     }
 
 

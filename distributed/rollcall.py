@@ -14,6 +14,7 @@ GREETING = 'functional-cnn'
 RETRY_PAUSE = 0.2  # seconds between two attempts to reach process 0, or to listen on the port
 # Seconds for which the port may still be in use, for instance by the earlier run of a requeued job.
 PORT_TIMEOUT = 30.0
+MOST_LISTED = 20  # processes in a message
 GREETING_TIMEOUT = 5.0  # seconds in which a new connection has to send its greeting
 
 
@@ -106,8 +107,11 @@ def _find_missing(present: dict[int, socket.socket], count: int) -> list[int]:
 def describe_missing(missing: list[int], count: int, timeout: float) -> str:
     """Returns the error message about processes that did not report."""
     one = len(missing) == 1
+    listed = ', '.join(map(str, missing[:MOST_LISTED]))
+    if len(missing) > MOST_LISTED:
+        listed += f' and {len(missing) - MOST_LISTED} more'
     return (
-        f'Process{"" if one else "es"} {", ".join(map(str, missing))} of {count} did not start '
+        f'Process{"" if one else "es"} {listed} of {count} did not start '
         f'within {timeout:g} s: look at {"its" if one else "their"} output, or raise '
         'config.distributed_timeout.'
     )

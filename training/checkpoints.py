@@ -267,7 +267,8 @@ class Checkpoints:
 
 def steps_in(folder: Path) -> list[int]:
     """Returns the steps of the finished checkpoints in a folder of them, ascending."""
-    return sorted(int(p.name) for p in folder.glob('*') if p.name.isdigit())
+    # Orbax writes plain digits; Python takes those of every script for digits.
+    return sorted(int(p.name) for p in folder.glob('*') if re.fullmatch('[0-9]{1,10}', p.name))
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from distributed import devices
-from errors import UserError
+from errors import UserError, shortened
 from tasks import registry
 from tasks.task import Metric
 from training import checkpoints, experiment, facts, workdir
@@ -141,11 +141,11 @@ def find(folder: Path, which: str, metric: Metric) -> Path:
         step = known[-1]
     elif which == 'best':
         step = checkpoints.best_of(folder / checkpoints.FOLDER, known, metric)
-    elif which.isdigit() and int(which) in known:
+    elif which in map(str, known):
         step = int(which)
     else:
         raise UserError(
-            f'--checkpoint={which}: choose last, best, or one of the steps '
+            f'--checkpoint={shortened(which)}: choose last, best, or one of the steps '
             f'{", ".join(map(str, known))}.'
         )
     return folder / checkpoints.FOLDER / str(step)

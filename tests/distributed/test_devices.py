@@ -56,6 +56,25 @@ def test_a_malformed_address_is_refused(setting):
     )
 
 
+@pytest.mark.parametrize(
+    'setting', ['host:99999,1,0', 'host:65536,2,1', 'host:0,2,0', 'host:1,100001,0']
+)
+def test_an_address_that_no_machine_has_is_refused(setting):
+    with pytest.raises(UserError, match=r'a port is at most 65535 and above 0, .* 100,000 proc'):
+        devices.parse_address(setting)
+
+
+@pytest.mark.parametrize(
+    'setting', ['host:\u0661,2,0', 'host:1,\u0662,0', 'host:1,²,0', 'x' * 3999]
+)
+def test_digits_of_other_scripts_are_no_address(setting):
+    with pytest.raises(UserError, match='is invalid: it must be auto, off, or'):
+        devices.parse_address(setting)
+    assert not devices.several_processes(
+        {'JAX_NUM_PROCESSES': '²', 'SLURM_STEP_NUM_TASKS': '9' * 99}
+    )
+
+
 def fake(process_index, platform='cpu'):
     return types.SimpleNamespace(process_index=process_index, platform=platform)
 
