@@ -190,10 +190,14 @@ def call(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         name = shortened(str(error.filename))
         _tell(f'error: {name} cannot be used: {error.strerror}. Choose another file or folder.')
         return UserError.exit_code
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        # JAX says so by an error of its own, which is a RuntimeError.
+        if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        reason = shortened(' '.join(str(error).split())) or 'no details'
         _tell(
-            f'error: this machine has not enough memory ({shortened(str(error)) or "no details"}): '
-            'choose smaller batches, pictures or networks.'
+            f'error: there is not enough memory ({reason}): choose smaller batches, images or '
+            'networks; `python -m tools.preflight --help` says how to find out what fits.'
         )
         return UserError.exit_code
     except KeyboardInterrupt:

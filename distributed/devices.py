@@ -248,6 +248,11 @@ def memory_limit(device: 'jax.Device') -> int | None:
     return (device.memory_stats() or {}).get('bytes_limit')
 
 
+def host_memory() -> int:
+    """Returns the memory of this machine in bytes."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 def peak_memory(devices: list['jax.Device']) -> tuple[int, str]:
     """Returns (peak memory in bytes since the process started, 'device' or 'host').
 

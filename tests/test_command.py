@@ -111,8 +111,22 @@ def test_other_errors_of_the_system_stay_what_they_are():
 
 
 def test_too_little_memory_is_a_sentence(capsys):
-    def main(argv):
+    def of_python(argv):
         return bytearray(2**62)[0]
 
-    assert command.call(main, []) == 2
-    assert 'has not enough memory' in capsys.readouterr().err
+    def of_jax(argv):
+        import jax
+
+        return jax.numpy.zeros(2**60).sum()
+
+    for main in (of_python, of_jax):
+        assert command.call(main, []) == 2
+        assert 'error: there is not enough memory (' in capsys.readouterr().err
+
+
+def test_other_errors_stay_what_they_are():
+    def main(argv):
+        raise RuntimeError('a defect')
+
+    with pytest.raises(RuntimeError, match='a defect'):
+        command.call(main, [])

@@ -1,13 +1,16 @@
 """Checks of a configuration's fields against each other: contradictions, options of others."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 import models
 from augmentation import registry as augmentations
 from configs import base
+from distributed import devices
 from errors import UserError, did_you_mean
 from tasks import registry
 from training import optimizers, partition, placement, profiling
@@ -17,6 +20,7 @@ STREAMED = (
     'data.eval_image_size', 'data.eval_resize', 'data.crop_scale', 'data.crop_ratio',
     'data.repeats', 'data.on_bad_record',
 )  # fmt: skip
+WORKER = 100e6  # bytes of memory, at the least, of a process that decodes
 
 
 def check(config: ConfigDict) -> None:
@@ -128,6 +132,46 @@ def check_devices(config: ConfigDict, devices: int) -> None:
             f'devices do not get an even part each of config.batch_size={config.batch_size}: '
             f'choose {lower} or {lower + unit}, or set config.devices.{smoke}'
         )
+
+
+def check_memory(
+    config: ConfigDict, image_shape: Sequence[int], state: Any, all_devices: Sequence[jax.Device]
+) -> None:
+    """Checks that no single thing that a run needs is larger than the memory of this machine.
+
+    It refuses what cannot work anywhere near; tools.preflight says what will.
+
+    Args:
+      config: the configuration.
+      image_shape: [height, width, channels] of a training image.
+      state: the state of the training, or its shapes and types.
+      all_devices: those of all processes.
+
+    Raises:
+      UserError: the state, a batch or the worker processes are.
+    """
+    host = devices.host_memory()
+    limit = devices.memory_limit(all_devices[0]) or host
+    # The virtual devices of a CPU share its memory.
+    sharing = jax.local_device_count() if all_devices[0].platform == 'cpu' else 1
+    state_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    of_device = config.batch_size // config.accumulate // len(all_devices)
+    side, data = config.data.eval_image_size or config.data.image_size, config.data
+    evaluated = side * side * 3 * config.eval_batch_size if side else 0
+    model, size = f'config.model.name={config.model.name}', 'x'.join(map(str, image_shape))
+    for needed, memory, what, remedy in (
+        (sharing * state_bytes, limit, f'The state of {model} with its options', 'a smaller one'),
+        (sharing * of_device * math.prod(image_shape) * 4, limit, f'A batch of {size} pixels',
+         'a smaller config.batch_size, smaller images, or more config.accumulate'),
+        (evaluated, host, 'A batch in evaluation',
+         'a smaller config.eval_batch_size or config.data.eval_image_size'),
+        (data.workers * WORKER, host, f'config.data.workers={data.workers}', 'fewer'),
+    ):  # fmt: skip
+        if needed > memory:
+            raise UserError(
+                f'{what} takes {needed / 1e9:,.0f} GB of memory, and there are {memory / 1e9:,.0f} '
+                f'GB: choose {remedy}.'
+            )
 
 
 def model_options(config: ConfigDict) -> dict[str, Any]:

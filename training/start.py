@@ -14,7 +14,7 @@ from distributed import hosts
 from errors import UserError
 from printing import Output
 from tasks.task import Task
-from training import experiment, facts, transfer, workdir
+from training import checks, experiment, facts, transfer, workdir
 from training.checkpoints import Checkpoints
 from training.experiment import Experiment, Split
 from training.runner import Runner
@@ -122,7 +122,9 @@ def state_of(run: Run, checkpoints: Checkpoints | None) -> tuple[int, TrainState
     Raises:
       UserError: no checkpoint is sound, or the newest is beyond the end of the run.
     """
-    template = run.experiment.abstract_state(run.runner.spec)
+    exp = run.experiment
+    template = exp.abstract_state(run.runner.spec)
+    checks.check_memory(run.config, exp.image_shape, template, run.runner.devices)
     restored = hosts.on_first(lambda: checkpoints.restore_latest(template))
     step = int(hosts.broadcast(np.int32(restored[0] if restored else 0)))
     if not step:

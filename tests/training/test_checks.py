@@ -1,5 +1,6 @@
 """Fields of data and augmentation: what contradicts is refused, what the step gets of the rest."""
 
+import jax
 import pytest
 
 from augmentation import registry as augmentations
@@ -141,3 +142,33 @@ def test_pairs_have_to_lie_within_a_device(name, batch, accumulate, devices, siz
         checks.check_devices(config_of({**fields, name: 1.0}), devices)
     for size in map(int, sizes.split(' or ')):
         checks.check_devices(config_of({**fields, name: 1.0, 'batch_size': size}), devices)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'shape', 'parameters', 'words'),
+    [
+        (
+            {},
+            (28, 28, 1),
+            10**10,
+            'The state of config.model.name=lenet .* takes 40 GB .* are 8 GB',
+        ),
+        ({'batch_size': 10**6}, (224, 224, 3), 10, 'A batch of 224x224x3 pixels .* config.batch'),
+        ({'data.workers': 1000}, (28, 28, 1), 10, 'config.data.workers=1000 .* choose fewer'),
+        (
+            {'data.image_size': 224, 'data.eval_image_size': 9999},
+            (224, 224, 3),
+            10,
+            'A batch in evaluation .* smaller config.eval_batch_size',
+        ),
+    ],
+)
+def test_what_no_machine_holds_is_refused_before_it_is_allocated(
+    fields, shape, parameters, words, monkeypatch
+):
+    monkeypatch.setattr('distributed.devices.host_memory', lambda: 8_000_000_000)
+    state = {'kernel': jax.ShapeDtypeStruct((parameters,), 'float32')}
+    sound = {'kernel': jax.ShapeDtypeStruct((10**8,), 'float32')}
+    checks.check_memory(config_of({}), (224, 224, 3), sound, jax.devices())
+    with pytest.raises(UserError, match=f'^{words}'):
+        checks.check_memory(config_of(fields), shape, state, jax.devices())
