@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # imported when the command line has been read
     from ml_collections import ConfigDict
 
     from configs.search import Sweep
+    from sweeps.conditions import Conditions
     from sweeps.engine import Work
 
 ENGINES = ('vmap', 'local', 'slurm', 'ray')
@@ -111,11 +112,13 @@ def main(argv: list[str]) -> int:
     config = reading.from_arguments(arguments.config, overrides)
     sweep = search.load(arguments.sweep)
     _check_sampler(arguments.sampler, sweep)
+    from sweeps.conditions import Conditions
     from training import checks
 
-    checks.check(config)
+    conditions = Conditions(sweep, config)
+    checks.check(conditions.checked())
     with printing.lasting():
-        return run(config, sweep.resolved(config), arguments)
+        return run(config, sweep.resolved(config), arguments, conditions)
 
 
 def settle_options(arguments: argparse.Namespace) -> None:
@@ -145,7 +148,12 @@ def _check_sampler(name: str, sweep: 'Sweep') -> None:
         )
 
 
-def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> int:
+def run(
+    config: 'ConfigDict',
+    sweep: 'Sweep',
+    arguments: argparse.Namespace,
+    conditions: 'Conditions',
+) -> int:
     """Runs a checked sweep; returns the exit code."""
     from distributed.preemption import EXIT_CODE, Preemption
     from sweeps import engine, report, room, study
@@ -167,12 +175,15 @@ def run(config: 'ConfigDict', sweep: 'Sweep', arguments: argparse.Namespace) -> 
             study.storage_of(folder, arguments.storage, alone, sweep.objective.direction, _say),
             about,
             alone,
+            conditions,
         )
         stack.callback(trials.close)
         if arguments.engine != 'vmap':  # the devices are left to the processes of the trials
             import jax
 
             jax.config.update('jax_platforms', 'cpu')
+        for sentence in conditions.sentences():
+            _say(sentence)
         stop = stack.enter_context(Preemption())
         work = engine.Work(config, sweep, trials, folder, stop, _say, vars(arguments))
         _engine(arguments.engine)(work)

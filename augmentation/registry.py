@@ -80,6 +80,26 @@ def mixing_switches(config: Any) -> tuple[str, ...]:
     return tuple(f'config.augment.{leaf}' for row in mixing for leaf in row.switches)
 
 
+def idle(config: Any) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Returns {name: (names, sentence)} of the fields that were given and mean nothing.
+
+    The names are those of the fields by whose values it is so.
+    """
+    found = {}
+    for row in _rows.values():
+        needed = ' or '.join(f'config.augment.{leaf}' for leaf in row.switches)
+        off = {} if row.is_on(config) else {
+            field.leaf: (row.switches, f'config.augment.{field.leaf} needs {needed}.')
+            for field in row.fields
+        }  # fmt: skip
+        without = off | (dict(row.idle(config.augment)) if row.idle else {})
+        for leaf in row.given(config):
+            if leaf in without:
+                by, why = without[leaf]
+                found[f'augment.{leaf}'] = (tuple(f'augment.{other}' for other in by), why)
+    return found
+
+
 def check(config: Any) -> None:
     """Checks the fields of augmentations against each other and against the rest.
 
@@ -87,14 +107,13 @@ def check(config: Any) -> None:
       UserError: one means nothing without another one that is not given, or is of no use for this
         data set, task or kind of training.
     """
+    for _, why in idle(config).values():
+        raise UserError(why)
     for row in _rows.values():
         given = row.given(config)
         if row.check:
             row.check(config, given)
         switches = [leaf for leaf in row.switches if leaf in given]
-        if given and not switches:
-            needed = ' or '.join(f'config.augment.{leaf}' for leaf in row.switches)
-            raise UserError(f'config.augment.{given[0]} needs {needed}.')
         if switches:
             _check_use(row, switches[0], config)
 

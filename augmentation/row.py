@@ -70,6 +70,8 @@ class Augmentation:
       instead: for the message where it does not: what there is in its place.
       scalars: section augment.* of a configuration -> leaves of the traced fields that enter the
         step; all of them without it.
+      idle: section augment.* of a configuration -> {leaf: (leaves, sentence)} of the fields that
+        mean nothing beside the values of the leaves, even where the augmentation is on.
       check: (config, leaves of its fields that have not their defaults); raises UserError for what
         no single field can say.
     """
@@ -83,6 +85,7 @@ class Augmentation:
     streamed: bool = True
     instead: str = ''
     scalars: Callable[[Any], tuple[str, ...]] | None = None
+    idle: Callable[[Any], Mapping[str, tuple[tuple[str, ...], str]]] | None = None
     check: Callable[[Any, tuple[str, ...]], None] | None = None
 
     def __post_init__(self):

@@ -15,21 +15,21 @@ def _mixing_scalars(section: Any) -> tuple[str, ...]:
     return (*on, 'mix_probability', *(('cutmix_share',) if len(on) == 2 else ()))
 
 
-def _check_mixing(config: Any, given: tuple[str, ...]) -> None:
-    if 'cutmix_share' in given and not {'mixup', 'cutmix'} <= set(given):
-        raise UserError(
-            'config.augment.cutmix_share chooses between config.augment.mixup and '
-            'config.augment.cutmix, and needs both.'
-        )
+def _idle_in_mixing(section: Any) -> dict[str, tuple[tuple[str, ...], str]]:
+    off = tuple(name for name in ('mixup', 'cutmix') if not section[name])
+    why = (
+        'config.augment.cutmix_share chooses between config.augment.mixup and '
+        'config.augment.cutmix, and needs both.'
+    )
+    return {'cutmix_share': (off, why)} if off else {}
 
 
-def _check_policy(config: Any, given: tuple[str, ...]) -> None:
-    policy = config.augment.policy
-    for leaf in given:
-        if leaf != 'policy' and policy != 'randaugment':
-            raise UserError(
-                f'config.augment.{leaf} belongs to augment.policy=randaugment, not {policy}.'
-            )
+def _idle_in_policy(section: Any) -> dict[str, tuple[tuple[str, ...], str]]:
+    if section.policy == 'randaugment':
+        return {}
+    belongs = f'belongs to augment.policy=randaugment, not {section.policy}.'
+    options = ('layers', 'magnitude', 'magnitude_std', 'op_probability')
+    return {leaf: (('policy',), f'config.augment.{leaf} {belongs}') for leaf in options}
 
 
 def _check_jitter(config: Any, given: tuple[str, ...]) -> None:
@@ -98,7 +98,7 @@ MIXING = Augmentation(
     device=mixing.mixed,
     stage=Stage.MIXTURE,
     scalars=_mixing_scalars,
-    check=_check_mixing,
+    idle=_idle_in_mixing,
 )  # fmt: skip
 
 ERASE = Augmentation(
@@ -132,7 +132,7 @@ POLICY = Augmentation(
         'trivialaugment': {'policy': 'trivialaugment'},
     },
     host=host_augment.policy,
-    check=_check_policy,
+    idle=_idle_in_policy,
 )  # fmt: skip
 
 COLOR_JITTER = Augmentation(

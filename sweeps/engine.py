@@ -15,6 +15,7 @@ from configs import base, schema
 from configs.search import Sweep
 from distributed.preemption import Preemption
 from errors import UserError
+from sweeps import conditions
 from sweeps.study import OpenTrial, Study
 from training import checks
 
@@ -93,6 +94,9 @@ class Work:
 def configuration(config: ConfigDict, parameters: dict[str, Any]) -> ConfigDict:
     """Returns a trial's configuration: that of the sweep with the trial's values.
 
+    What means nothing beside these values, such as the momentum of the configuration in a trial
+    of adam, is left out.
+
     Raises:
       UserError: a value is invalid, or contradicts another.
     """
@@ -100,6 +104,6 @@ def configuration(config: ConfigDict, parameters: dict[str, Any]) -> ConfigDict:
     with config.unlocked(), config.ignore_type():
         for name, value in parameters.items():
             schema.assign(config, name, value)
-    config = schema.validate(config, base.fields())
+    config = conditions.settled(schema.validate(config, base.fields()), parameters)
     checks.check(config)
     return config

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from configs.search import Sweep
 from errors import UserError
 from sweeps import local_engine, owner, room, study
+from sweeps.conditions import Conditions
 from sweeps.engine import Work
 
 PAUSE = 1.0  # seconds between two checks of the trials
@@ -129,7 +130,8 @@ class Worker:
         direction = self.sweep.objective.direction
         storage = study.storage_of(self.folder, self.storage, False, direction, _say)
         settings = (self.sampler, self.pruner, storage, about)
-        trials = study.Study(self.sweep, self.folder, self.trials, *settings, alone=False)
+        known = Conditions(self.sweep, self.config)
+        trials = study.Study(self.sweep, self.folder, self.trials, *settings, False, known)
         try:
             options = {'jobs': 1}
             local_engine.run(

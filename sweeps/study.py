@@ -26,6 +26,7 @@ from configs import base, schema
 from configs.search import Sweep
 from errors import UserError
 from sweeps import journal, samplers
+from sweeps.conditions import Conditions
 from sweeps.owner import Owner
 
 SETTINGS = 'sweep.json'
@@ -124,6 +125,7 @@ class Study:
       storage: the result of `storage_of`.
       about: the result of `describe`, which identifies the sweep.
       alone: whether only this process runs the trials (it holds the lock of the folder).
+      conditions: which fields a trial leaves out; None: none.
 
     Raises:
       UserError: the storage has the trials of another sweep, or of this one in another folder.
@@ -139,9 +141,11 @@ class Study:
         storage: optuna.storages.BaseStorage,
         about: dict[str, Any],
         alone: bool = True,
+        conditions: Conditions | None = None,
     ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self.folder, self.trials = sweep, folder, trials
+        self._conditions = conditions
         self._sampler, self._storage, self._lock = sampler, storage, threading.RLock()
         self.optuna = optuna.create_study(
             study_name=NAME,
@@ -190,11 +194,13 @@ class Study:
                 return None
             self._owner.claim(trial)
             parameters = {}
-            for name, values in self.sweep.space.items():
+            for name in self._conditions.names if self._conditions else self.sweep.space:
+                if self._conditions and not self._conditions.means(name, parameters):
+                    continue
                 # Each draw has its own seed. A trial whose process died between two draws then
                 # gets the same values for the rest.
                 self._seed_sampler(trial.number, name)
-                parameters[name] = values.suggest(trial, name)
+                parameters[name] = self.sweep.space[name].suggest(trial, name)
             return OpenTrial(self, trial, parameters, reported)
 
     def load(self) -> tuple[int, int]:
@@ -220,10 +226,13 @@ class Study:
                 f'The grid has more than {MOST_POINTS:,} points: choose another --sampler, or '
                 'fewer points.'
             )
-        points = list(itertools.product(*(v.grid() for v in self.sweep.space.values())))
+        values = itertools.product(*(v.grid() for v in self.sweep.space.values()))
+        points = [dict(zip(self.sweep.space, point, strict=True)) for point in values]
+        if self._conditions:  # points that differ only in what means nothing are one
+            kept = map(self._conditions.kept, points)
+            points = list({tuple(sorted(point.items())): point for point in kept}.values())
         random.Random(self.sweep.seed).shuffle(points)
         self.trials = min(self.trials, len(points))
-        points = [dict(zip(self.sweep.space, point, strict=True)) for point in points]
         with self._owner.drawing():
             stored = self.optuna.get_trials(deepcopy=False)
             for point in points[len(stored) : self.trials]:

@@ -93,22 +93,20 @@ def fields() -> tuple[Field, ...]:
     return tuple({field.name: field for task in _TASKS.values() for field in task.fields}.values())
 
 
-def check_fields(config: ConfigDict) -> None:
-    """Checks that the fields of all other tasks have their defaults.
+def idle(config: ConfigDict) -> dict[str, str]:
+    """Returns {name: sentence} of the fields of other tasks that have not their defaults.
 
     Raises:
-      UserError: one of them has another value.
+      UserError: there is no such task.
     """
     own = {field.name for field in get(config.task).fields}
-    for name, task in _TASKS.items():
-        for field in task.fields:
-            section, _, leaf = field.name.rpartition('.')
-            value = (config[section] if section else config)[leaf]
-            if field.name not in own and value != field.default:
-                raise UserError(
-                    f'config.{field.name} belongs to task={name}, not to task={config.task}: leave '
-                    f'it at {field.default!r}.'
-                )
+    return {
+        field.name: f'config.{field.name} belongs to task={name}, not to task={config.task}: leave '
+        f'it at {field.default!r}.'
+        for name, task in _TASKS.items()
+        for field in task.fields
+        if field.name not in own and not field.is_default(config)
+    }
 
 
 register(Classification)

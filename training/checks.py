@@ -1,5 +1,6 @@
 """Checks of a configuration's fields against each other: contradictions, options of others."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,41 +24,46 @@ STREAMED = (
 WORKER = 100e6  # bytes of memory, at the least, of a process that decodes
 
 
+@dataclasses.dataclass(frozen=True)
+class Idle:
+    """A field that was given and means nothing beside the values of others.
+
+    A configuration is refused for it. In a sweep, where the values of a trial decide what means
+    something, it is left out (sweeps/conditions.py).
+
+    Attributes:
+      name: of the field.
+      by: the names of the fields by whose values it means nothing.
+      why: a sentence.
+      instead: the value that leaves it out.
+    """
+
+    name: str
+    by: tuple[str, ...]
+    why: str
+    instead: Any = None
+
+
 def check(config: ConfigDict) -> None:
     """Checks the fields against each other, before anything is compiled.
 
     Raises:
       UserError: two fields contradict each other, or an option belongs to something not chosen.
     """
+    for found in idle(config):
+        raise UserError(found.why)
     model_options(config)
     partition.check(config)
     _check_inputs(config)
     profiling.check(config.profile.steps)
     placement.check(config)
     registry.get(config.task).check(config)
-    registry.check_fields(config)
     registry.best_metric(config)
-    optimizer, schedule = config.optimizer, config.schedule
-    known = optimizers.OPTIONS[optimizer.name]
-    for name, value in optimizer.items():
-        if name not in (*optimizers.COMMON, *known) and value is not None:
-            raise UserError(
-                f'config.optimizer.{name} means nothing to {optimizer.name}, which takes '
-                f'{", ".join(known)}.'
-            )
-    chosen = optimizers.options(optimizer)
-    if chosen.get('nesterov') and not chosen['momentum']:
-        raise UserError('config.optimizer.nesterov needs a config.optimizer.momentum above 0.')
-    if schedule.name != 'step' and schedule.milestones:
-        raise UserError(
-            f'config.schedule.milestones belongs to schedule.name=step, not {schedule.name}.'
-        )
+    schedule = config.schedule
     if schedule.name == 'step' and not schedule.milestones:
         raise UserError('config.schedule.name=step needs config.schedule.milestones.')
     if list(schedule.milestones) != sorted(set(schedule.milestones)):
         raise UserError('config.schedule.milestones must increase.')
-    if schedule.name != 'cosine' and schedule.final:
-        raise UserError('config.schedule.final belongs to schedule.name=cosine.')
     if config.batch_size % config.accumulate:
         raise UserError(
             f'config.batch_size={config.batch_size} is not divisible by '
@@ -79,10 +85,6 @@ def _check_inputs(config: ConfigDict) -> None:
             )
     if data.image_size is not None:
         _check_sizes(config)
-    fields = {field.name: field for field in base.fields()}
-    for name in STREAMED:
-        if data.image_size is None and not fields[name].is_default(config):
-            raise UserError(f'config.{name} is for streamed sets: it needs config.data.image_size.')
     for name in ('crop_scale', 'crop_ratio'):
         value = data[name]
         if len(value) != 2 or value[0] > value[1]:
@@ -182,6 +184,37 @@ def model_options(config: ConfigDict) -> dict[str, Any]:
     """
     name = config.model.name
     given = {k: v for k, v in config.model.items() if k != 'name' and v is not None}
+    for found in idle(config):
+        if found.name.startswith('model.'):
+            raise UserError(found.why)
+    try:
+        models.create(name, num_classes=1, **given)
+    except UserError as error:
+        raise UserError(f'config.model: {error}') from error
+    return given
+
+
+def idle(config: ConfigDict) -> list[Idle]:
+    """Returns the fields that were given and mean nothing.
+
+    Raises:
+      UserError: there is no such model or task.
+    """
+    fields = {field.name: field for field in base.fields()}
+    found = [*_models(config), *_optimizers(config), *_schedules(config)]
+    for name, (by, why) in augmentations.idle(config).items():
+        found.append(Idle(name, by, why, fields[name].default))
+    for name, why in registry.idle(config).items():
+        found.append(Idle(name, ('task',), why, fields[name].default))
+    for name in STREAMED:
+        if config.data.image_size is None and not fields[name].is_default(config):
+            why = f'config.{name} is for streamed sets: it needs config.data.image_size.'
+            found.append(Idle(name, ('data.image_size',), why, fields[name].default))
+    return found
+
+
+def _models(config: ConfigDict) -> list[Idle]:
+    name = config.model.name
     if name not in models.names():
         hint = did_you_mean(name, models.names()) or (
             ' A model of your own has to be registered first: see docs/models.md.'
@@ -190,14 +223,36 @@ def model_options(config: ConfigDict) -> dict[str, Any]:
             f'config.model.name={name} is not a model; there are {", ".join(models.names())}.{hint}'
         )
     known = models.options(name)
-    for option in given:
-        if option not in known:
-            raise UserError(
-                f'config.model.{option} means nothing to {name}, which takes '
-                f'{", ".join(sorted(known))}.'
-            )
-    try:
-        models.create(name, num_classes=1, **given)
-    except UserError as error:
-        raise UserError(f'config.model: {error}') from error
-    return given
+    takes = f'means nothing to {name}, which takes {", ".join(sorted(known))}.'
+    return [
+        Idle(f'model.{option}', ('model.name',), f'config.model.{option} {takes}')
+        for option, value in config.model.items()
+        if option != 'name' and value is not None and option not in known
+    ]
+
+
+def _optimizers(config: ConfigDict) -> list[Idle]:
+    optimizer = config.optimizer
+    known = optimizers.OPTIONS[optimizer.name]
+    takes = f'means nothing to {optimizer.name}, which takes {", ".join(known)}.'
+    found = [
+        Idle(f'optimizer.{option}', ('optimizer.name',), f'config.optimizer.{option} {takes}')
+        for option, value in optimizer.items()
+        if option not in (*optimizers.COMMON, *known) and value is not None
+    ]
+    chosen = optimizers.options(optimizer)
+    if chosen.get('nesterov') and not chosen['momentum']:
+        why = 'config.optimizer.nesterov needs a config.optimizer.momentum above 0.'
+        found.append(Idle('optimizer.nesterov', ('optimizer.momentum',), why, False))
+    return found
+
+
+def _schedules(config: ConfigDict) -> list[Idle]:
+    schedule, found, by = config.schedule, [], ('schedule.name',)
+    if schedule.name != 'step' and schedule.milestones:
+        why = f'config.schedule.milestones belongs to schedule.name=step, not {schedule.name}.'
+        found.append(Idle('schedule.milestones', by, why, ()))
+    if schedule.name != 'cosine' and schedule.final:
+        why = 'config.schedule.final belongs to schedule.name=cosine.'
+        found.append(Idle('schedule.final', by, why, 0.0))
+    return found
