@@ -105,7 +105,7 @@ def _train(
         step, state = start.state_of(run, checkpoints)
         # Stored only now, so that a run whose start is refused leaves no configuration behind; but
         # before the first record and checkpoint, which are of no use without it.
-        hosts.on_first(lambda: start.store_config(run, step, old_steps))
+        hosts.on_first(lambda: start.store_config(run, step, old_steps, checkpoints))
         if outcome.is_finished(run, step, state):
             return 0
         run.say(_opening(run, step))

@@ -15,8 +15,9 @@ from errors import UserError
 from printing import Output
 from tasks.task import Task
 from training import checks, experiment, facts, transfer, workdir
-from training.checkpoints import Checkpoints
+from training.checkpoints import FOLDER, Checkpoints, check_not_removed
 from training.experiment import Experiment, Split
+from training.records import read_metrics
 from training.runner import Runner
 from training.state import TrainState
 
@@ -97,6 +98,9 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
     stack.enter_context(workdir.lock(run.folder))
     longer = workdir.compare(run.folder, run.config, extend)
     facts.check(run.folder, run.experiment)
+    if has_run:
+        has_records = (run.folder / workdir.RESULT).exists() or bool(read_metrics(run.folder))
+        check_not_removed(run.folder, run.folder / FOLDER, has_records)
     if not longer:
         return None
     stored = workdir.load_config(run.folder)
@@ -149,12 +153,14 @@ def _first_state(run: Run, template: TrainState) -> TrainState:
     return hosts.broadcast(transfer.applied(source, state) if source else state)
 
 
-def store_config(run: Run, step: int, old_steps: int | None) -> None:
-    """Writes config.json and data.json, records an extension and the source of the weights.
+def store_config(
+    run: Run, step: int, old_steps: int | None, checkpoints: Checkpoints | None
+) -> None:
+    """Writes config.json and what lies beside it; records an extension and the source of weights.
 
     config.json comes last of these: until it is written, the next start sees the old length and
     records the extension again. Only data.json comes after it, because a folder without config.json
-    holds no run, and a data.json in it is somebody else's.
+    holds no run, and a data.json in it is somebody else's; so does history.json.
     """
     if old_steps is not None:
         new_steps = run.experiment.steps
@@ -170,3 +176,4 @@ def store_config(run: Run, step: int, old_steps: int | None) -> None:
         transfer.record(run.folder, run.source)
     workdir.store(run.folder, run.config)
     facts.store(run.folder, run.experiment)
+    checkpoints.keep_history()

@@ -20,7 +20,7 @@ LOCK = '.lock'
 LENGTH = ('epochs', 'steps')  # the fields that --extend may change
 _KEPT_OF_RUN = 'It belongs to the run: copy it again from a copy of the folder.'
 # Files and folders that a run overwrites.
-OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER, facts.FILE)
+OWN = (records.METRICS_FILE, RESULT, checkpoints.FOLDER, checkpoints.HISTORY, facts.FILE)
 
 
 def check_own(workdir: str | os.PathLike) -> None:

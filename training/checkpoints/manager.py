@@ -1,14 +1,13 @@
 """Checkpoints by Orbax: asynchronous and atomic; the latest few and the best one are kept.
 
 A checkpoint is a flat {path: array} of the state, written by process 0. Besides the files of Orbax
-it has a manifest with the SHA-256 of each file, so that damage on the disk is noticed before a run
-continues from it, and the sums of the training metrics that were not on record yet.
+it has a manifest with the SHA-256 of each file and a note of its place in the run, so that damage
+on the disk, or another checkpoint under its name, is noticed before a run continues from it, and
+the sums of the training metrics that were not on record yet.
 """
 
 import contextlib
-import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -16,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -24,11 +22,11 @@ from orbax.checkpoint import checkpoint_managers
 import files
 from errors import UserError
 from tasks.task import Metric
+from training.checkpoints import history, stored
+from training.checkpoints.stored import MANIFEST, METRICS, NOTE, WINDOW
 from training.state import TrainState, named_leaves
 
 FOLDER = 'checkpoints'
-MANIFEST = 'manifest.json'
-WINDOW = 'window.json'
 DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
@@ -51,13 +49,19 @@ class Checkpoints:
     ):
         self.folder = Path(workdir).absolute() / FOLDER
         self._warn = warn
-        self._best = best
+        self._best, self._keep = best, keep
         # Of the save under way, for the manifest, which Orbax's thread writes at its end.
         self._saving: int | None = None
         self._window: dict[str, Any] | None = None
         with files.explaining_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         files.check_no_pipes(self.folder, '**/*')  # Orbax reads some files at once
+        self._history = history.of(self.folder.parent, self.folder)
+        # Before the temporary folders are removed, which say that a save was cut short.
+        self.keep_history(only_known=True)
+        # Not by Orbax, which would do it in a thread that nobody waits for.
+        for unfinished in self.folder.glob(f'[0-9]*{stored.UNFINISHED}*'):
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._manager = self._make_manager(keep)
 
     def __enter__(self) -> 'Checkpoints':
@@ -70,7 +74,7 @@ class Checkpoints:
             self._manager.close()
 
     def _make_manager(self, keep: int) -> ocp.CheckpointManager:
-        _silence_orbax()
+        stored.silence_orbax()
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -83,9 +87,8 @@ class Checkpoints:
             preservation_policy=policy,
             best_fn=self._rank,
             best_mode='max',
-            cleanup_tmp_directories=True,
             create=False,
-            multiprocessing_options=_this_process_only(),
+            multiprocessing_options=stored.this_process_only(),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )  # fmt: skip
         # The arrays are copies already. Orbax would copy them once more while training waits.
@@ -94,7 +97,7 @@ class Checkpoints:
         # One file per array: OCDBT's database costs more than it saves for small models.
         handler = ocp.PyTreeCheckpointHandler(
             use_ocdbt=False,
-            multiprocessing_options=_this_process_only(),
+            multiprocessing_options=stored.this_process_only(),
             type_handler_registry=registry,
         )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handler)
@@ -106,7 +109,18 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the finished checkpoints, ascending."""
-        return steps_in(self.folder)
+        return stored.steps_in(self.folder)
+
+    def keep_history(self, only_known: bool = False) -> None:
+        """Writes history.json if it has to be written; a run does that before its first step.
+
+        Args:
+          only_known: do not write the history of a run that has none.
+        """
+        path = self._history.path
+        if not only_known or path.exists():
+            with files.explaining_errors(path):
+                self._history.write()
 
     def save(
         self,
@@ -178,22 +192,27 @@ class Checkpoints:
         )
 
     def _write_manifest(self) -> None:
-        """Writes the window and the manifest into the checkpoint that is being finished.
+        """Writes window, note and manifest into the checkpoint that is being finished.
 
         Runs in Orbax's thread when all arrays are written, but before the folder gets its final
-        name. So a checkpoint without a manifest never counts as finished.
+        name. So a checkpoint without a manifest never counts as finished, and a finished one is in
+        history.json.
         """
-        for folder in self.folder.glob(f'{self._saving}.*'):
-            # The window comes first, because the manifest has its hash as well.
+        for folder in self.folder.glob(f'{self._saving}{stored.UNFINISHED}*'):
+            # The manifest comes last, because it has the hashes of the others.
             if self._window:
                 (folder / WINDOW).write_text(json.dumps(self._window))
-            (folder / MANIFEST).write_text(json.dumps(_digests(folder), indent=1))
+            (folder / NOTE).write_text(json.dumps(self._history.note(self._saving)))
+            manifest = stored.digests(folder)
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            self._history.add(self._saving, stored.identity(manifest), self.steps())
 
     def restore_latest(self, template: TrainState) -> tuple[int, TrainState] | None:
         """Returns (step, state) of the newest sound checkpoint, or None if there are none at all.
 
-        Newer ones that are damaged are moved to damaged_checkpoints/, not deleted, with a warning
-        that names them.
+        Newer ones that are damaged, and older ones that are not of this run, are moved to
+        damaged_checkpoints/, not deleted, with a warning that names them. Older ones that a kill
+        kept from being deleted are deleted now.
 
         Raises:
           UserError: there are checkpoints, but none is sound, or they are of another model.
@@ -202,13 +221,8 @@ class Checkpoints:
         for step in reversed(self.steps()):
             state = self._try(step, template, problems)
             if state is not None:
-                # Only now: while no sound checkpoint is known, none may be moved away.
-                for damaged, problem in problems.items():
-                    moved = self._set_aside(damaged)
-                    self._warn(
-                        f'warning: checkpoint {self.folder / str(damaged)} is damaged ({problem}); '
-                        f'it was moved to {moved}, and the previous one is used.'
-                    )
+                # Only now: while no sound checkpoint is known, none may be moved or deleted.
+                self._tidy(step, problems)
                 return step, state
         # If none is sound, all stay where they are. Otherwise the next start would find no
         # checkpoints, begin anew and overwrite the run's records.
@@ -223,16 +237,57 @@ class Checkpoints:
     def _try(self, step: int, template: TrainState, problems: dict[int, str]) -> TrainState | None:
         """Returns the state of a checkpoint; None, and an entry in `problems`, if it is damaged."""
         folder = self.folder / str(step)
-        problem = damage(folder)
+        problem = history.damage(folder, self._history)
         if problem is None:
             try:
-                return read(folder, template)
+                return stored.read(folder, template)
+            except stored.WrongStepError as error:
+                problem = str(error).rstrip('.')
             except UserError:
                 raise
             except Exception as error:
                 problem = ' '.join(str(error).split())[:200]
         problems[step] = problem
         return None
+
+    def _tidy(self, step: int, problems: dict[int, str]) -> None:
+        """Sets aside what is damaged or foreign, and deletes what is kept no longer.
+
+        Args:
+          step: the newest sound checkpoint.
+          problems: what is wrong with newer ones.
+        """
+        lost = [s for s in self._history.saved if s > step and s not in self.steps()]
+        if lost:
+            self._warn(
+                f'warning: the checkpoint of step {max(lost)}, which this run has saved, is not in '
+                f'{self.folder} any more; that of step {step} is used.'
+            )
+        for newer, problem in problems.items():
+            self._set_aside(newer, problem, ', and the previous one is used')
+        older = [s for s in self.steps() if s < step]
+        foreign = {s: history.foreign(self.folder / str(s), self._history) for s in older}
+        kept = self._kept([*(s for s in older if not foreign[s]), step])
+        for s in older:
+            # One that was deleted in part, when a kill came, has no manifest.
+            whole = (self.folder / str(s) / MANIFEST).exists()
+            if s not in kept and s in self._history.saved and not (foreign[s] and whole):
+                shutil.rmtree(self.folder / str(s), ignore_errors=True)
+            elif foreign[s]:
+                self._set_aside(s, foreign[s])
+        if not stored.has_metrics(self.folder / str(step)):
+            # Added when a kill came, or copied from elsewhere.
+            shutil.rmtree((self.folder / str(step) / METRICS).parent, ignore_errors=True)
+        existing = self.steps()
+        self._history.saved = {s: v for s, v in self._history.saved.items() if s in existing}
+        self._manager.reload()
+
+    def _kept(self, steps: list[int]) -> set[int]:
+        """Returns which of these checkpoints, ascending, are kept."""
+        kept = set(steps[-self._keep :])
+        with contextlib.suppress(UserError):  # none has metrics
+            kept.add(stored.best_of(self.folder, steps, self._best))
+        return kept
 
     def window(self, step: int) -> dict[str, Any]:
         """Returns the sums that were passed to `save` with this step; {} if there were none."""
@@ -241,19 +296,23 @@ class Checkpoints:
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Adds validation metrics to a checkpoint that a preempted run saved without them."""
-        folder = self.folder / str(step) / 'metrics'
-        if folder.exists():
+        folder = self.folder / str(step)
+        if stored.has_metrics(folder):
             return
-        # Renamed when complete, so that Orbax never reads half a file.
-        temporary = folder.with_name('metrics.tmp')
-        with files.explaining_errors(folder):
+        path = folder / METRICS
+        temporary = path.parent.with_suffix('.tmp')
+        with files.explaining_errors(path):
+            # Renamed when complete, so that Orbax never reads half a file.
             temporary.mkdir(exist_ok=True)
-            (temporary / 'metrics').write_text(json.dumps(metrics))
-            temporary.rename(folder)
+            (temporary / path.name).write_text(json.dumps(metrics))
+            temporary.rename(path.parent)
+            manifest = stored.read_manifest(folder)
+            manifest |= {METRICS: stored.digests(folder)[METRICS]}
+            files.replace(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         self._manager.reload()
 
-    def _set_aside(self, step: int) -> Path:
-        """Moves a checkpoint to the damaged ones; returns its new path."""
+    def _set_aside(self, step: int, problem: str, remedy: str = '') -> None:
+        """Moves a checkpoint to the damaged ones, and warns."""
         folder = self.folder.parent / DAMAGED_FOLDER
         with files.explaining_errors(folder):
             folder.mkdir(exist_ok=True)
@@ -261,111 +320,7 @@ class Checkpoints:
             while (target := folder / f'{step}.{number}').exists():
                 number += 1
             shutil.move(self.folder / str(step), target)
-        self._manager.reload()
-        return target
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Returns the steps of the finished checkpoints in a folder of them, ascending."""
-    # Orbax writes plain digits; Python takes those of every script for digits.
-    return sorted(int(p.name) for p in folder.glob('*') if re.fullmatch('[0-9]{1,10}', p.name))
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """Returns {relative path: SHA-256} of a checkpoint's files, without those added at the end."""
-    late = (MANIFEST, '_CHECKPOINT_METADATA', 'commit_success.txt')
-    files = sorted(p for p in folder.rglob('*') if p.is_file() and p.name not in late)
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def damage(folder: Path) -> str | None:
-    """Returns what is wrong with a checkpoint's files, or None."""
-    try:
-        files.check_no_pipes(folder, '**/*')
-        expected = files.read_json(folder / MANIFEST)
-    except UserError as error:
-        return str(error).rstrip('.')
-    actual = _digests(folder)
-    for name, digest in expected.items():
-        if name not in actual:
-            return f'{name} is missing'
-        if actual[name] != digest:
-            return f'{name} has changed'
-    return None
-
-
-def read(folder: Path, template: TrainState) -> TrainState:
-    """Reads one checkpoint into the shape of `template`, as host arrays.
-
-    Raises:
-      UserError: its arrays are not those of the template: it is of another model or optimizer.
-      Exception: whatever Orbax raises on a damaged one.
-    """
-    expected = dict(named_leaves(template))
-    arrays = read_arrays(folder)
-    wrong = sorted(set(expected) ^ set(arrays)) or [
-        name for name, leaf in expected.items()
-        if arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype
-    ]  # fmt: skip
-    if wrong:
-        raise UserError(
-            f'The checkpoint {folder} is of another model or optimizer than the configuration '
-            f'says: {", ".join(wrong[:3])} differ{"s" if len(wrong) == 1 else ""}. Choose the '
-            'configuration that it was saved with, or another --workdir.'
+        self._warn(
+            f'warning: checkpoint {self.folder / str(step)} is damaged ({problem}); it was moved '
+            f'to {target}{remedy}.'
         )
-    paths, structure = jax.tree_util.tree_flatten_with_path(template)
-    names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths]
-    return jax.tree.unflatten(structure, [arrays[name] for name in names])
-
-
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the flat {path: array} of a checkpoint."""
-    _silence_orbax()
-    own = _this_process_only()
-    checkpointer = ocp.Checkpointer(
-        ocp.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=own),
-        multiprocessing_options=own,
-    )
-    item = folder / 'default'
-    names = checkpointer.metadata(item).item_metadata.tree
-    arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    return checkpointer.restore(item, args=ocp.args.PyTreeRestore(restore_args=arguments))
-
-
-def _this_process_only() -> ocp.options.MultiprocessingOptions:
-    """Returns options by which Orbax leaves the other processes out; their state is the same.
-
-    Otherwise Orbax would wait for all processes, and its collectives would get mixed up with those
-    that the other processes run meanwhile.
-    """
-    if jax.process_count() == 1:
-        return ocp.options.MultiprocessingOptions()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(),
-        active_processes={jax.process_index()},
-        barrier_sync_key_prefix='checkpoints',
-    )
-
-
-def _silence_orbax() -> None:
-    """Turns off Orbax's log, which is long at every save and repeats every error it raises."""
-    logging.getLogger('absl').setLevel(logging.CRITICAL)
-
-
-def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
-    """Returns the step of the best checkpoint by `metric`, read from the files that Orbax wrote.
-
-    Raises:
-      UserError: no checkpoint has the metric.
-    """
-    values = {}
-    for step in steps:
-        path = folder / str(step) / 'metrics' / 'metrics'
-        if path.exists():
-            value = files.read_json(path).get(f'validation/{metric.name}')
-            if isinstance(value, int | float):
-                values[step] = value if metric.higher_is_better else -value
-    if not values:
-        raise UserError(f'No checkpoint in {folder} was validated; use --checkpoint=last.')
-    # The latest of equal ones, as Orbax chooses.
-    return max(values, key=lambda step: (values[step], step))
