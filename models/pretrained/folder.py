@@ -19,6 +19,8 @@ import files
 from errors import UserError
 
 WEIGHTS, ABOUT = 'weights.safetensors', 'weights.json'
+_MOST_HEADER = 8 << 20  # bytes, which describe 80,000 tensors; as Python objects they take 200 MB
+_DEEPEST = 50  # of the path of a parameter
 
 
 def save(folder: Path, variables: dict[str, Any], about: dict[str, Any]) -> None:
@@ -77,13 +79,15 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             'written.'
         )
     try:
-        arrays = safetensors.numpy.load_file(folder / WEIGHTS)
+        arrays = read_safetensors(folder / WEIGHTS)
         about = files.read_json(
             folder / ABOUT, {'model': str}, 'Copy or convert the weights again.'
         )
         unknown = [name for name in arrays if not name.startswith(('params/', 'batch_stats/'))]
         if unknown:
             raise ValueError(f'"{unknown[0]}" is neither a parameter nor a statistic')
+        if any(name.count('/') > _DEEPEST for name in arrays):
+            raise ValueError(f'a parameter is nested more than {_DEEPEST} deep')
         nested = traverse_util.unflatten_dict(arrays, sep='/')
     # A name that is both an array and a prefix of others causes an IndexError or TypeError.
     except (OSError, ValueError, IndexError, TypeError, SafetensorError) as error:
@@ -91,6 +95,20 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f'The weights in {folder} cannot be read ({error}): copy or convert them again.'
         ) from error
     return {name: nested.get(name, {}) for name in ('params', 'batch_stats')}, about
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Returns {name: array} of a .safetensors file.
+
+    Raises:
+      ValueError, SafetensorError: it is damaged, or its header is too large.
+      OSError: it cannot be read.
+    """
+    with files.open_regular(path) as file:
+        length = int.from_bytes(file.read(8), 'little')
+    if length > _MOST_HEADER:
+        raise ValueError(f'a header of {length:,} bytes')
+    return safetensors.numpy.load_file(path)
 
 
 def is_weights(folder: Path) -> bool:

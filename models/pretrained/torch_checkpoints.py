@@ -23,6 +23,7 @@ _OPTIMIZER = re.compile(r'optim|sched|param_groups|exp_avg|momentum_buf|(?<![a-z
 _WRAPPERS = ('module', '_orig_mod', 'model', 'backbone', 'encoder', 'network', 'net')
 # How deep weights are looked for, in lists of what length, and how many are named.
 _DEEPEST, _LONGEST, _MOST = 8, 100, 20
+_LONGEST_NAME, _LARGEST_NUMBER = 500, 1 << 40  # of the keys of dicts
 
 
 class Weights(NamedTuple):
@@ -177,7 +178,7 @@ def _places(content: Any) -> Iterator[_Place]:
         tensors = {
             name: tensor
             for name, tensor in items.items()
-            if isinstance(name, str) and _is_tensor(tensor) and ('.' in name or tensor.shape != ())
+            if _is_tensor(tensor) and ('.' in name or tensor.shape != ())
         }
         if tensors:
             # Lightning's callback stores the average as state_dict, and says so beside it.
@@ -205,15 +206,21 @@ def _walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
             waiting += [
                 ((*path, key), part)
                 for key, part in inner.items()
-                if isinstance(key, str) and not _OPTIMIZER.search(key.lower())
+                if not _OPTIMIZER.search(key.lower())
             ]
 
 
-def _items(value: Any) -> Mapping[Any, Any]:
-    """Returns the items of a dict, or of an object of a class that was one."""
-    if isinstance(value, Foreign):
-        return value.items or {}
-    return value if isinstance(value, Mapping) else {}
+def _items(value: Any) -> dict[str, Any]:
+    """Returns what a dict, or an object of a class that was one, has under names and numbers."""
+    items = (value.items or {}) if isinstance(value, Foreign) else value
+    if not isinstance(items, Mapping):
+        return {}
+    return {
+        str(key): part
+        for key, part in items.items()
+        if (isinstance(key, str) and len(key) <= _LONGEST_NAME)
+        or (type(key) is int and 0 <= key < _LARGEST_NUMBER)
+    }
 
 
 def _is_tensor(value: Any) -> bool:
@@ -290,14 +297,14 @@ def _without_names(content: Any) -> Weights:
                 f"are installed, run torch.save({load}.state_dict(), 'weights.pth') and convert "
                 'weights.pth.'
             )
-    if any(isinstance(name, str) and _OPTIMIZER.search(name.lower()) for name in items):
+    if any(_OPTIMIZER.search(name.lower()) for name in items):
         raise UserError(f'it has the state of an optimizer, and no weights: {remedy}')
-    for name, value in items.items():
-        if isinstance(name, str) and not isinstance(value, Mapping):
-            kind = value if isinstance(value, type) else type(value)
-            raise UserError(
-                f'it has no state dict, and "{name:.100}" is of type {kind.__name__}: {remedy}'
-            )
+    odd = [(f'"{name}"', part) for name, part in items.items() if not isinstance(part, Mapping)]
+    if isinstance(content, Foreign) and not items:
+        odd = [('its content', content)]
+    for what, value in odd[:1]:
+        kind = value if isinstance(value, type) else type(value)
+        raise UserError(f'it has no state dict, and {what} is of type {kind.__name__}: {remedy}')
     raise UserError(f'it has no state dict: {remedy}')
 
 

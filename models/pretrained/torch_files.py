@@ -24,12 +24,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 from numpy.lib.stride_tricks import as_strided
 
 import files
 import pickles
 from errors import UserError
+from models.pretrained.folder import read_safetensors
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -46,6 +46,7 @@ _STORAGES = {
 }
 _BIG_ENDIAN = 'it was saved on a big-endian machine: convert it with PyTorch on that machine.'
 _MOST_NAMES = 10_000  # of foreign classes and functions; each takes a kilobyte
+_LONGEST_NAME = 500
 _MOST_AXES = 64  # as in PyTorch and NumPy
 _SMALL = 1 << 20  # bytes that a tensor may have in however small a file
 
@@ -163,7 +164,7 @@ def read(path: Path) -> TorchFile:
         start = file.read(9)
         file.seek(0)
         if path.suffix == '.safetensors' or start[8:] == b'{':
-            return TorchFile(path, safetensors.numpy.load_file(path), lambda keys: {})
+            return TorchFile(path, read_safetensors(path), lambda keys: {})
         if start.startswith(b'PK\x03\x04'):
             return TorchFile(path, _read_zip(file), lambda keys: _zip_storages(path, keys))
         content, places = _read_legacy(file)
@@ -222,8 +223,8 @@ class _Unpickler(pickle.Unpickler):
         name = f'{module}.{name}'
         if name in self.known:
             return self.known[name]
-        if len(self.foreign) > _MOST_NAMES:
-            raise ValueError(f'it names more than {_MOST_NAMES:,} classes')
+        if len(self.foreign) > _MOST_NAMES or len(name) > _LONGEST_NAME:
+            raise ValueError(f'it names more than {_MOST_NAMES:,} classes, or very long ones')
         return self.foreign.setdefault(name, type(name, (Foreign,), {'__slots__': ()}))
 
     def persistent_load(self, pid: Any) -> Any:

@@ -225,7 +225,10 @@ def to_torch(
     }
     ours = list(torch_names.modules(model, layout))
     kernels = [leaves.get(f'params/{ours[i]}/kernel') for i in (0, -1)]
-    channels, num_classes = (0 if k is None else k.shape[i - 2] for i, k in enumerate(kernels))
+    channels, num_classes = (
+        0 if kernel is None or kernel.ndim < 2 else kernel.shape[i - 2]
+        for i, kernel in enumerate(kernels)
+    )
     wanted = tensors(model, layout, num_classes, channels or 3)
     if {t.path: t.shape for t in wanted} != {path: leaf.shape for path, leaf in leaves.items()}:
         raise UserError(
@@ -275,8 +278,9 @@ def _problems(state: Mapping[str, Any], wanted: list[Tensor]) -> str:
 
 def listed(keys: Sequence[str]) -> str:
     """Returns text such as '(4) a, b, c and 1 more'."""
+    names = ', '.join(f'{key:.200}' for key in keys[:_LISTED])
     more = f' and {len(keys) - _LISTED:,} more' if len(keys) > _LISTED else ''
-    return f'({len(keys):,}) {", ".join(keys[:_LISTED])}{more}'
+    return f'({len(keys):,}) {names}{more}'
 
 
 def _suggest_models(state: dict[str, np.ndarray]) -> str:

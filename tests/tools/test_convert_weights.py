@@ -219,6 +219,9 @@ def test_weights_without_channels_and_of_another_model_are_refused(resnet, tmp_p
     out = tmp_path / 'x.safetensors'
     arguments = ['--to=torch', f'--source={tmp_path / "converted"}', f'--out={out}']
     assert 'these weights are of a vgg11 with options' in refused(capsys, call(arguments))
+    kernel = {'params/block1_conv1/kernel': np.zeros((), np.float32)}  # of no shape at all
+    save_file(kernel, tmp_path / 'converted' / 'weights.safetensors')
+    assert 'these weights are of a vgg11 with options' in refused(capsys, call(arguments))
 
 
 def test_a_pth_is_written_through_torch(resnet, tmp_path):

@@ -53,6 +53,8 @@ def test_a_folder_that_cannot_be_written_is_named():
         ('{', ['params/conv1/kernel'], 'not valid JSON'),
         (json.dumps(ABOUT), ['params/conv1', 'params/conv1/kernel'], 'cannot be read'),
         (json.dumps(ABOUT), ['params'], '"params" is neither a parameter nor a statistic'),
+        (json.dumps(ABOUT), ['params/' + 'a/' * 100_000 + 'b'], 'nested more than 50 deep'),
+        (json.dumps(ABOUT), ['params/' + 'a' * (9 << 20)], r'a header of 9,\d+,\d+ bytes'),
     ],
 )
 def test_damage_is_named(about, arrays, words, tmp_path):

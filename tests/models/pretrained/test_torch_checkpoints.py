@@ -1,5 +1,7 @@
 """Which of the tensors in a checkpoint are the network's, whoever wrote it."""
 
+import argparse
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,7 @@ ONE = {
     'averaged parallel model': {'n_averaged': COUNT, **under('module.module.', RAW)},
     'deep': {'checkpoint': {'net': RAW}},
     'a tuple': (RAW, SLOTS),
+    'by epoch': {5: RAW},
     'optimizer by name': {'model': RAW, 'optimizer': BY_NAME},
     'momentum by name': {'model': RAW, 'exp_avg': dict(PARAMETERS)},
     'a loss beside it': {'model': RAW, 'criterion': {'weight': zeros(3)}},
@@ -190,6 +193,7 @@ def test_a_key_that_names_nothing_is_answered_with_those_that_do():
         ({'epoch': 1, 'optimizer': SLOTS}, 'it has the state of an optimizer, and no weights'),
         (SLOTS, 'it has the state of an optimizer, and no weights: save the state_dict of the mod'),
         ({'conv1.weight': Named('a.Quantized')}, '"conv1.weight" is of type a.Quantized: save'),
+        (argparse.Namespace(model=1), 'its content is of type argparse.Namespace: save the'),
         ({'epoch': 3}, '"epoch" is of type int: save the state_dict of the model'),
         ([1, 2], 'it has no state dict: save the state_dict of the model, and convert that.'),
         ({}, 'it has no state dict: save the state_dict of the model, and convert that.'),
