@@ -309,6 +309,7 @@ def train_stream(
         data.crop_scale,
         data.crop_ratio,
         augmentations.on_host(config),
+        source.upright,
     )
     batches = range(start_step, _FOR_EVER)
     skip = data.on_bad_record == 'skip'
@@ -323,16 +324,22 @@ def eval_stream(config: ConfigDict, source: 'RecordSource', plan: EvalPlan) -> '
     from data_sources import stream
 
     skip = config.data.on_bad_record == 'skip'
-    transform = eval_transform(config)
+    transform = eval_transform(config, source.upright)
     return stream.dataset(source, plan, range(len(plan)), transform, skip, config.data.threads)
 
 
-def eval_transform(config: ConfigDict) -> 'EvalTransform':
-    """Returns what evaluation makes of an encoded picture of a streamed set."""
+def eval_transform(config: ConfigDict, upright: bool) -> 'EvalTransform':
+    """Returns what evaluation makes of an encoded picture of a streamed set.
+
+    Args:
+      config: of the run.
+      upright: whether the set's EXIF orientation is applied.
+    """
     from data_sources import stream
 
     size = config.data.eval_image_size or config.data.image_size
-    return stream.EvalTransform(size, config.data.eval_resize or round(size * 8 / 7))
+    shorter = config.data.eval_resize or round(size * 8 / 7)
+    return stream.EvalTransform(size, shorter, upright)
 
 
 def batches(config: ConfigDict, split: str, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:

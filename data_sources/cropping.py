@@ -49,7 +49,7 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, ...] | None = None) 
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
-def centre(encoded: bytes, size: int, shorter: int) -> np.ndarray:
+def centre(encoded: bytes, size: int, shorter: int, upright: bool = False) -> np.ndarray:
     """Returns the middle, uint8 [size, size, 3], of the picture scaled to a shorter side.
 
     The same as torchvision's Resize(shorter) and CenterCrop(size) of a Pillow image, but for
@@ -59,11 +59,12 @@ def centre(encoded: bytes, size: int, shorter: int) -> np.ndarray:
       encoded: the file's bytes.
       size: side of the result.
       shorter: the shorter side, at least `size`; the longer one follows, rounded down.
+      upright: whether the picture's EXIF orientation is applied.
 
     Raises:
       DecodeError: no picture, truncated, or of more than MAX_PIXELS.
     """
-    pixels = decoding.decode(encoded)
+    pixels = decoding.decode(encoded, upright)
     height, width = pixels.shape[:2]
     box = centre_box(height, width, size, shorter)
     return resize(pixels, size, box)

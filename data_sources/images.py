@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from data_sources import picture_files
+from data_sources import conversion, jpeg, orientation, picture_files
 from data_sources.picture_files import SUFFIXES
 from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
-_BRIGHT = 127
 
 
 def read_image(
@@ -38,7 +37,7 @@ def read_image(
     picture = _open(Path(path), 'L' if channels == 1 else 'RGB')
     edge = _edge_colour(picture)
     pixels = np.asarray(_fit(picture, height, width, edge)).reshape(height, width, channels)
-    paper = channels == 1 and edge[0] > _BRIGHT
+    paper = channels == 1 and edge[0] > conversion.BRIGHT
     return 255 - pixels if invert == 'yes' or (invert == 'auto' and paper) else pixels.copy()
 
 
@@ -66,9 +65,9 @@ def _open(path: Path, mode: str) -> Image.Image:
     """Returns a whole picture, upright, opaque, in mode 'L' or 'RGB'; an error names the file."""
     encoded = picture_files.read(path)
     try:
-        with picture_files.opened(encoded) as picture:
-            picture.load()
-            return to_mode(ImageOps.exif_transpose(picture), mode)
+        with picture_files.opened(jpeg.examined(encoded).data) as picture:
+            number = orientation.of(picture)
+            return orientation.turned(conversion.to_mode(picture, mode), number)
     except picture_files.TooLargeError as error:
         raise UserError(
             f'{path} is too large to be read safely ({error}): scale it down first.'
@@ -79,41 +78,17 @@ def _open(path: Path, mode: str) -> Image.Image:
         raise UserError(f'{path} cannot be read as a picture: {error}.') from error
 
 
-def to_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """Returns the picture as opaque 8-bit 'L' or 'RGB'."""
-    if picture.mode.startswith(('I', 'F')):
-        picture = _to_8_bits(picture)
-    if picture.has_transparency_data:
-        picture = _flatten(picture.convert('RGBA'))
-    return picture.convert(mode)
-
-
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Returns a picture of mode I;16, I or F, scaled to 8 bits.
-
-    White is 65535 where the mode says 16 bits. Modes I and F have no fixed white: it is the
-    smallest of 1 (F only), 255 and 65535 that no pixel exceeds, or else the maximum.
-    """
-    values = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0, neginf=0)
-    usual = (65535,) if picture.mode.startswith('I;16') else (255, 65535)
-    usual = (1, *usual) if picture.mode == 'F' else usual
-    white = next((top for top in usual if values.max() <= top), values.max())
-    return Image.fromarray(np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    """Returns an RGBA picture on white if its visible part is dark, otherwise on black."""
-    grey = np.asarray(picture.convert('RGB').convert('L'), np.float64)
-    alpha = np.asarray(picture.getchannel('A'), np.float64)
-    dark = (grey * alpha).sum() <= _BRIGHT * alpha.sum()
-    ground = Image.new('RGBA', picture.size, (255, 255, 255) if dark else (0, 0, 0))
-    return Image.alpha_composite(ground, picture).convert('RGB')
-
-
 def _edge_colour(picture: Image.Image) -> tuple[int, ...]:
     """Returns the median, channel by channel, of the pixels along the four sides."""
-    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
-    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    right, bottom = picture.size
+    sides = (
+        (0, 0, right, 1),
+        (0, bottom - 1, right, bottom),
+        (0, 0, 1, bottom),
+        (right - 1, 0, right, bottom),
+    )
+    bands = len(picture.getbands())
+    edge = np.concatenate([np.asarray(picture.crop(side)).reshape(-1, bands) for side in sides])
     return tuple(int(value) for value in np.median(edge, axis=0))
 
 

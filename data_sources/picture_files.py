@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_sources import jpeg
 from errors import UserError
 
 SUFFIXES = frozenset(
@@ -104,4 +105,6 @@ def _unidentified(encoded: bytes) -> str:
         return 'it is a HEIC picture: "pip install -r requirements-heif.txt" installs its decoder'
     if encoded[4:8] == b'ftyp' and encoded[8:12] in (b'avif', b'avis'):
         return 'it is an AVIF picture, which this Pillow does not decode: install a newer one'
+    if kind := jpeg.kind(encoded):
+        return f'a JPEG of a kind that is not decoded here ({kind})'
     return 'not a picture'

@@ -68,6 +68,7 @@ class RecordSource:
       stored_size: how many the stored split has.
       class_names: the classes in the order of their labels; none for a set without classes.
       kinds: {name: kind} of the targets that are read.
+      upright: whether EXIF orientation is applied; the set's info says so.
     """
 
     folder: Path
@@ -79,6 +80,7 @@ class RecordSource:
     stored_size: int
     class_names: tuple[str, ...]
     kinds: Mapping[str, Kind]
+    upright: bool = False
 
     def stored_index(self, example: int) -> int:
         """Returns the number in the stored split of example 0 .. size - 1 of this one.
@@ -170,11 +172,13 @@ def find(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
         if counts.get('test') and _is_withheld(folder, 'test', wanted):
             del counts['test']
         stored, start, stop = tfds_sets.locate(split, counts, folder)
+        upright = bool((builder.info.metadata or {}).get('upright'))
     if stop == start:
         raise UserError(f'The {split} split of data set "{name}" has no examples.')
     size = stop - start
+    stored_size = counts[stored]
     return RecordSource(
-        folder, name, split, stored, start, size, counts[stored], class_names, dict(wanted)
+        folder, name, split, stored, start, size, stored_size, class_names, dict(wanted), upright
     )
 
 

@@ -27,10 +27,13 @@ class _Region(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int) for name in ('x', 'y', 'w', 'h'))
 
 
-def decode(encoded: bytes, top: int, left: int, height: int, width: int) -> np.ndarray | None:
-    """Returns a part of a JPEG, uint8 [height, width, 3], RGB.
+def decode(
+    encoded: bytes, top: int, left: int, height: int, width: int
+) -> tuple[np.ndarray, bool] | None:
+    """Returns a part of a JPEG, uint8 [height, width, 3], RGB, and whether there was a warning.
 
-    It returns None if there is no libjpeg-turbo 3, or it does not decode this picture.
+    The whole file is read, so a warning may concern any part of it. Real files have many harmless
+    oddities. It returns None if there is no libjpeg-turbo 3, or it does not decode this picture.
     """
     library = _library()
     if library is None:
@@ -51,7 +54,7 @@ def _decode(
     left: int,
     height: int,
     width: int,
-) -> np.ndarray | None:
+) -> tuple[np.ndarray, bool] | None:
     """Does what `decode` does, with a handle of the library."""
     length = len(encoded)
     if library.tj3DecompressHeader(handle, encoded, length) and _failed(library, handle):
@@ -73,11 +76,12 @@ def _decode(
     failed = library.tj3Decompress8(handle, encoded, length, target, 0, _RGB)
     if failed and _failed(library, handle):
         return None
-    return pixels[top - first : top - first + height, left - start : left - start + width]
+    part = pixels[top - first : top - first + height, left - start : left - start + width]
+    return part, bool(failed)
 
 
 def _failed(library: ctypes.CDLL, handle: int) -> bool:
-    """Returns whether the last call failed; the many oddities of real files are mere warnings."""
+    """Returns whether the last call failed and did not merely warn."""
     return library.tj3GetErrorCode(handle) == _FATAL
 
 

@@ -40,6 +40,7 @@ class TrainTransform:
       size: side of the result in pixels.
       scale, ratio: see cropping.crop_box.
       augment: what is done to the crop, as data_sources/host_augment.py; None for nothing.
+      upright: whether EXIF orientation is applied.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class TrainTransform:
     scale: tuple[float, float]
     ratio: tuple[float, float]
     augment: Pipeline | None = None
+    upright: bool = False
 
     def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
         """Returns uint8 [size, size, 3]."""
@@ -55,7 +57,7 @@ class TrainTransform:
     def with_matrices(self, encoded: bytes, visit: int, example: int) -> Moved:
         """Returns the same image, and the matrices by which its targets move, in order."""
         draws = Draws(self.seed, 'crop', visit, example)
-        frame = decoding.read_frame(encoded)
+        frame = decoding.read_frame(encoded, self.upright)
         box = cropping.crop_box(draws, frame.height, frame.width, self.size, self.scale, self.ratio)
         image, matrices = cropping.decode_crop(encoded, frame, box, self.size), ()
         if self.augment is not None:
@@ -66,19 +68,20 @@ class TrainTransform:
 
 @dataclasses.dataclass(frozen=True)
 class EvalTransform:
-    """The centre crop; `size` and `shorter` as in cropping.centre."""
+    """The centre crop; `size`, `shorter` and `upright` as in cropping.centre."""
 
     size: int
     shorter: int
+    upright: bool = False
 
     def __call__(self, encoded: bytes, visit: int = 0, example: int = 0) -> np.ndarray:
         """Returns uint8 [size, size, 3], the same for every visit of every example."""
         del visit, example
-        return cropping.centre(encoded, self.size, self.shorter)
+        return cropping.centre(encoded, self.size, self.shorter, self.upright)
 
     def with_matrices(self, encoded: bytes, visit: int = 0, example: int = 0) -> Moved:
         """Returns the same image, and the matrix by which its targets move."""
-        frame = decoding.read_frame(encoded)
+        frame = decoding.read_frame(encoded, self.upright)
         matrix = cropping.centre_matrix(frame.height, frame.width, self.size, self.shorter)
         return self(encoded, visit, example), (matrix,)
 

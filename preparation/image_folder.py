@@ -70,6 +70,7 @@ class ImageFolder:
     """
 
     version = '1.0.0'
+    upright = True
     homepage = ''
     citation = ''
 

@@ -60,6 +60,7 @@ class ImageNetTars:
     """
 
     name = 'imagenet2012'
+    upright = False  # as in everyone else's ImageNet
     version = '5.1.0'  # of the official tfds builder; the features and splits are the same
     description = 'ImageNet (ILSVRC 2012), the original files.'
     homepage = 'https://image-net.org/'

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from data_sources import picture_files
+from data_sources import conversion, jpeg, orientation, picture_files
 from data_sources.picture_files import MAX_BYTES, MAX_PIXELS
 
 _JPEG = ('JPEG', 'MPO')  # MPO: a JPEG followed by others, which some cameras write
@@ -37,34 +37,26 @@ class Checked:
     kinds: tuple[str, ...] = ()
 
 
-def check(data: bytes, shorter_side: int | None = None) -> Checked:
+def check(data: bytes, shorter_side: int | None = None, upright: bool = False) -> Checked:
     """Decodes one picture, and resizes it if it is larger than `shorter_side`. Never raises.
 
     A JPEG is decoded at an eighth of its size. This takes half of the time and still reads all of
-    the entropy-coded data, so that truncation is detected. Pillow does not pass on the warnings of
-    libjpeg: a few garbled bytes in the middle are not detected, and decode to garbled pixels.
+    the entropy-coded data, so that missing data are detected. A few garbled bytes in the middle are
+    not, and decode to garbled pixels.
 
     Args:
       data: the contents of the file.
       shorter_side: pictures whose shorter side has more pixels are scaled down to it (bicubic,
         antialiased) and stored as JPEG of quality 95, 4:2:0, in grey or RGB; others are stored
         unchanged. None: all are stored unchanged.
+      upright: whether pictures that are scaled are turned upright, by their EXIF orientation.
     """
     if not data:
         return Checked(b'', 'empty (zero bytes)')
     if len(data) > MAX_BYTES:
         return Checked(b'', f'larger than {MAX_BYTES >> 20} MiB')
     try:
-        with picture_files.opened(data) as picture:
-            kinds = () if picture.format in _JPEG else (picture.format,)
-            if picture.mode == 'CMYK':
-                kinds = ('CMYK',)
-            if shorter_side and min(picture.size) > shorter_side:
-                return Checked(_resize(picture, shorter_side), kinds=(*kinds, 'resized'))
-            picture.draft(None, (1, 1))
-            picture.load()
-            if picture.format not in _JPEG:
-                picture.convert('RGB')
+        return _checked(data, shorter_side, upright)
     except picture_files.TooLargeError as error:
         reason = f'{error}; the limit is {MAX_PIXELS:,} pixels'
         return Checked(b'', f'too large to be decoded safely ({reason})')
@@ -72,14 +64,33 @@ def check(data: bytes, shorter_side: int | None = None) -> Checked:
         return Checked(b'', str(error))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         return Checked(b'', f'does not decode: {error}')
+
+
+def _checked(data: bytes, shorter_side: int | None, upright: bool) -> Checked:
+    """Does what `check` does, for a file of any size; raises what its decoder does."""
+    with picture_files.opened(data) as picture:
+        size, form, mode = picture.size, picture.format, picture.mode
+    kinds = () if form in _JPEG else (form,)
+    if mode == 'CMYK':
+        kinds = ('CMYK',)
+    whole, clean = jpeg.examined(data)
+    if shorter_side and min(size) > shorter_side:
+        return Checked(_resized(whole, shorter_side, upright), kinds=(*kinds, 'resized'))
+    if not clean:
+        with picture_files.opened(whole) as picture:
+            conversion.to_mode(picture, 'RGB')
     return Checked(data, kinds=kinds)
 
 
-def _resize(picture: Image.Image, shorter_side: int) -> bytes:
+def _resized(data: bytes, shorter_side: int, upright: bool) -> bytes:
+    """Returns a JPEG of a picture scaled down to a shorter side."""
+    with picture_files.opened(data) as picture:
+        number = orientation.of(picture) if upright else orientation.UPRIGHT
+        mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
+        picture = conversion.to_mode(picture, mode)
     scale = shorter_side / min(picture.size)
     size = tuple(max(shorter_side, round(side * scale)) for side in picture.size)
-    mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
-    smaller = picture.convert(mode).resize(size, Image.Resampling.BICUBIC)
+    smaller = orientation.turned(picture.resize(size, Image.Resampling.BICUBIC), number)
     file = io.BytesIO()
     smaller.save(file, 'JPEG', quality=_QUALITY, subsampling='4:2:0')
     return file.getvalue()

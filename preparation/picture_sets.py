@@ -46,7 +46,12 @@ class Picture:
 
 
 class PictureSource(Protocol):
-    """Where pictures come from; `splits`, `identity`, `stamp` are as in sharded_writer.Source."""
+    """Where pictures come from; `splits`, `identity`, `stamp` are as in sharded_writer.Source.
+
+    Attributes:
+      upright: whether EXIF orientation is applied to the set's pictures, when they are decoded or
+        scaled; the set's info says so.
+    """
 
     name: str
     version: str
@@ -55,6 +60,7 @@ class PictureSource(Protocol):
     homepage: str
     citation: str
     splits: Mapping[str, int]
+    upright: bool
 
     def identity(self) -> dict[str, Any]:
         """Returns as JSON what defines the examples."""
@@ -83,8 +89,9 @@ class PictureSet:
         self.shard_bytes = sharded_writer.SHARD_BYTES
 
     def identity(self) -> dict[str, Any]:
-        """Returns the identity of the source and the size of the pictures."""
-        return {**self._source.identity(), 'shorter_side': self._shorter_side}
+        """Returns the identity of the source, the size of the pictures, and how they stand."""
+        identity = {**self._source.identity(), 'shorter_side': self._shorter_side}
+        return {**identity, 'upright': True} if self._source.upright else identity
 
     def stamp(self) -> Any:
         """Returns the stamp of the source."""
@@ -93,7 +100,9 @@ class PictureSet:
     def items(self, split: str, cursor: Any) -> Iterator[Item]:
         """Yields the pictures in the order of the source; several threads check and serialise."""
         pictures = self._source.pictures(split, cursor)
-        to_item = functools.partial(_to_item, shorter_side=self._shorter_side)
+        to_item = functools.partial(
+            _to_item, shorter_side=self._shorter_side, upright=self._source.upright
+        )
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # Pillow warns about unusual metadata
             threads = min(os.cpu_count() or 1, 16)
@@ -136,13 +145,14 @@ class PictureSet:
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
                 shorter_side=self._shorter_side,
+                upright=self._source.upright,
                 kinds={split: dict(total.kinds) for split, total in splits.items()},
                 rejected={split: total.defective for split, total in splits.items()},
             ),
         )
 
 
-def _to_item(picture: Picture, shorter_side: int | None) -> Item:
+def _to_item(picture: Picture, shorter_side: int | None, upright: bool) -> Item:
     """Checks one picture and serialises it; called from several threads."""
     if picture.data is None:
         return Item(
@@ -152,7 +162,7 @@ def _to_item(picture: Picture, shorter_side: int | None) -> Item:
             fault=picture.fault,
             defective=picture.defective,
         )
-    checked = picture_check.check(picture.data, shorter_side)
+    checked = picture_check.check(picture.data, shorter_side, upright)
     if checked.fault:
         return Item(picture.cursor, picture.size, file=picture.file, fault=checked.fault)
     record = _serialize(checked.data, picture.label, picture.name)

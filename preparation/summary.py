@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 import files
-from data_sources import decoding, picture_files
+from data_sources import decoding, orientation, picture_files
 from preparation import picture_check
 
 FILE = 'summary.json'
@@ -26,7 +26,6 @@ _SAMPLE = 1000  # pictures of train from which mean and std are computed
 _ENOUGH = 256  # pixels at the shorter side for them
 _GROUPS = 1000  # groups of copies that are listed
 _ROWS = 20  # classes in a table
-_ORIENTATION = 0x0112
 _THREADS = min(os.cpu_count() or 1, 16)
 _TABLE = [('digest', 'u8'), ('label', 'i4'), ('width', 'i4'), ('height', 'i4')]
 
@@ -104,7 +103,7 @@ def _look(serialized: bytes) -> tuple[_Look, int]:
     image, label = features['image'].bytes_list.value[0], features['label'].int64_list.value[0]
     digest = int.from_bytes(hashlib.sha256(image).digest()[:8])
     with picture_files.opened(image) as picture:
-        turned = picture.getexif().get(_ORIENTATION) in range(2, 9)
+        turned = orientation.may_be_turned(image, 0) and orientation.of(picture) != 1
         look = _Look(digest, label, *picture.size, picture.format, picture.mode, turned)
     return look, len(serialized)
 

@@ -186,9 +186,9 @@ def plain(shown: Shown) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     shorter = round(size * 8 / 7)
     images, targets = [], []
     for record in shown.source.read(chosen):
-        frame = decoding.read_frame(record.image)
+        frame = decoding.read_frame(record.image, shown.source.upright)
         matrix = cropping.centre_matrix(frame.height, frame.width, size, shorter)
-        images.append(cropping.centre(record.image, size, shorter))
+        images.append(cropping.centre(record.image, size, shorter, shown.source.upright))
         targets.append(shown.moved(record.targets, matrix))
     return np.stack(images), _stacked(targets)
 
@@ -246,7 +246,7 @@ def crop_sheet(shown: Shown) -> Sheet:
     records = shown.source.read(chosen)
 
     def crop(record: Any, visit: int, example: int) -> tuple[np.ndarray, dict[str, Any]]:
-        frame = decoding.read_frame(record.image)
+        frame = decoding.read_frame(record.image, shown.source.upright)
         draws = Draws(seed, 'crop', visit, example)
         sides = frame.height, frame.width, data.image_size
         box = cropping.crop_box(draws, *sides, data.crop_scale, data.crop_ratio)

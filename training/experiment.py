@@ -74,12 +74,14 @@ class Experiment:
       image_shape: (height, width, channels).
       class_names: names of the data set's classes.
       train_examples: number of training examples.
+      upright: whether the EXIF orientation of streamed pictures is applied.
     """
 
     config: ConfigDict
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     train_examples: int
+    upright: bool = False
 
     @property
     def steps(self) -> int:
@@ -215,6 +217,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         tuple(input_pipeline.image_shape(config, train_split)),
         tuple(train_split.class_names),
         train_split.size,
+        bool(config.data.image_size) and train_split.upright,
     )
     experiment.check_classes()
     experiment.check_lengths()

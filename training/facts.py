@@ -7,6 +7,7 @@ of an Experiment:
     image_shape     [height, width, channels] of a training image
     class_names     the classes in the order of their labels; [] for a set without classes
     train_examples  the number of training examples
+    upright         whether the EXIF orientation of streamed pictures is applied
 
 To add a fact, give Experiment a field with a default, set it in `experiment.from_split`, and add a
 line to FACTS. Files without it have the default; a run that is resumed adds it to its file.
@@ -40,6 +41,10 @@ def _is_shape(value: Any) -> bool:
     return three and math.prod(value) <= _MOST_VALUES
 
 
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -54,6 +59,7 @@ FACTS = {
     'image_shape': (_is_shape, f'three whole numbers with a product of at most {_MOST_VALUES:,}'),
     'class_names': (_is_texts, 'a list of texts'),
     'train_examples': (_is_count, f'a whole number from 1 to {_MOST_EXAMPLES:,}'),
+    'upright': (_is_truth, 'true or false'),
 }
 _REQUIRED = ('image_shape', 'class_names', 'train_examples')
 

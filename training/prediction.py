@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import input_pipeline
-from data_sources import images
+from data_sources import images, picture_files
 from errors import UserError
 from tasks.task import Description
 from training.experiment import Experiment
@@ -73,7 +73,7 @@ def _reader(
             '--invert is only for networks trained on images in memory; this one was trained on '
             'streamed pictures: leave it out.'
         )
-    transform = input_pipeline.eval_transform(experiment.config)
+    transform = input_pipeline.eval_transform(experiment.config, experiment.upright)
     return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
 
 
@@ -85,10 +85,9 @@ def _crop(transform: Callable[[bytes], np.ndarray], path: Path) -> np.ndarray:
     """
     from data_sources.decoding import DecodeError
 
+    encoded = picture_files.read(path)
     try:
-        return transform(path.read_bytes())
-    except OSError as error:
-        raise UserError(f'{path} cannot be read: {error.strerror}.') from error
+        return transform(encoded)
     except DecodeError as error:
         raise UserError(f'{path} cannot be read as a picture: {error}.') from error
 

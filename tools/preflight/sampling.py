@@ -87,7 +87,7 @@ def _sampled(split: 'RecordSource') -> _Sample:
     for example in examples:
         [record] = split.read([example])
         try:
-            sample.sides.append(decoding.decode(record.image).shape[:2])
+            sample.sides.append(decoding.decode(record.image, split.upright).shape[:2])
         except decoding.DecodeError as error:
             sample.bad.append((int(example), error))
     return sample
