@@ -34,30 +34,38 @@ def write(folder, files):
         (folder / name).write_bytes(data)
 
 
-@pytest.fixture
-def source(tmp_path):
+def write_source(folder):
     """Two classes; copies, rotations, formats, and files that are left out."""
     turned = Image.Exif()
     turned[0x0112] = 6
     for label, name in enumerate(('cat', 'dog')):
         pictures = {f'{n}.jpg': encoded(100 * label + n, (40 + n, 30)) for n in range(20)}
-        write(tmp_path / 'source' / name, pictures)
+        write(folder / name, pictures)
     dog = {f'turned{n}.jpg': encoded(300 + n, exif=turned) for n in range(3)}
     dog |= {'grey.png': encoded(310, form='PNG', mode='L'), 'bare': encoded(311, form='GIF')}
     dog |= {'copy.jpg': dog['turned0.jpg'], 'cat.jpg': encoded(7, (47, 30))}
     dog |= {'notes.txt': b'x', 'old.bak': encoded(1), '._1.jpg': b'x', '.DS_Store': b'x'}
-    write(tmp_path / 'source' / 'dog', dog)
-    write(tmp_path / 'source' / '__MACOSX' / 'dog', {'a.jpg': b'x'})
-    write(tmp_path / 'source', {'labels.csv': b'x', 'stray.jpg': encoded(2)})
-    return tmp_path / 'source'
+    write(folder / 'dog', dog)
+    write(folder / '__MACOSX' / 'dog', {'a.jpg': b'x'})
+    write(folder, {'labels.csv': b'x', 'stray.jpg': encoded(2)})
+    return folder
 
 
-@pytest.fixture
-def prepared(source, tmp_path, capsys):
+def prepare(source, data, *options):
+    """Runs the command with a terminal that shows UTF-8 alone; returns what it prints."""
+    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={data}', *options]
+    with io.TextIOWrapper(io.BytesIO(), 'utf-8') as terminal, contextlib.redirect_stdout(terminal):
+        assert prepare_data.main(command) == 0
+        terminal.flush()
+        return terminal.buffer.getvalue().decode()
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
     """The folder of the prepared set, and what the command printed."""
-    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
-    assert prepare_data.main(command) == 0
-    return tmp_path / 'data' / 'pets' / '1.0.0', capsys.readouterr().out
+    folder = tmp_path_factory.mktemp('prepared')
+    printed = prepare(write_source(folder / 'source'), folder / 'data')
+    return folder / 'data' / 'pets' / '1.0.0', printed
 
 
 def examples(folder):
@@ -99,16 +107,12 @@ def test_copies_are_found_across_classes_and_splits(prepared):
     assert 'warning: 1 of these in more than one class' in printed
 
 
-def test_a_picture_of_train_in_test_is_a_warning(tmp_path, capsys):
+def test_a_picture_of_train_in_test_is_a_warning(tmp_path):
     for split, seeds in (('train', range(8)), ('val', range(20, 24)), ('test', (3, 4, 30))):
         for label, name in enumerate(('cat', 'dog')):
             files = {f'{split}{seed}.jpg': encoded(50 * label + seed) for seed in seeds}
             write(tmp_path / 'source' / split / name, files)
-    source, data = tmp_path / 'source', tmp_path / 'data'
-    assert (
-        prepare_data.main(['folder', '--name=a', f'--source={source}', f'--data_dir={data}']) == 0
-    )
-    printed = capsys.readouterr().out
+    printed = prepare(tmp_path / 'source', tmp_path / 'data')
     assert 'warning: 4 of these in more than one split: evaluation sees what was trained' in printed
     assert 'For example train: cat/train3.jpg = test: cat/test3.jpg.' in printed
 
@@ -139,52 +143,43 @@ def test_what_was_left_out_is_said_by_kind(prepared):
     assert (folder / 'rejected.jsonl').read_text().count('\n') == 2
 
 
-def test_defective_files_are_counted_by_suffix(source, tmp_path, capsys):
+def test_defective_files_are_counted_by_suffix(tmp_path):
+    source = write_source(tmp_path / 'source')
     write(source / 'cat', {'a.heic': b'x', 'b.HEIC': b'y', 'c.jpeg': b'', 'd.png': encoded(1)[:99]})
-    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
-    assert prepare_data.main([*command, '--max_rejected=4']) == 0
+    printed = prepare(source, tmp_path / 'data', '--max_rejected=4')
     listed = tmp_path / 'data' / 'pets' / '1.0.0' / 'rejected.jsonl'
     sentence = f'4 defective files were left out; they are listed in {listed}. 2 .heic, 1 .jpeg, 1'
-    assert sentence in capsys.readouterr().out
+    assert sentence in printed
 
 
-def test_the_second_time_it_says_the_same(source, prepared, tmp_path, capsys):
+def test_the_second_time_it_says_the_same(prepared):
     folder, printed = prepared
     kept = (folder / summary.FILE).read_bytes()
-    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
     for spoil in (lambda: None, (folder / summary.FILE).unlink):
         spoil()
-        assert prepare_data.main(command) == 0
-        again = capsys.readouterr().out
+        again = prepare(folder.parents[2] / 'source', folder.parents[1])
         assert again.replace('already prepared', 'prepared') == printed
         assert (folder / summary.FILE).read_bytes() == kept
 
 
-def test_names_of_any_bytes_are_said(source, tmp_path):
-    """On a terminal that shows UTF-8 alone."""
+def test_names_of_any_bytes_are_said(tmp_path):
+    source = write_source(tmp_path / 'source')
     for number, name in enumerate((b'a\xe9.jpg', b'b.x\xe9', b'c.\x1b[2J', b'\xff')):
         (source / 'dog' / os.fsdecode(name)).write_bytes(encoded(900 + number))
         (source / os.fsdecode(name)).write_bytes(encoded(910 + number))
     shutil.copy(source / 'dog' / os.fsdecode(b'a\xe9.jpg'), source / 'cat')
-    argv = ['folder', '--name=pets', f'--source={source}', f'--data_dir={tmp_path}/data']
-    with io.TextIOWrapper(io.BytesIO(), 'utf-8') as terminal, contextlib.redirect_stdout(terminal):
-        assert prepare_data.main(argv) == 0
-        terminal.flush()
-        printed = terminal.buffer.getvalue().decode()
+    printed = prepare(source, tmp_path / 'data')
     assert '1 .x\\udce9' in printed
     assert '\x1b' not in printed
 
 
-def test_many_classes_are_said_in_short(tmp_path, capsys):
+def test_many_classes_are_said_in_short(tmp_path):
     source, data = tmp_path / 'source', tmp_path / 'data'
     picture = encoded(0, (8, 8))
     for label in range(40):
         files = {f'{n}.jpg': picture for n in range(3 + (label == 17))}
         write(source / f'class{label:02}', files)
-    assert (
-        prepare_data.main(['folder', '--name=a', f'--source={source}', f'--data_dir={data}']) == 0
-    )
-    printed = capsys.readouterr().out
+    printed = prepare(source, data)
     assert (
         '40 classes. Examples of a class:\n  train: 1 (class00) to 2 (class17), median 1\n'
         in printed
@@ -192,13 +187,10 @@ def test_many_classes_are_said_in_short(tmp_path, capsys):
     assert len(printed.splitlines()) < 25
 
 
-def test_a_single_class_is_said(tmp_path, capsys):
+def test_a_single_class_is_said(tmp_path):
     source, data = tmp_path / 'source', tmp_path / 'data'
     write(source / 'cat', {f'{n}.jpg': encoded(n) for n in range(4)})
-    assert (
-        prepare_data.main(['folder', '--name=a', f'--source={source}', f'--data_dir={data}']) == 0
-    )
-    assert 'warning: there is a single class, "cat": a classifier has' in capsys.readouterr().out
+    assert 'warning: there is a single class, "cat": a classifier has' in prepare(source, data)
 
 
 @pytest.mark.parametrize('above', [['pets'], ['download', 'pets'], ['pets', '__MACOSX']])

@@ -5,10 +5,12 @@ import pytest
 
 import command
 import train
+from configs import reading
 from data_sources import arrays
 from data_sources.arrays import ArraySource
 from tests.conftest import SMALL
 from tests.support import arguments, write_config
+from training import experiment
 
 
 @pytest.fixture
@@ -38,12 +40,21 @@ def test_a_classifier_of_one_class_is_refused(tiny, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(('batch_size', 'warned'), [(21, True), (20, False), (4, False)])
-def test_a_batch_larger_than_the_training_split_is_said(tiny, tmp_path, capsys, batch_size, warned):
-    config = tiny(('cat', 'dog'), batch_size=batch_size)
-    assert command.call(train.main, arguments(config, tmp_path / 'run')) == 0
-    sentence = (
+def sentence(batch_size):
+    return (
         f'warning: config.batch_size={batch_size} is larger than the training split, which has 20 '
         'images, so that every batch has some of them more than once: lower it to 20 or less.'
     )
-    assert (sentence in ' '.join(capsys.readouterr().out.split())) == warned
+
+
+@pytest.mark.parametrize(('batch_size', 'warned'), [(21, True), (20, False), (4, False)])
+def test_a_batch_larger_than_the_training_split_is_a_warning(tiny, batch_size, warned):
+    config = reading.from_arguments(str(tiny(('cat', 'dog'), batch_size=batch_size)), [])
+    assert experiment.open_train(config)[0].warning == (sentence(batch_size) if warned else '')
+
+
+@pytest.mark.slow
+def test_a_run_says_that_its_batch_is_larger_than_the_training_split(tiny, tmp_path, capsys):
+    argv = arguments(tiny(('cat', 'dog')), tmp_path / 'run')
+    assert command.call(train.main, argv) == 0
+    assert sentence(64) in ' '.join(capsys.readouterr().out.split())
