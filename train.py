@@ -17,6 +17,7 @@ NO_EXPERIMENT = (
     'reading',
     'schema',
     'search',
+    'shortening',
     'smoke',
 )  # files in configs/ that are no experiments
 

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import files
-from configs import base, schema, smoke
+from configs import base, schema, shortening, smoke
 from errors import UserError, did_you_mean, shortened
 
 ROOT = Path(__file__).resolve().parent.parent  # the program's own folder
@@ -152,6 +152,9 @@ def _reason(file: Path, error: BaseException) -> str:
 def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
     """Loads a configuration, applies the command line, checks it, and shrinks a smoke run.
 
+    If the command line makes the run so short that its schedule does not fit, that is scaled, and a
+    line on standard error says so.
+
     Raises:
       UserError: the file or the command line is wrong.
     """
@@ -162,8 +165,13 @@ def from_arguments(path: str, arguments: list[str]) -> ConfigDict:
         raise UserError(f'{path}: {error}') from error
     if Path(path).suffix == '.json':
         _leave_to_the_command_line(config, path, arguments)
-    schema.override(config, arguments, base.fields())
-    return smoke.shrunk(schema.validate(config, base.fields()))
+    before = config.copy_and_resolve_references()
+    given = schema.override(config, arguments, base.fields())
+    config = schema.validate(config, base.fields())
+    fitting = shortening.fitted(config, before, given)
+    if note := shortening.described(fitting, config):
+        print(note, file=sys.stderr)
+    return smoke.shrunk(fitting)
 
 
 def _leave_to_the_command_line(config: ConfigDict, path: str, arguments: list[str]) -> None:

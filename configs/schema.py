@@ -152,13 +152,13 @@ def assign(config: ConfigDict, name: str, value: Any) -> None:
     config[leaf] = value
 
 
-def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]) -> None:
-    """Applies '--config.a.b=value' arguments in place.
+def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]) -> set[str]:
+    """Applies '--config.a.b=value' arguments in place; returns the names of their fields.
 
     Raises:
       UserError: a field is unknown, or a value is missing, of the wrong type or out of range.
     """
-    known = {field.name: field for field in fields}
+    known, given = {field.name: field for field in fields}, set()
     with config.ignore_type():
         for argument in arguments:
             name, equals, text = argument.removeprefix('--config.').partition('=')
@@ -168,6 +168,8 @@ def override(config: ConfigDict, arguments: list[str], fields: tuple[Field, ...]
                 value = 'true' if known[name].kind is bool else 'VALUE'
                 raise UserError(f'--config.{name} needs a value: --config.{name}={value}.')
             assign(config, name, known[name].check(_parse(text, known[name])))
+            given.add(name)
+    return given
 
 
 def _parse(text: str, field: Field) -> Any:

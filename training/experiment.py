@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import input_pipeline
 import models
 from augmentation import registry as augmentations
+from configs import shortening
 from errors import UserError
 from models.lowering import Lowering
 from models.network import Network
@@ -75,6 +76,7 @@ class Experiment:
       class_names: names of the data set's classes.
       train_examples: number of training examples.
       upright: whether the EXIF orientation of streamed pictures is applied.
+      note: a sentence about what was changed in the configuration so that it fits; '' for nothing.
     """
 
     config: ConfigDict
@@ -82,6 +84,7 @@ class Experiment:
     class_names: tuple[str, ...]
     train_examples: int
     upright: bool = False
+    note: str = ''
 
     @property
     def steps(self) -> int:
@@ -194,16 +197,45 @@ class Experiment:
           UserError: warm-up, a milestone or a step to be traced is beyond the end.
         """
         profiling.check_length(self.config.profile.steps, self.steps)
+        beyond = self._beyond()
+        if not beyond:
+            return
+        name, value = beyond
         schedule = self.config.schedule
         unit = self.steps_per_epoch if schedule.unit == 'epochs' else 1.0
-        for name, values in (('warmup', (schedule.warmup,)), ('milestones', schedule.milestones)):
-            for value in values:
-                if value and math.floor(value * unit) >= self.steps:
-                    raise UserError(
-                        f'config.schedule.{name}={value:g} {schedule.unit} lies beyond the end of '
-                        f'the run, which has {self.steps} steps ({self.steps / unit:g} '
-                        f'{schedule.unit}): lower it, or raise config.epochs or config.steps.'
-                    )
+        end, parts = self.steps / unit, len(schedule.milestones) + 1
+        fitting = f'{end / 10:.2g}'
+        if name == 'milestones':
+            fitting = f'"({",".join(f"{end * i / parts:.2g}" for i in range(1, parts))},)"'
+        raise UserError(
+            f'config.schedule.{name}={value:g} {schedule.unit} lies beyond the end of the run, '
+            f'which has {self.steps} steps ({end:g} {schedule.unit}): lower it, for instance by '
+            f'--config.schedule.{name}={fitting}, or raise config.epochs or config.steps.'
+        )
+
+    def _beyond(self) -> tuple[str, float] | None:
+        """Returns (field, value) of what the schedule has beyond the end; None if all fits."""
+        schedule = self.config.schedule
+        unit = self.steps_per_epoch if schedule.unit == 'epochs' else 1.0
+        times = [('warmup', schedule.warmup)]
+        times += [('milestones', milestone) for milestone in schedule.milestones]
+        late = (pair for pair in times if pair[1] and math.floor(pair[1] * unit) >= self.steps)
+        return next(late, None)
+
+    def fitted(self) -> 'Experiment':
+        """Returns the experiment with a schedule that fits if config.steps has made it shorter.
+
+        The schedule is meant for config.epochs. It is scaled by the share of them that is left, if
+        it does not fit and then does.
+        """
+        config = self.config
+        if config.steps is None or not self._beyond():
+            return self
+        share = config.steps / (config.epochs * self.steps_per_epoch)
+        shorter = shortening.scaled(config, min(share, 1.0))
+        note = shortening.described(shorter, config)
+        scaled = dataclasses.replace(self, config=shorter, note=note)
+        return self if scaled._beyond() else scaled
 
 
 def from_split(config: ConfigDict, train_split: Split) -> Experiment:
@@ -218,7 +250,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         tuple(train_split.class_names),
         train_split.size,
         bool(config.data.image_size) and train_split.upright,
-    )
+    ).fitted()
     experiment.check_classes()
     experiment.check_lengths()
     return experiment

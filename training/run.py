@@ -192,8 +192,7 @@ def _opening(run: start.Run, step: int) -> str:
         f'{exp.steps:,} steps of {config.batch_size} images ({epochs:g} epochs) on {count}: '
         f'{devices.describe(all_devices)}',
     ]
-    if exp.warning:
-        lines.append(exp.warning)
+    lines += filter(None, (exp.note, exp.warning))
     if run.source:
         lines.append(f'weights from {run.source}; the head is new')
     if step:

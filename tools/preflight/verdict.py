@@ -243,6 +243,8 @@ def _data(plan: DevicePlan) -> Finding:
     shape = 'x'.join(map(str, experiment.image_shape))
     classes = len(experiment.class_names)
     text = f'{listed}; {shape}' + (f', {classes} classes' if classes else '')
+    if experiment.note:
+        text = f'{text}; {experiment.note}'
     if experiment.warning:
         text = f'{text}. {experiment.warning}'
     figures = {**sizes, 'classes': classes}
