@@ -44,6 +44,8 @@ def read_image(
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
     """Returns the paths, each folder replaced by the pictures below it, sorted.
 
+    Hidden files, and what systems leave in folders (`picture_files.system_kind`), are left out.
+
     Raises:
       UserError: a path does not exist, or a folder has no pictures.
     """
@@ -54,11 +56,17 @@ def list_images(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        below = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+        below = sorted(p for p in path.rglob('*') if _is_named_like_one(p.relative_to(path)))
+        below = [picture for picture in below if picture.is_file()]
         if not below:
             raise UserError(f'{path} has no pictures ({" ".join(sorted(SUFFIXES))}).')
         files.extend(below)
     return files
+
+
+def _is_named_like_one(path: Path) -> bool:
+    own = not any(map(picture_files.system_kind, path.parts))
+    return own and path.suffix.lower() in SUFFIXES
 
 
 def _open(path: Path, mode: str) -> Image.Image:

@@ -22,6 +22,14 @@ SUFFIXES = frozenset(
     {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp'}
     | {'.pgm', '.ppm', '.avif', '.heic', '.heif'}
 )
+# What systems and programs leave beside the user's files, in lower case: macOS, Windows, Synology,
+# QNAP, Linux, Picasa.
+_SYSTEM = frozenset(
+    {'__macosx', 'icon\r', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini'}
+    | {'$recycle.bin', 'recycler', 'system volume information', 'found.000'}
+    | {'@eadir', '#recycle', '#snapshot', '@recycle', '@recently-snapshot', '@tmp'}
+    | {'lost+found', 'picasa.ini', '__pycache__'}
+)
 MAX_BYTES = 256 << 20  # of a file
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 _HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
@@ -70,6 +78,15 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
             if picture.width * picture.height > MAX_PIXELS:
                 raise TooLargeError(f'{picture.width}x{picture.height} pixels')
             yield picture
+
+
+def system_kind(name: str) -> str:
+    """Returns what a file or folder that is not the user's own is counted as; '' for others."""
+    if name.startswith('._'):
+        return '._* (of macOS)'
+    if name.lower() in _SYSTEM or name == '.DS_Store':
+        return name.strip()
+    return 'hidden' if name.startswith('.') else ''
 
 
 def read(path: str | Path) -> bytes:

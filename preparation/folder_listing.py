@@ -1,7 +1,7 @@
 """What a folder of pictures holds, and what of it is left out for which reason.
 
-Systems and programs leave files and folders of their own beside the user's. They are no classes and
-no pictures, are not opened, and are counted.
+What systems and programs leave beside the user's files is no class and no picture. It is counted,
+and not opened.
 """
 
 import functools
@@ -13,13 +13,6 @@ from typing import NamedTuple
 from data_sources import picture_files
 from errors import UserError
 
-# In lower case: macOS, Windows, Synology, QNAP, Linux, Picasa.
-_SYSTEM = frozenset(
-    {'__macosx', 'icon\r', 'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini'}
-    | {'$recycle.bin', 'recycler', 'system volume information', 'found.000'}
-    | {'@eadir', '#recycle', '#snapshot', '@recycle', '@recently-snapshot', '@tmp'}
-    | {'lost+found', 'picasa.ini', '__pycache__'}
-)
 _HEAD = 1 << 20  # bytes of a file in which its kind is looked for
 
 NO_PICTURE = 'not named like a picture'
@@ -41,15 +34,6 @@ class Found(NamedTuple):
     fault: str
     kind: str
     ignored: bool = False
-
-
-def system_kind(name: str) -> str:
-    """Returns what a file or folder that is not the user's own is counted as; '' for others."""
-    if name.startswith('._'):
-        return '._* (of macOS)'
-    if name.lower() in _SYSTEM or name == '.DS_Store':
-        return name.strip()
-    return 'hidden' if name.startswith('.') else ''
 
 
 def entries(folder: Path) -> list[os.DirEntry]:
@@ -77,7 +61,9 @@ def is_folder(entry: os.DirEntry) -> bool:
 
 def folders(folder: Path) -> list[str]:
     """Returns the names of the folders in a folder, sorted, without those of systems."""
-    return [e.name for e in entries(folder) if is_folder(e) and not system_kind(e.name)]
+    return [
+        e.name for e in entries(folder) if is_folder(e) and not picture_files.system_kind(e.name)
+    ]
 
 
 def printable(name: str) -> str:
@@ -113,7 +99,7 @@ def _is_picture(path: Path, *_: int) -> bool:
 
 def look_at(entry: os.DirEntry) -> Found:
     """Says of a file, or of a system's folder, whether it is taken."""
-    path, kind = Path(entry.path), system_kind(entry.name)
+    path, kind = Path(entry.path), picture_files.system_kind(entry.name)
     if kind:
         return Found(path, NO_PICTURE, kind, ignored=True)
     kind = kind_of(entry.name)
@@ -129,7 +115,7 @@ def outside(folder: Path) -> list[Found]:
     return [
         look_at(entry)
         for entry in entries(folder)
-        if not is_folder(entry) or system_kind(entry.name)
+        if not is_folder(entry) or picture_files.system_kind(entry.name)
     ]
 
 
@@ -146,7 +132,7 @@ def files_below(folder: Path) -> list[Found]:
         seen.add((status.st_dev, status.st_ino))
         below = []
         for entry in entries(current):
-            if is_folder(entry) and not system_kind(entry.name):
+            if is_folder(entry) and not picture_files.system_kind(entry.name):
                 below.append(Path(entry.path))
             else:
                 files.append(look_at(entry))

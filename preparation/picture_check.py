@@ -17,6 +17,7 @@ from data_sources.picture_files import MAX_BYTES, MAX_PIXELS
 
 _JPEG = ('JPEG', 'MPO')  # MPO: a JPEG followed by others, which some cameras write
 _QUALITY = 95
+TURNED = 'turned upright'  # when it was scaled; others keep the orientation in their EXIF data
 
 Argument = TypeVar('Argument')
 Result = TypeVar('Result')
@@ -29,7 +30,7 @@ class Checked:
     Attributes:
       data: the bytes to store, which are the original ones or a resized picture; b'' if defective.
       fault: why the picture cannot be used, or ''.
-      kinds: words under which it is counted: 'CMYK', a format other than JPEG, 'resized'.
+      kinds: words under which it is counted: 'CMYK', a format other than JPEG, 'resized', `TURNED`.
     """
 
     data: bytes
@@ -75,15 +76,17 @@ def _checked(data: bytes, shorter_side: int | None, upright: bool) -> Checked:
         kinds = ('CMYK',)
     whole, clean = jpeg.examined(data)
     if shorter_side and min(size) > shorter_side:
-        return Checked(_resized(whole, shorter_side, upright), kinds=(*kinds, 'resized'))
+        smaller, number = _resized(whole, shorter_side, upright)
+        turned = () if number == orientation.UPRIGHT else (TURNED,)
+        return Checked(smaller, kinds=(*kinds, 'resized', *turned))
     if not clean:
         with picture_files.opened(whole) as picture:
             conversion.to_mode(picture, 'RGB')
     return Checked(data, kinds=kinds)
 
 
-def _resized(data: bytes, shorter_side: int, upright: bool) -> bytes:
-    """Returns a JPEG of a picture scaled down to a shorter side."""
+def _resized(data: bytes, shorter_side: int, upright: bool) -> tuple[bytes, int]:
+    """Returns a JPEG of a picture scaled down to a shorter side, and the orientation applied."""
     with picture_files.opened(data) as picture:
         number = orientation.of(picture) if upright else orientation.UPRIGHT
         mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
@@ -93,7 +96,7 @@ def _resized(data: bytes, shorter_side: int, upright: bool) -> bytes:
     smaller = orientation.turned(picture.resize(size, Image.Resampling.BICUBIC), number)
     file = io.BytesIO()
     smaller.save(file, 'JPEG', quality=_QUALITY, subsampling='4:2:0')
-    return file.getvalue()
+    return file.getvalue(), number
 
 
 def in_order(

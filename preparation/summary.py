@@ -51,7 +51,8 @@ def of(folder: Path, advance: Callable[[int, int], None] = lambda *_: None) -> d
 
     Returns:
       what summary.json holds: 'splits' {split: pictures}, 'classes' {class: its pictures in each
-      split}, 'formats' and 'modes' {name: pictures}, 'turned' (how many carry an EXIF rotation),
+      split}, 'formats' and 'modes' {name: pictures}, 'turned' (how many carry an EXIF
+      rotation, or did before they were scaled),
       'sizes' [smallest, median, largest] by area, each [width, height]; 'copies', see `_copies`;
       'mean' and 'std' of pixels in [0, 1] by channel, of 'sampled' pictures of train.
     """
@@ -68,7 +69,9 @@ def _figures(folder: Path, advance: Callable[[int, int], None]) -> dict[str, Any
     builder = tfds.builder_from_directory(folder)
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     splits = {s: builder.as_data_source(s, deserialize_method=raw) for s in builder.info.splits}
-    formats, modes, turned, tables = Counter(), Counter(), 0, {}
+    formats, modes, tables = Counter(), Counter(), {}
+    kinds = (builder.info.metadata or {}).get('kinds', {}).values()
+    turned = sum(of_split.get(picture_check.TURNED, 0) for of_split in kinds)
     for split, records in splits.items():
         table = tables[split] = np.empty(len(records), _TABLE)
         numbers = range(len(records))

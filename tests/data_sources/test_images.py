@@ -184,6 +184,14 @@ def test_missing_pictures_and_folders(tmp_path):
         images.read_image(tmp_path, 28, 28, 1)
 
 
+def test_what_systems_leave_in_a_folder_is_not_predicted(tmp_path):
+    own = ['a.jpg', 'more/b.png']
+    for name in (*own, '._a.jpg', '__MACOSX/more/b.png', 'more/@eaDir/b.png', '.thumbnails/a.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    assert images.list_images([tmp_path]) == [tmp_path / name for name in own]
+
+
 def test_list_images_expands_folders(tmp_path):
     for name in ('b.PNG', 'a.jpeg', 'notes.txt', 'sub/c.gif', 'empty/readme.md'):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -173,6 +173,13 @@ def test_names_of_any_bytes_are_said(tmp_path):
     assert '\x1b' not in printed
 
 
+def test_rotations_are_counted_in_a_set_that_is_scaled_too(tmp_path):
+    source = write_source(tmp_path / 'source')
+    printed = prepare(source, tmp_path / 'data', '--shorter_side=16')
+    assert '47 resized, 4 turned upright' in printed
+    assert 'Pictures with a rotation or mirroring in their EXIF data: 4.' in printed
+
+
 def test_many_classes_are_said_in_short(tmp_path):
     source, data = tmp_path / 'source', tmp_path / 'data'
     picture = encoded(0, (8, 8))
