@@ -20,7 +20,9 @@ from models.pretrained.torch_files import Foreign, Tensor
 
 _AVERAGED = re.compile(r'(?<![a-z])(ema|modelema|swa|avg|averaged?|shadow|polyak)(?![a-z])')
 _OPTIMIZER = re.compile(r'optim|sched|param_groups|exp_avg|momentum_buf|(?<![a-z])grads?(?![a-z])')
-_WRAPPERS = ('module', '_orig_mod', 'model', 'backbone', 'encoder', 'network', 'net')
+_WRAPPERS = ('module', 'model', 'backbone', 'encoder', 'network', 'net')
+# What torch.compile, checkpointing and FSDP put into names, anywhere.
+_MARKS = re.compile(r'(?<![^.])(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.')
 # How deep weights are looked for, in lists of what length, and how many are named.
 _DEEPEST, _LONGEST, _MOST = 8, 100, 20
 _LONGEST_NAME, _LARGEST_NUMBER = 500, 1 << 40  # of the keys of dicts
@@ -180,6 +182,8 @@ def _places(content: Any) -> Iterator[_Place]:
             for name, tensor in items.items()
             if _is_tensor(tensor) and ('.' in name or tensor.shape != ())
         }
+        unmarked = {_MARKS.sub('', name): tensor for name, tensor in tensors.items()}
+        tensors = unmarked if len(unmarked) == len(tensors) else tensors
         if tensors:
             # Lightning's callback stores the average as state_dict, and says so beside it.
             swapped = path == ('state_dict',) and 'averaging_state' in _items(content)
@@ -229,7 +233,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _named(key: str, found: list[Weights], model: str) -> Weights:
     """Returns the weights that --key names: by its whole value, its keys or its prefix."""
-    wanted = key.replace('/', '.').strip('.')
+    wanted = _MARKS.sub('', key.replace('/', '.') + '.').strip('.')
     for names in (
         lambda w: w.key,
         lambda w: '.'.join((*w.path, w.prefix)),
@@ -290,7 +294,7 @@ def _without_names(content: Any) -> Weights:
             what, load = 'a TorchScript program', 'torch.jit.load(FILE)'
         elif _is_model(value):
             what, load = f'a whole model, a {name},', 'torch.load(FILE, weights_only=False)'
-            load += ''.join(f'[{key!r}]' for key in path)
+            load += ''.join(f'[{key}]' if key.isdecimal() else f'[{key!r}]' for key in path)
         if load:
             raise UserError(
                 f'it has {what} in place of a state dict: where PyTorch and the code of the model '

@@ -53,6 +53,13 @@ ONE = {
     'compiled': under('_orig_mod.', RAW),
     'compiled in parallel': under('module._orig_mod.', RAW),
     'parallel and compiled': {'model': under('_orig_mod.module.', RAW)},
+    'compiled by layer': {n.replace('layer1.', 'layer1._orig_mod.'): t for n, t in RAW.items()},
+    'sharded and checkpointed': {
+        'model': under('module._fsdp_wrapped_module.', {
+            n.replace('layer1.0.', 'layer1._checkpoint_wrapped_module.0._fsdp_wrapped_module.'): t
+            for n, t in RAW.items()
+        })
+    },
     'a backbone': under('backbone.', network(classes=0)),
     'an encoder': {'state_dict': under('encoder.', RAW)},
     'a network': {'network': under('network.net.', RAW)},
@@ -189,6 +196,7 @@ def test_a_key_that_names_nothing_is_answered_with_those_that_do():
     ('content', 'message'),
     [
         (whole_model(), r'a whole model, a .*ResNet, .* torch.save.torch.load.FILE, weights'),
+        ([3, whole_model()], r'torch.load\(FILE, weights_only=False\)\[1\].state_dict\(\)'),
         ({'ema': None, 'model': whole_model()}, r"weights_only=False\)\['model'\].state_dict\(\)"),
         ({'epoch': 1, 'optimizer': SLOTS}, 'it has the state of an optimizer, and no weights'),
         (SLOTS, 'it has the state of an optimizer, and no weights: save the state_dict of the mod'),
