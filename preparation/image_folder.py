@@ -163,11 +163,14 @@ class ImageFolder:
             ).digest()
         )
         if len(pictures) <= len(self.made):
+            others = _counted(Counter(found.kind for found in files if found.fault))
             raise UserError(
                 f'Class "{class_name}" in {root} has {len(pictures)} pictures: at least '
                 f'{len(self.made) + 1} are needed to give each of train, {", ".join(self.made)} '
                 'one. Add pictures, leave the class out, or split the pictures yourself into '
                 'folders train and val (and test) that contain the class folders.'
+                + f' Its other files are no pictures that are read here: {others}.'
+                * bool(others)
             )
         divided, total = {}, len(pictures)
         for number, split in enumerate(self.made):
@@ -194,13 +197,8 @@ class ImageFolder:
                 Counter({f'pictures {folder_listing.NO_SUFFIX}': self.unnamed}),
             ),
         )
-        texts = []
-        for sentence, counts in sentences:
-            ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-            kinds = [f'{count:,} {kind}' for kind, count in ranked if count]
-            if kinds:
-                texts.append(sentence.format(', '.join(kinds)))
-        return texts
+        texts = ((sentence, _counted(counts)) for sentence, counts in sentences)
+        return [sentence.format(counts) for sentence, counts in texts if counts]
 
     def _count(self, files: list[Found]) -> None:
         """Counts what is left out."""
@@ -265,6 +263,12 @@ class ImageFolder:
         for split, count in self.counts.items():
             if not count:
                 raise UserError(f'{self._roots[split]} has no pictures: add some, or remove it.')
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    """Returns, for instance, '8 .txt, 2 hidden'; '' for none."""
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ', '.join(f'{count:,} {kind}' for kind, count in ranked if count)
 
 
 def _check_level(source: Path, folder: Path, class_names: tuple[str, ...]) -> None:

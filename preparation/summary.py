@@ -211,7 +211,8 @@ def classes(counts: Mapping[str, Sequence[int]], splits: Sequence[str]) -> str:
     empty = [name for name, of in counts.items() if not sum(of)]
     if empty:
         more = ', ...' * (len(empty) > 3)
-        table += f'\nwarning: {len(empty)} classes have no examples: {", ".join(empty[:3])}{more}.'
+        number = f'{len(empty):,} of {len(counts):,} classes'
+        table += f'\nwarning: no examples of {number}: {", ".join(empty[:3])}{more}.'
     return table
 
 

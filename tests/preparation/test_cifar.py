@@ -5,6 +5,7 @@ numpy.core.multiarray._reconstruct. Python 3 cannot write such files by itself, 
 put together here.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -16,6 +17,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_sources import arrays
 from errors import UserError
@@ -243,6 +246,19 @@ def test_a_pickle_that_would_cost_too_much_is_refused(small, tmp_path, case):
     ) as told:
         cifar.read(edition, folder)
     assert len(str(told.value)) < 400
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_to_a_pickle_is_a_sentence_or_examples(data):
+    edition = cifar.EDITIONS['cifar10']
+    content = bytearray(dump(batch(edition, 0, 2)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, 300) | st.integers(0, len(content) - 3))
+        content[place : place + 2] = data.draw(st.binary(max_size=3))
+    with contextlib.suppress(UserError):
+        images, labels = cifar._examples(edition, cifar._load(bytes(content), 'a'), 'a')
+        assert images.shape == (len(labels), 32, 32, 3)
 
 
 def changed(edition, **changes):

@@ -115,7 +115,7 @@ def test_labels_that_start_at_1(prepare, tmp_path, names, expected, first):
     for source in (train, test):
         np.testing.assert_array_equal(source.labels, np.arange(source.size) % 5 + first)
     assert ('The labels start at 1' in printed) == (not first)
-    assert ('warning: 1 classes have no examples: none.' in printed) == bool(first)
+    assert ('warning: no examples of 1 of 6 classes: none.' in printed) == bool(first)
 
 
 def test_a_label_0_in_another_split_keeps_all_labels(prepare, tmp_path):
@@ -133,7 +133,7 @@ def test_a_label_0_in_another_split_keeps_all_labels(prepare, tmp_path):
 
 def test_gaps_and_a_single_class_are_said(prepare, tmp_path):
     write(tmp_path / 'source', '', 3, 5)
-    assert 'warning: 3 classes have no examples: 0, 1, 2.' in prepare()[2]
+    assert 'warning: no examples of 3 of 6 classes: 0, 1, 2.' in prepare()[2]
     write(tmp_path / 'other', '', 1, 1)
     (tmp_path / 'source').rename(tmp_path / 'first')
     (tmp_path / 'other').rename(tmp_path / 'source')

@@ -250,6 +250,10 @@ REFUSED = {
         lambda root: (plain(root), make(root, *numbered('eel', 2))),
         r'Class "eel" in .* has 2 pictures: at least 3 are needed to give each of train, validat',
     ),
+    'a class of other kinds': (
+        lambda root: (plain(root), make(root, 'eel/1.cr2', 'eel/2.CR2', 'eel/._1.cr2')),
+        r'has 0 pictures: .* no pictures that are read here: 2 \.cr2, 1 \._\* \(of macOS\)\.$',
+    ),
     'a class of text': (
         lambda root: (plain(root), make(root, 'eel/1.txt')),
         'Class "eel" in .* has 0 pictures',

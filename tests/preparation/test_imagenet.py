@@ -1,10 +1,13 @@
 """ImageNet's tar files, made of real pictures: labels, order, resuming in the middle, damage."""
 
+import contextlib
 import io
 import tarfile
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from errors import UserError
 from preparation import imagenet
@@ -268,3 +271,22 @@ def test_a_tar_file_that_asks_for_memory_or_time_is_refused(tmp_path, make):
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), split=st.sampled_from(['train', 'validation']))
+def test_whatever_happens_to_a_tar_file_is_a_sentence_or_pictures(tmp_path_factory, data, split):
+    names = {'train': 'n01440764_{}.JPEG', 'validation': 'ILSVRC2012_val_0000000{}.JPEG'}
+    whole = tar_of([(names[split].format(number), b'x' * 700) for number in (1, 2, 3)])
+    if split == 'train':
+        whole = tar_of([('n01440764.tar', whole)])
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        # Headers are where most can happen.
+        place = data.draw(st.integers(0, 1600) | st.integers(0, len(content) - 9))
+        content[place : place + 8] = data.draw(st.binary(min_size=8, max_size=8))
+    folder = tmp_path_factory.mktemp('tar')
+    (folder / imagenet.TARS[split]).write_bytes(content)
+    with contextlib.suppress(UserError):
+        for picture in imagenet.ImageNetTars(folder).pictures(split, None):
+            assert len(picture.data) == picture.size
