@@ -1,19 +1,17 @@
 """Writes the results of a sweep: trials.csv, best_config.json, pictures, TensorBoard, a table."""
 
-import contextlib
 import csv
 import io
 import math
 import os
 import shutil
-import warnings
 
 from optuna.trial import FrozenTrial, TrialState
 from rich import console as rich_console
 
 import files
 from configs import base
-from sweeps import room, table
+from sweeps import pictures, room, table
 from sweeps.engine import Work, configuration
 from tasks import registry
 
@@ -27,7 +25,6 @@ STATES = {
 }
 ROWS = 10  # trials in the printed table
 FILE_WIDTH = 100  # characters in a line of the table where it is not printed on a terminal
-LEGEND = 12  # trials above which a legend would fill the picture
 
 
 def write(work: Work) -> None:
@@ -44,7 +41,7 @@ def write(work: Work) -> None:
     config = configuration(work.config, best.params)
     files.write_json(work.folder / BEST, base.stored(config))
     _print_table(work)
-    _draw(work)
+    pictures.Drawer(work).draw(work.folder / PICTURES)
     _write_tensorboard(work, trials)
     counts = [sum(t.state == state for t in trials) for state in STATES]
     states = ', '.join(f'{n} {name}' for n, name in zip(counts, STATES.values(), strict=True) if n)
@@ -75,46 +72,6 @@ def _write_csv(work: Work, trials: list[FrozenTrial]) -> None:
         )
     with files.explaining_errors(work.folder / TRIALS):
         files.replace(work.folder / TRIALS, text.getvalue().encode())
-
-
-def _draw(work: Work) -> None:
-    """Draws those of Optuna's plots that the trials allow."""
-    import matplotlib
-
-    matplotlib.use('Agg')  # otherwise pyplot, which Optuna uses, needs a display
-    import matplotlib.pyplot as plt
-    import optuna.visualization.matplotlib as plots
-
-    folder = work.folder / PICTURES
-    folder.mkdir(exist_ok=True)
-    metric = work.sweep.objective.metric
-    for name, plot in (
-        ('history', plots.plot_optimization_history),
-        ('intermediate_values', plots.plot_intermediate_values),
-        ('parallel_coordinates', plots.plot_parallel_coordinate),
-        ('importances', plots.plot_param_importances),
-        ('slices', plots.plot_slice),
-    ):
-        options = {} if name == 'intermediate_values' else {'target_name': metric}
-        if name not in ('history', 'intermediate_values'):
-            options['params'] = list(work.sweep.space)
-        # Importances need several trials with different values; without them, Optuna raises.
-        with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
-            warnings.simplefilter('ignore')
-            axes = plot(work.study.optuna, **options)
-            first = axes.flat[0] if hasattr(axes, 'flat') else axes
-            figure = first.figure
-            if name == 'intermediate_values':
-                first.set(title='Evaluations', xlabel='evaluation', ylabel=metric)
-                if len(work.study.optuna.get_trials(deepcopy=False)) > LEGEND:
-                    first.legend().remove()
-            wide = 3.2 * len(work.sweep.space) if name == 'slices' else 10
-            figure.set_size_inches(max(wide, 10), 5)
-            picture = io.BytesIO()
-            figure.savefig(picture, format='png', dpi=110, bbox_inches='tight')
-            with files.explaining_errors(folder / f'{name}.png'):
-                files.replace(folder / f'{name}.png', picture.getvalue())
-        plt.close('all')
 
 
 def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:

@@ -65,13 +65,13 @@ def plot_curves(
             step, value = test
             last_step = max(last_step, step)
             axes.plot(
-                step, _scale(metric) * value, color='#1d3557', marker='*', markersize=12,
+                step, scale(metric) * value, color='#1d3557', marker='*', markersize=12,
                 linestyle='none', clip_on=False, zorder=5, label=f'test ({metric.shown(value)})',
             )  # fmt: skip
     for axes, metric in zip(all_axes, panels, strict=True):
         axes.set_xlim(0, 1.03 * last_step)
         _finish_panel(axes, steps_per_epoch)
-        _scale_axis(axes, metric)
+        scale_axis(axes, metric)
     picture = io.BytesIO()
     figure.savefig(picture, format='png')
     path = Path(workdir) / CURVES_FILE
@@ -80,12 +80,12 @@ def plot_curves(
     return path
 
 
-def _scale(metric: Metric) -> float:
+def scale(metric: Metric) -> float:
     """Returns the factor by which a value is multiplied to be drawn."""
     return 100.0 if metric.percent else 1.0
 
 
-def _label(metric: Metric, scale: str = '') -> str:
+def axis_label(metric: Metric, scale: str = '') -> str:
     """Returns the label of a metric's axis: its name, its unit and a word about the scale."""
     words = [word for word in ('%' if metric.percent else metric.unit, scale) if word]
     return f'{metric.name} ({", ".join(words)})' if words else metric.name
@@ -99,13 +99,13 @@ def _plot_panel(axes: 'Axes', records: Sequence[Mapping[str, Any]], metric: Metr
         if not points:
             continue
         steps, values = zip(*(_equal_windows(points) if split == 'train' else points), strict=True)
-        last, values = metric.shown(values[-1]), [_scale(metric) * value for value in values]
+        last, values = metric.shown(values[-1]), [scale(metric) * value for value in values]
         marker = 'o' if len(points) <= 50 else None
         axes.plot(
             steps, values, color=color, linewidth=width, marker=marker, markersize=3.5,
             label=f'{split} (last: {last})',
         )  # fmt: skip
-    axes.set_ylabel(_label(metric))
+    axes.set_ylabel(axis_label(metric))
     axes.set_title(metric.name.capitalize(), loc='left', fontweight='bold')
 
 
@@ -155,7 +155,7 @@ def _equal_windows(points: Sequence[tuple[int, float]]) -> list[tuple[int, float
     return windows
 
 
-def _scale_axis(axes: 'Axes', metric: Metric) -> None:
+def scale_axis(axes: 'Axes', metric: Metric) -> None:
     """Spreads the axis where differences would not be seen: small values, or almost 100 %."""
     values = [y for line in axes.lines for y in line.get_ydata() if math.isfinite(y)]
     if not values:
@@ -165,7 +165,7 @@ def _scale_axis(axes: 'Axes', metric: Metric) -> None:
             _scale_by_errors(axes, metric, min(values))
     elif min(values) > 0 and max(values) / min(values) > 30:
         axes.set_yscale('log')
-        axes.set_ylabel(_label(metric, 'logarithmic'))
+        axes.set_ylabel(axis_label(metric, 'logarithmic'))
 
 
 def _scale_by_errors(axes: 'Axes', metric: Metric, lowest: float) -> None:
@@ -184,4 +184,4 @@ def _scale_by_errors(axes: 'Axes', metric: Metric, lowest: float) -> None:
     ticks = [tick for tick in _PERCENTAGES if tick >= lowest - 10]
     axes.set_ylim(max(0, min(lowest - 3, ticks[0])), 100.03)
     axes.set_yticks(ticks, [f'{tick:g}' for tick in ticks])
-    axes.set_ylabel(_label(metric, 'logarithmic in the error'))
+    axes.set_ylabel(axis_label(metric, 'logarithmic in the error'))

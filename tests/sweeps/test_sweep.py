@@ -57,9 +57,9 @@ def test_a_sweep_leaves_its_trials_and_the_best_configuration(arguments, tmp_pat
     config = json.loads((folder / 'best_config.json').read_text())
     assert config['optimizer']['learning_rate'] == float(best['optimizer.learning_rate'])
     assert config['seed'] == int(best['seed'])
-    names = ('history', 'intermediate_values', 'parallel_coordinates', 'importances', 'slices')
-    for name in names:
+    for name in ('history', 'learning_curves', 'slices'):
         assert (folder / 'pictures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+    assert not (folder / 'pictures' / 'importances.png').exists()
     assert list((folder / 'tensorboard').rglob('events.*'))
     output = capsys.readouterr().out
     assert 'The best of 6 completed trials' in output
