@@ -231,7 +231,8 @@ def test_a_pth_is_written_through_torch(resnet, tmp_path):
     assert call(
         ['--to=torch', f'--source={tmp_path / "converted"}', f'--out={out}']
     ) == 0  # fmt: skip
-    state, read = torch.load(out, weights_only=True), torch_files.read(out)
+    file = torch_files.read(out)
+    state, read = torch.load(out, weights_only=True), file.arrays(file.content)
     assert len(state) == len(read) == 122
     for key, value in load_file(resnet).items():
         if not key.endswith('num_batches_tracked'):
