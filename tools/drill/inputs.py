@@ -24,10 +24,10 @@ _ODD = (
     None, True, -1, 0, 1, 2, 10**9, 10**30, -0.5, 1e-300, 1e300, float('inf'), float('nan'), '',
     'x', '٣', '\0', 'a' * 5000, [], [0], [1e23], [[]], ['x'], {}, {'name': 1}, '../..', '/dev/zero',
 )  # fmt: skip
-# A state dict of one tensor as PyTorch pickles it: {'w': 2 x 2 numbers of the storage '0'}.
+# A state dict of one tensor as PyTorch pickles it: {'a.weight': 2 x 2 numbers of the storage '0'}.
 _STATE_DICT = (
-    b'\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storage'
-    b'ctorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x02K\x02\x86K\x02'
+    b'\x80\x02}X\x08\x00\x00\x00a.weightctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00'
+    b'storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00K\x02K\x02\x86K\x02'
     b'K\x01\x86\x89ccollections\nOrderedDict\n)RtRs.'
 )
 
@@ -111,7 +111,7 @@ def _readers(suffix: str) -> tuple[Callable[[Path], Any], ...]:
     """Returns the functions that read files of a suffix."""
     import files
     from data_sources import decoding, images
-    from models.pretrained import torch_files
+    from models.pretrained import torch_checkpoints, torch_files
     from preparation import idx, picture_check
     from training import records
 
@@ -121,12 +121,17 @@ def _readers(suffix: str) -> tuple[Callable[[Path], Any], ...]:
         except decoding.DecodeError as error:
             raise UserError(str(error)) from error
 
+    def weights(path: Path) -> None:
+        file = torch_files.read(path)
+        chosen, _ = torch_checkpoints.choose(file.content, 'resnet18')
+        file.arrays(chosen.tensors)
+
     return {
         '.gz': (lambda path: idx.read(path, 3),),
         '.json': (files.read_json,),
         '.jsonl': (lambda path: records.read_metrics(path.parent),),
-        '.pth': (torch_files.read,),
-        '.safetensors': (torch_files.read,),
+        '.pth': (weights,),
+        '.safetensors': (weights,),
     }.get(
         suffix,
         (
@@ -150,7 +155,9 @@ def _files() -> dict[str, bytes]:
     found['digits.gz'] = gzip.compress(images)
     found['config.json'] = json.dumps({'a': [1, {'b': None}], 'c': 'x' * 50}).encode()
     found['metrics.jsonl'] = b'{"step": 1, "wall_seconds": 0.5, "train/loss": 2.0}\n' * 9
-    found['weights.safetensors'] = safetensors.numpy.save({'w': np.ones((3, 4), np.float32)})
+    found['weights.safetensors'] = safetensors.numpy.save(
+        {'conv.weight': np.ones((3, 4), np.float32)}
+    )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, 'w') as file:
         file.writestr('archive/data.pkl', _STATE_DICT)
