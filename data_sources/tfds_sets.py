@@ -28,6 +28,7 @@ _COMMANDS = {  # data set -> the options that prepare_data needs for it
 }
 _CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
 _AGAIN = 'Remove the folder and prepare it again.'
+_ROOT = Path(__file__).resolve().parent.parent  # the program's own folder
 _CHUNK = 4096  # examples; keeps the temporary arrays of the decoder in the processor's cache
 
 
@@ -48,50 +49,66 @@ def load(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
     return read(find(name, data_dir), name, split, wanted)
 
 
-def find(name: str, data_dir: str) -> Path:
+def find(name: str, data_dir: str, streamed: bool = False) -> Path:
     """Returns the folder of the highest prepared version of data set `name`.
+
+    A relative folder is looked for from here, and then in the program's own folder.
+
+    Args:
+      name: of the data set.
+      data_dir: the folder of prepared data sets.
+      streamed: whether it is to be a set of pictures, for the command that prepares it.
 
     Raises:
       UserError: there is none. The sentence names the command that prepares it.
     """
     root = Path(data_dir).expanduser()
-    versions = [
-        (tuple(map(int, folder.parent.name.split('.'))), folder.parent)
-        for folder in (root / name).glob('*/dataset_info.json')
-        if re.fullmatch(r'\d+\.\d+\.\d+', folder.parent.name)
-    ]
-    if versions:
-        return max(versions)[1]
-    known = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}
-    raise UserError(
-        f'Data set "{name}" is not prepared in {root}: run {_command(name, root)}.'
-        + did_you_mean(name, known | {*arrays.EMBEDDED, *_COMMANDS} - {name})
-    )
+    for folder in (root, _ROOT / root):
+        versions = [
+            (tuple(map(int, info.parent.name.split('.'))), info.parent)
+            for info in (folder / name).glob('*/dataset_info.json')
+            if re.fullmatch(r'\d+\.\d+\.\d+', info.parent.name)
+        ]
+        if versions:
+            return max(versions)[1]
+    message = f'Data set "{name}" is not prepared in {root}: run {_command(name, root, streamed)}.'
+    if not _is_known(name):
+        prepared = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}
+        message += did_you_mean(name, prepared | {*arrays.EMBEDDED, *_COMMANDS})
+    raise UserError(message)
 
 
-def _command(name: str, root: Path) -> str:
+def _is_known(name: str) -> bool:
+    """Whether a command prepares the set of that name and no other."""
+    return name in _COMMANDS or re.fullmatch('imagenet2012_[0-9]+', name) is not None
+
+
+def _command(name: str, root: Path, streamed: bool) -> str:
     """Returns the command that prepares data set `name`, or those that may, in quotes."""
     base, _, side = name.rpartition('_')
     if name in _COMMANDS:
         fitting = [f'{name} {_COMMANDS[name]}'.rstrip()]
-    elif base == 'imagenet2012' and side.isdecimal():
+    elif _is_known(name):
         fitting = [f'{base} {_COMMANDS[base]} --shorter_side={side}']
     else:
-        fitting = [
-            f'folder --name={name} --source=DIR_WITH_CLASS_FOLDERS',
-            f'idx --name={name} --source=DIR_WITH_IDX_FILES',
-        ]
-    return ' or '.join(
-        f'"python -m tools.prepare_data {what} --data_dir={root}"' for what in fitting
-    )
+        fitting = [f'folder --name={name} --source=DIR_WITH_CLASS_FOLDERS']
+        fitting += [] if streamed else [f'idx --name={name} --source=DIR_WITH_IDX_FILES']
+    start, where = 'python -m tools.prepare_data', f' --data_dir={root}'
+    if Path.cwd() != _ROOT:  # Python finds tools in the program's own folder alone
+        start, where = f'cd {_ROOT} && {start}', f' --data_dir={root.absolute()}'
+    elif root == Path('data'):  # the command's own default
+        where = ''
+    return ' or '.join(f'"{start} {what}{where}"' for what in fitting)
 
 
 def opened(folder: Path) -> tfds.core.DatasetBuilder:
     """Opens the tfds data set in `folder`; the only way to it.
 
     Raises:
-      UserError: its features.json is damaged, or names a class that is not tfds's own.
+      UserError: its features.json is damaged, or names a class that is not tfds's own, or one of
+        its files is a pipe or a device.
     """
+    files.check_no_pipes(folder)
     path = folder / 'features.json'
     # tfds itself says what it misses.
     for name in _classes(files.read_json(path, remedy=_AGAIN)) if path.exists() else ():

@@ -4,14 +4,16 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_sources import arrays, tfds_sets
+from data_sources import arrays, record_source, tfds_sets
 from data_sources.arrays import ArraySource
 from errors import UserError
 from preparation import tfds_writer
@@ -118,6 +120,75 @@ def test_an_unprepared_set_names_the_command(tiny):
 def test_the_command_that_prepares_a_set(tmp_path, name, command):
     with pytest.raises(UserError, match=f'"python -m tools.prepare_data {command}'):
         tfds_sets.find(name, str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json', 'shard'])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(tiny, name):
+    folder = tiny / 'tiny' / '1.0.0'
+    path = next(folder.glob('*train*')) if name == 'shard' else folder / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f'{path.name} is a pipe, not a regular file'):
+        arrays.load('tiny', 'train', str(tiny))
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize(
+    'text', ['[]', '3', '', '{', '[' * 5000, '{"a": ' * 5000 + '1' + '}' * 5000]
+)
+def test_an_odd_json_file_of_a_set_is_refused_in_a_sentence(tiny, name, text):
+    (tiny / 'tiny' / '1.0.0' / name).write_text(text)
+    with pytest.raises(UserError, match=name if name == 'features.json' else 'cannot be read'):
+        arrays.load('tiny', 'train', str(tiny))
+
+
+def only(message):
+    """What the message says beside its first half sentence: the command."""
+    return re.fullmatch(r'Data set "\w+" is not prepared in [^ ]+: run "([^"]+)"\.', message)[1]
+
+
+@pytest.mark.parametrize(
+    ('name', 'command'),
+    [
+        ('mnist', 'mnist'),
+        ('cifar10', 'cifar10'),
+        ('cifar100', 'cifar100'),
+        ('imagenet2012', 'imagenet2012 --source=DIR_WITH_THE_TAR_FILES'),
+        ('imagenet2012_64', 'imagenet2012 --source=DIR_WITH_THE_TAR_FILES --shorter_side=64'),
+    ],
+)
+def test_a_known_set_names_its_one_command_and_nothing_else(name, command):
+    for streamed in (False, True):
+        with pytest.raises(UserError) as caught:
+            tfds_sets.find(name, 'nowhere', streamed)
+        assert (
+            only(str(caught.value)) == f'python -m tools.prepare_data {command} --data_dir=nowhere'
+        )
+
+
+def test_a_set_of_ones_own_pictures_names_its_one_command():
+    with pytest.raises(UserError) as caught:
+        record_source.load('my_own_pets', 'train', 'nowhere')
+    assert only(str(caught.value)) == (
+        'python -m tools.prepare_data folder --name=my_own_pets --source=DIR_WITH_CLASS_FOLDERS '
+        '--data_dir=nowhere'
+    )
+
+
+def test_from_another_folder_sets_of_the_program_are_found_and_the_command_works(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tfds_sets, '_ROOT', tmp_path / 'program')
+    monkeypatch.chdir(tmp_path)
+    tfds_writer.prepare(make_set(), tmp_path / 'program' / 'data')
+    assert tfds_sets.find('tiny', 'data') == tmp_path / 'program' / 'data' / 'tiny' / '1.0.0'
+    tfds_writer.prepare(make_set(), tmp_path / 'data')  # what is here comes first
+    assert tfds_sets.find('tiny', 'data') == Path('data/tiny/1.0.0')
+    with pytest.raises(UserError) as caught:
+        tfds_sets.find('mnist', 'data')
+    assert only(str(caught.value)) == (
+        f'cd {tmp_path}/program && python -m tools.prepare_data mnist --data_dir={tmp_path}/data'
+    )
 
 
 def test_a_missing_split_is_named(tmp_path):
