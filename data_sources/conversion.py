@@ -130,7 +130,7 @@ def _ground(picture: Image.Image, shallow: Strip) -> tuple[int, int, int]:
     light = weight = 0
     for _, strip in _strips(picture):
         strip = shallow(strip).convert('RGBA')
-        grey = np.asarray(strip.convert('RGB').convert('L'), np.int64)
-        alpha = np.asarray(strip.getchannel('A'), np.int64)
+        grey = np.asarray(strip.convert('RGB').convert('L'), np.uint32)
+        alpha = np.asarray(strip.getchannel('A'), np.uint32)
         light, weight = light + int((grey * alpha).sum()), weight + int(alpha.sum())
     return (255, 255, 255) if light <= BRIGHT * weight else (0, 0, 0)

@@ -217,7 +217,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError as error:
         raise DecodeError(str(error)) from error
     except Exception as error:
-        raise DecodeError('it is not a picture') from error
+        raise DecodeError(f'it is not a picture that can be read ({error})') from error
 
 
 def _jpeg_frame(encoded: bytes) -> Frame | None:

@@ -32,11 +32,13 @@ _SYSTEM = frozenset(
 )
 MAX_BYTES = 256 << 20  # of a file
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
+# Of formats whose decoders hold several copies, so that none takes more than a gigabyte.
+_MAX_PIXELS = {'WEBP': MAX_PIXELS // 2, 'AVIF': MAX_PIXELS // 2, 'HEIF': MAX_PIXELS // 2}
 _HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
 
 
 class TooLargeError(ValueError):
-    """A picture has more than MAX_PIXELS."""
+    """A picture has too many pixels."""
 
 
 def _known_formats() -> tuple[str, ...]:
@@ -61,7 +63,7 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
       encoded: the bytes of a file.
 
     Raises:
-      TooLargeError: it has more than MAX_PIXELS.
+      TooLargeError: it has more than MAX_PIXELS, or half of them in WebP, AVIF or HEIC.
       PIL.UnidentifiedImageError: it is no picture of a format that is read here; the sentence says
         so, or what has to be installed.
       OSError, SyntaxError, ValueError, ...: it is damaged; Pillow's decoders have no common error.
@@ -75,8 +77,10 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
         except Image.UnidentifiedImageError as error:
             raise Image.UnidentifiedImageError(_unidentified(encoded)) from error
         with picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise TooLargeError(f'{picture.width}x{picture.height} pixels')
+            most = _MAX_PIXELS.get(picture.format, MAX_PIXELS)
+            if picture.width * picture.height > most:
+                size = f'{picture.width}x{picture.height} pixels'
+                raise TooLargeError(f'{size}; the limit is {most:,} pixels')
             yield picture
 
 

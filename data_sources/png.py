@@ -50,8 +50,8 @@ def decode_many(files: Sequence[bytes], shape: tuple[int, int, int]) -> np.ndarr
     header, size = _header(shape), height * (1 + width * channels)
     unzipped, slow = [], []
     for index, file in enumerate(files):
-        pixels = _unzip(file, header)
-        if pixels is None or len(pixels) != size:
+        pixels = _unzip(file, header, size)
+        if pixels is None:
             slow.append(index)
             pixels = bytes(size)
         unzipped.append(pixels)
@@ -74,8 +74,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
-def _unzip(file: bytes, header: bytes) -> bytes | None:
-    """Returns the filtered rows of a PNG file that starts with `header`, otherwise None."""
+def _unzip(file: bytes, header: bytes, size: int) -> bytes | None:
+    """Returns the filtered rows of a PNG file that starts with `header`.
+
+    It returns None where they do not take `size` bytes. A few bytes can unpack to gigabytes, so no
+    more than that is unpacked.
+    """
     if not file.startswith(header):
         return None
     position, parts = len(header), []
@@ -84,7 +88,9 @@ def _unzip(file: bytes, header: bytes) -> bytes | None:
         if kind == b'IDAT':
             parts.append(file[position + 8 : position + 8 + length])
         position += length + 12
-    return zlib.decompress(b''.join(parts))
+    zipped = zlib.decompressobj()
+    rows = zipped.decompress(b''.join(parts), size + 1)
+    return rows if zipped.eof and len(rows) == size else None
 
 
 def _unfilter(rows: np.ndarray, images: np.ndarray) -> None:

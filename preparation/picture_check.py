@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from data_sources import conversion, jpeg, orientation, picture_files
-from data_sources.picture_files import MAX_BYTES, MAX_PIXELS
+from data_sources.picture_files import MAX_BYTES
 
 _JPEG = ('JPEG', 'MPO')  # MPO: a JPEG followed by others, which some cameras write
 _QUALITY = 95
@@ -59,8 +59,7 @@ def check(data: bytes, shorter_side: int | None = None, upright: bool = False) -
     try:
         return _checked(data, shorter_side, upright)
     except picture_files.TooLargeError as error:
-        reason = f'{error}; the limit is {MAX_PIXELS:,} pixels'
-        return Checked(b'', f'too large to be decoded safely ({reason})')
+        return Checked(b'', f'too large to be decoded safely ({error})')
     except Image.UnidentifiedImageError as error:
         return Checked(b'', str(error))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...

@@ -1,7 +1,9 @@
 """Sources of pictures for tests, made from the real ones of the shared data."""
 
 import io
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,6 +27,11 @@ def _jpegs(folder: str, pattern: str) -> list[Path]:
     if not files:
         pytest.skip(f'needs the pictures in {SHARED_DATA / folder} (set SHARED_DATA)')
     return files
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file: length, kind, data, checksum."""
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
