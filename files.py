@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from errors import UserError, shortened
 
@@ -215,6 +215,14 @@ def replace(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def is_open_at(file: IO, path: Path) -> bool:
+    """Whether an open file is still the one at `path`: not removed, moved or replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def flush_folder(folder: Path) -> None:

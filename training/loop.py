@@ -101,6 +101,11 @@ class Loop:
         """Training images per second, without compilation, evaluation and checkpoints."""
         return self._meter.images_per_second
 
+    @property
+    def began(self) -> bool:
+        """Whether a step has been done."""
+        return self._latest is not None
+
     @functools.cached_property
     def model_flops_per_image(self) -> int | None:
         """FLOPs of one training image, None if they are not known; see training/flops.py."""
@@ -276,6 +281,7 @@ class Loop:
         reason: str | None,
     ) -> None:
         """Writes a report; only process 0 does."""
+        self.checkpoints.check_there()
         # Records come before the checkpoint: on resume, whatever lies up to its step is kept, and
         # a checkpoint without its records would leave a gap in metrics.jsonl.
         if self.due.logs(step):

@@ -87,6 +87,11 @@ class Records:
         values = {name: v for name, v in values.items() if name not in self._names_at_step[step]}
         if not values:
             return
+        if not files.is_open_at(self._file, self.path):
+            raise UserError(
+                f'{self.path} was removed, moved or replaced while the run was writing it, so the '
+                'run has stopped. Put it back: the same command resumes from the last checkpoint.'
+            )
         record = {'step': step, 'wall_seconds': self.wall_seconds, **values}
         with files.explaining_errors(self.path):
             self._file.write(

@@ -152,7 +152,11 @@ def _train_from(
         if step:
             loop.catch_up(placed, step)
         hyper = run.runner.replicate(experiment.hyperparameters(run.config))
-        placed, step, reason = loop.run(placed, step, hyper, preemption)
+        try:
+            placed, step, reason = loop.run(placed, step, hyper, preemption)
+        finally:
+            if loop.began:
+                run.claim.keep()
         return outcome.Reached(placed, step, reason, log.wall_seconds, loop)
 
 
@@ -176,6 +180,7 @@ def _test(run: start.Run, reached: outcome.Reached) -> None:
     evaluation = Evaluator(run.experiment, run.runner, test_split)(reached.state.variables())
     if evaluation.bad_records:
         run.say(f'{evaluation.bad_records} test record(s) did not decode and were not counted')
+    hosts.on_first(lambda: reached.loop.checkpoints.check_there())
     hosts.on_first(lambda: outcome.write(run, reached, evaluation))
 
 

@@ -17,9 +17,19 @@ from tasks.task import Task
 from training import checks, experiment, facts, transfer, workdir
 from training.checkpoints import FOLDER, Checkpoints, check_not_removed
 from training.experiment import Experiment, Split
-from training.records import read_metrics
+from training.records import TENSORBOARD_FOLDER, read_metrics
 from training.runner import Runner
 from training.state import TrainState
+
+# What a run may create in its folder before its first step.
+OWN = (
+    workdir.LOCK,
+    workdir.CONFIG,
+    workdir.EXTENSIONS,
+    transfer.RECORD,
+    TENSORBOARD_FOLDER,
+    *workdir.OWN,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Run:
       say: prints a line for the user.
       source: the weights that it starts from, on process 0; None for new weights.
       printed: standard output, which knows whether something was lost.
+      claim: on its folder; kept from the first step on.
     """
 
     experiment: Experiment
@@ -41,6 +52,7 @@ class Run:
     say: Callable[[str], None]
     source: transfer.WeightSource | None = None
     printed: Output | None = None
+    claim: workdir.Claim | None = None
 
     @property
     def config(self) -> ConfigDict:
@@ -69,7 +81,8 @@ def opened(
     input_pipeline.check_test_split(config)
     validation_split = input_pipeline.open_split(config, 'validation')
     runner = Runner(exp.spec(), config.runner, all_devices)
-    return Run(exp, folder, runner, say), train_split, validation_split
+    run = Run(exp, folder, runner, say, claim=workdir.Claim(folder, OWN))
+    return run, train_split, validation_split
 
 
 def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStack) -> int | None:
@@ -93,9 +106,11 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
         )
     if resume == 'never' and has_run:
         raise UserError(f'--resume=never, but {run.folder} holds a run. Choose another --workdir.')
+    stack.push(run.claim.leave_folders)
     workdir.check_writable(run.folder)
     # The stored configuration is read under the lock: another run could be writing it.
     stack.enter_context(workdir.lock(run.folder))
+    stack.push(run.claim.leave)
     longer = workdir.compare(run.folder, run.config, extend)
     facts.check(run.folder, run.experiment)
     if has_run:

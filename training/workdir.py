@@ -1,8 +1,12 @@
 """The folder of a run: its lock, config.json and extensions.json, and whether a run may use it."""
 
+import contextlib
 import errno
 import fcntl
+import itertools
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,8 +84,9 @@ def lock(workdir: str | os.PathLike, name: str = LOCK) -> TextIO:
     Raises:
       UserError: another run is using the folder.
     """
+    path = Path(workdir) / name
     # Append mode, so that opening changes nothing.
-    file = (Path(workdir) / name).open('a')
+    file = path.open('a')
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -93,7 +98,53 @@ def lock(workdir: str | os.PathLike, name: str = LOCK) -> TextIO:
         # Some file systems have no locks; a run there goes without.
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
+    # A run that was refused removes the lock that it had created; perhaps this was that one.
+    if not files.is_open_at(file, path):
+        file.close()
+        return lock(workdir, name)
     return file
+
+
+class Claim:
+    """What a run creates in its folder before its first step, so that a refused one leaves nothing.
+
+    It is made before anything is created; `leave` and `leave_folders` are exits for an ExitStack.
+
+    Args:
+      folder: the workdir; it need not exist.
+      names: of the files and folders that the run may create there.
+    """
+
+    def __init__(self, folder: str | os.PathLike, names: Iterable[str]):
+        self._folder = Path(folder).absolute()
+        way = (self._folder, *self._folder.parents)
+        self._made = list(itertools.takewhile(lambda path: not os.path.lexists(path), way))
+        paths = [self._folder / name for name in names]
+        self._new = [path for path in paths if not os.path.lexists(path)]
+        self._kept = False
+
+    def keep(self) -> None:
+        """Must be called after the first step: the folder holds a run from now on."""
+        self._kept = True
+
+    def leave(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Removes what the run has created if it was refused; the folder is locked."""
+        if self._refused(error):
+            for path in self._new:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def leave_folders(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Removes the folders that were created, if they are empty."""
+        if self._refused(error):
+            with contextlib.suppress(OSError):
+                for folder in self._made:
+                    folder.rmdir()
+
+    def _refused(self, error: BaseException | None) -> bool:
+        return isinstance(error, UserError) and not self._kept
 
 
 def load_config(workdir: str | os.PathLike) -> ConfigDict:

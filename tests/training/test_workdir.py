@@ -1,14 +1,28 @@
 """Which configuration may go on in a workdir, and what a run leaves there."""
 
+import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+import command
+import train
 from configs import reading
 from errors import UserError
-from tests.support import arguments, curve, go_back, result, run_child, train_here
+from tests.support import (
+    arguments,
+    curve,
+    go_back,
+    result,
+    run_child,
+    saved_steps,
+    slow,
+    train_here,
+)
+from training import run
 from training import workdir as workdirs
 
 # Users' scripts read them: a new one is added here, and none is renamed.
@@ -199,3 +213,134 @@ def test_the_address_of_a_process_is_not_stored(small, tmp_path):
     config = reading.from_arguments(str(small), ['--config.distributed=10.0.0.1:1234,2,0'])
     workdirs.store(tmp_path, config)
     assert workdirs.load_config(tmp_path).distributed == 'auto'
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob('*'))
+
+
+@pytest.mark.parametrize('where', ['run', 'not/there/yet', 'there'])
+@pytest.mark.parametrize('late', [False, True])
+def test_a_refused_run_leaves_nothing(late, where, small, tmp_path, monkeypatch):
+    """Refused for its source of weights, or when config.json and records are there already."""
+    (tmp_path / 'there').mkdir()
+    (tmp_path / 'there' / 'notes.txt').write_text('mine')
+    before = tree(tmp_path)
+    fields = {'init_from': tmp_path / 'nothing'}
+    if late:
+
+        def refuse(*arguments):
+            assert (tmp_path / where / 'metrics.jsonl').exists()
+            assert (tmp_path / where / 'history.json').exists()
+            raise UserError('refused')
+
+        monkeypatch.setattr(run, 'Loop', refuse)
+        fields = {}
+    with pytest.raises(UserError, match='refused' if late else 'init_from'):
+        train_here(small, tmp_path / where, **fields)
+    assert tree(tmp_path) == before
+
+
+def test_a_refused_resumption_leaves_what_was_there(small, workdir, monkeypatch):
+    go_back(workdir, 8)
+    before = contents(workdir)
+
+    def refuse(*arguments):
+        raise UserError('refused')
+
+    monkeypatch.setattr(run, 'Loop', refuse)
+    with pytest.raises(UserError, match='refused'):
+        train_here(None, workdir)
+    after = contents(workdir)
+    assert set(before) <= set(after)
+    assert {name for name in set(after) - set(before) if 'tensorboard' not in name} == set()
+
+
+def test_a_run_that_fails_after_its_first_step_keeps_its_folder(small, tmp_path):
+    with pytest.raises(UserError, match='not finite'):
+        train_here(small, tmp_path / 'run', optimizer__name='sgd', optimizer__learning_rate=1e30)
+    assert (tmp_path / 'run' / 'config.json').exists()
+
+
+def remove(folder):
+    shutil.rmtree(folder)
+
+
+def replaced(folder):
+    folder.rename(folder.with_name('moved'))
+    folder.mkdir()
+
+
+def records_replaced(folder):
+    text = (folder / 'metrics.jsonl').read_bytes()
+    (folder / 'metrics.jsonl').unlink()
+    (folder / 'metrics.jsonl').write_bytes(text)
+
+
+@pytest.mark.parametrize('harm', [remove, slow(replaced), slow(records_replaced)])
+@pytest.mark.parametrize('after', [5, slow(12)])  # a step between two records, and the last
+def test_a_folder_that_is_removed_under_a_run_stops_it(
+    harm, after, small, tmp_path, monkeypatch, capsys
+):
+    class Loop(run.Loop):
+        def run(self, *arguments):
+            train, steps = self.runner.train, itertools.count(1)
+
+            def step(*arguments):
+                if next(steps) == after:
+                    self.checkpoints.wait()
+                    harm(tmp_path / 'run')
+                return train(*arguments)
+
+            self.runner.train = step
+            return super().run(*arguments)
+
+    monkeypatch.setattr(run, 'Loop', Loop)
+    assert command.call(train.main, arguments(small, tmp_path / 'run')) == 2
+    said = capsys.readouterr()
+    assert re.fullmatch(
+        r'error: .*run(/metrics.jsonl)? was removed, moved or replaced while the run was using it.*'
+        r'\n'.replace('using', '(using|writing)'),
+        said.err,
+    )
+    assert 'Written to' not in said.out
+    assert not (tmp_path / 'run' / 'result.json').exists()
+    monkeypatch.undo()
+    if harm is replaced:
+        assert train_here(None, tmp_path / 'moved') == 0
+        assert list((tmp_path / 'run').iterdir()) == []
+    if harm is records_replaced:
+        assert train_here(None, tmp_path / 'run') == 0
+
+
+def test_a_folder_that_is_removed_during_the_test_gets_no_result(
+    small, tmp_path, monkeypatch, capsys
+):
+    finish = run.Evaluator
+
+    def removed(*arguments):
+        if not any(tmp_path.glob('run/result.json')) and saved_steps(tmp_path / 'run') == [1]:
+            replaced(tmp_path / 'run')
+        return finish(*arguments)
+
+    monkeypatch.setattr(run, 'Evaluator', removed)
+    assert command.call(train.main, arguments(small, tmp_path / 'run', steps=1)) == 2
+    assert 'was removed, moved or replaced' in capsys.readouterr().err
+    assert list((tmp_path / 'run').iterdir()) == []
+
+
+def test_checkpoints_that_are_removed_under_a_run_are_saved_again(
+    small, small_run, tmp_path, monkeypatch, capsys
+):
+    class Loop(run.Loop):
+        def _write(self, state, step, *rest):
+            super()._write(state, step, *rest)
+            if step == 4:
+                self.checkpoints.wait()
+                shutil.rmtree(tmp_path / 'run' / 'checkpoints')
+
+    monkeypatch.setattr(run, 'Loop', Loop)
+    assert train_here(small, tmp_path / 'run') == 0
+    assert 'checkpoints was removed while the run was using it' in capsys.readouterr().out
+    assert saved_steps(tmp_path / 'run') == [8, 12]
+    assert curve(tmp_path / 'run') == curve(small_run)

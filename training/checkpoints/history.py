@@ -30,11 +30,26 @@ class History:
       path: the file.
       run: a name that no other run has.
       saved: {step: `stored.identity`} of the checkpoints that the run has saved.
+      on_disk: whether the file is there.
     """
 
     path: Path
     run: str
     saved: dict[int, str]
+    on_disk: bool = False
+
+    def check_there(self) -> None:
+        """Checks that the folder is still that of the run.
+
+        Raises:
+          UserError: it was removed, moved or replaced.
+        """
+        if self.on_disk and (files.usable_json(self.path, _LIKE) or {}).get('run') != self.run:
+            raise UserError(
+                f'{self.path.parent} was removed, moved or replaced while the run was using it, so '
+                'the run has stopped. If the folder is elsewhere, the run resumes there from its '
+                'last checkpoint.'
+            )
 
     def note(self, step: int) -> dict[str, Any]:
         """Returns the note of the checkpoint that is saved now."""
@@ -60,6 +75,7 @@ class History:
         text = json.dumps({'run': self.run, 'checkpoints': saved}, indent=1).encode() + b'\n'
         if not self.path.exists() or self.path.read_bytes() != text:
             files.replace(self.path, text)
+        self.on_disk = True
 
     def problem(self, step: int, note: Mapping[str, Any], identity: str) -> str | None:
         """Returns why a checkpoint is not the one that the run has saved at `step`, or None."""
@@ -82,7 +98,8 @@ def read(workdir: Path) -> History | None:
     values = files.read_json(path, _LIKE, _REMEDY)
     if not all(s.isdecimal() and isinstance(v, str) for s, v in values['checkpoints'].items()):
         raise UserError(f'{path} cannot be used: "checkpoints" are not steps and texts. {_REMEDY}')
-    return History(path, values['run'], {int(s): v for s, v in values['checkpoints'].items()})
+    saved = {int(step): identity for step, identity in values['checkpoints'].items()}
+    return History(path, values['run'], saved, on_disk=True)
 
 
 def of(workdir: Path, folder: Path) -> History:

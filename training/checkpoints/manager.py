@@ -122,6 +122,18 @@ class Checkpoints:
             with files.explaining_errors(path):
                 self._history.write()
 
+    def check_there(self) -> None:
+        """Checks that the workdir is still that of the run; makes the folder in it if it is gone.
+
+        Raises:
+          UserError: the workdir was removed, moved or replaced.
+        """
+        self._history.check_there()
+        if not self.folder.is_dir():
+            self._warn(f'warning: {self.folder} was removed while the run was using it.')
+            with files.explaining_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+
     def save(
         self,
         step: int,
