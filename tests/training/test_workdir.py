@@ -1,7 +1,9 @@
 """Which configuration may go on in a workdir, and what a run leaves there."""
 
+import errno
 import itertools
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import command
+import files
 import train
 from configs import reading
 from errors import UserError
@@ -344,3 +347,31 @@ def test_checkpoints_that_are_removed_under_a_run_are_saved_again(
     assert 'checkpoints was removed while the run was using it' in capsys.readouterr().out
     assert saved_steps(tmp_path / 'run') == [8, 12]
     assert curve(tmp_path / 'run') == curve(small_run)
+
+
+@pytest.mark.usefixtures('drawing')
+@pytest.mark.parametrize(
+    'name', ['result.json', slow('curves.png'), slow('config.json'), slow('history.json')]
+)
+@pytest.mark.parametrize('number', [errno.ENOSPC, slow(errno.EROFS), slow(errno.EDQUOT)])
+def test_a_disk_that_cannot_be_written_stops_the_run_and_the_same_command_resumes_it(
+    name, number, small, small_run, workdir, monkeypatch, capsys
+):
+    go_back(workdir, 8)
+    replace = files.replace
+
+    def full(path, content):
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        replace(path, content)
+
+    monkeypatch.setattr(files, 'replace', full)
+    assert command.call(train.main, arguments(small, workdir)) == 2
+    said = capsys.readouterr()
+    assert os.strerror(number) in said.err
+    assert len(said.err.splitlines()) == 1
+    assert 'Written to' not in said.out
+    monkeypatch.undo()
+    assert train_here(small, workdir) == 0
+    assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
+    assert curve(workdir) == curve(small_run)

@@ -27,6 +27,7 @@ from training.checkpoints.stored import MANIFEST, METRICS, NOTE, WINDOW
 from training.state import TrainState, named_leaves
 
 FOLDER = 'checkpoints'
+BLOCK = 4096  # bytes; files take whole blocks of a disk
 DAMAGED_FOLDER = 'damaged_checkpoints'
 
 
@@ -55,6 +56,7 @@ class Checkpoints:
         self._window: dict[str, Any] | None = None
         with files.explaining_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        stored.silence_orbax()
         files.check_no_pipes(self.folder, '**/*')  # Orbax reads some files at once
         self._history = history.of(self.folder.parent, self.folder)
         # Before the temporary folders are removed, which say that a save was cut short.
@@ -74,7 +76,6 @@ class Checkpoints:
             self._manager.close()
 
     def _make_manager(self, keep: int) -> ocp.CheckpointManager:
-        stored.silence_orbax()
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -170,12 +171,13 @@ class Checkpoints:
     def check_room(self, arrays: dict[str, np.ndarray]) -> None:
         """Checks that the disk has room for the arrays.
 
-        Orbax would notice only in one of its threads, after pages of tracebacks.
+        Orbax would notice only in one of its threads, and leave half a checkpoint there.
 
         Raises:
           OSError: it does not.
         """
-        needed = sum(array.nbytes for array in arrays.values())
+        # Each array is a folder with two files, and others say what they are.
+        needed = sum(_on_disk(array.nbytes) + 2 * BLOCK for array in arrays.values()) + 8 * BLOCK
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(f'No space left on device: {needed:,} bytes needed, {free:,} free')
@@ -336,3 +338,8 @@ class Checkpoints:
             f'warning: checkpoint {self.folder / str(step)} is damaged ({problem}); it was moved '
             f'to {target}{remedy}.'
         )
+
+
+def _on_disk(size: int) -> int:
+    """Returns the bytes that a file of `size` bytes takes."""
+    return -(-size // BLOCK) * BLOCK

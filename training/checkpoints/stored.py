@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,23 @@ def this_process_only() -> ocp.options.MultiprocessingOptions:
 
 
 def silence_orbax() -> None:
-    """Turns off Orbax's log, which is long at every save and repeats every error it raises."""
+    """Turns off Orbax's log, which is long at every save and repeats every error it raises.
+
+    After an error, TensorStore's threads still report to an event loop that Orbax has closed, and
+    each of them prints a traceback about that. The error itself is raised where it is waited for.
+    """
+    global _unraisable
     logging.getLogger('absl').setLevel(logging.CRITICAL)
+    if sys.unraisablehook is not _but_for_closed_loops:
+        _unraisable, sys.unraisablehook = sys.unraisablehook, _but_for_closed_loops
+
+
+_unraisable = sys.unraisablehook
+
+
+def _but_for_closed_loops(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+        _unraisable(unraisable)
 
 
 def best_of(folder: Path, steps: list[int], metric: Metric) -> int:
