@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import psutil
 
+from data_sources.picture_files import system_kind
 from errors import UserError
 
 _UINT8 = 0x08
@@ -114,6 +115,8 @@ def find_files(folder: Path) -> dict[str, tuple[Path, Path]]:
 def _find_file(folder: Path, split: str, kind: str) -> Path | None:
     matches = []
     for path in sorted(folder.iterdir()):
+        if system_kind(path.name):
+            continue  # macOS leaves a file "._NAME" beside each
         words = set(re.split(r'[-_.]', path.name.lower()))
         if kind in words and words & _SPLIT_WORDS[split] and words & {'idx1', 'idx3'}:
             matches.append(path)

@@ -107,6 +107,8 @@ class _Engine:
             f'{len(lanes.lanes)} lanes of {config.model.name} on {config.data.name}: '
             f'{lanes.experiment.steps:,} steps, {lanes.evaluations} evaluations each'
         )
+        if lanes.experiment.warning:
+            self._work.say(lanes.experiment.warning)
         lanes.start(0, config, (trial, time.monotonic()))
         while True:
             self._fill(lanes, kind)

@@ -103,9 +103,9 @@ class Experiment:
         if batch <= examples:
             return ''
         return (
-            f'warning: config.batch_size={batch:,} is larger than the training split, which has '
-            f'{examples:,} images, so that every batch has some of them more than once: lower it '
-            f'to {examples:,} or less.'
+            f'warning: config.batch_size={batch} is larger than the training split, which has '
+            f'{examples} images, so that every batch has some of them more than once: lower it to '
+            f'{examples} or less.'
         )
 
     def spec(self) -> StepSpec:

@@ -100,6 +100,13 @@ def test_the_characters_of_emnists_other_sets(prepare, tmp_path, stem, high, nam
     assert prepare()[0].class_names == tuple(names)
 
 
+def test_what_systems_leave_beside_the_files_is_not_taken_for_them(prepare, tmp_path):
+    write(tmp_path / 'source')
+    for path in list((tmp_path / 'source').iterdir()):
+        path.with_name(f'._{path.name}').write_bytes(b'Mac OS X')
+    assert prepare()[0].size == 260
+
+
 @pytest.mark.parametrize(
     ('names', 'expected', 'first'),
     [
