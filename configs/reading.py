@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +96,19 @@ def _load_json(file: Path) -> ConfigDict:
     remedy = 'Name a config.json that train.py has written.'
     values = base.as_written(files.read_json(file, dict, remedy))
     config = base.get_config()
-    known = schema.flatten(config)
+    known = {field.name: field for field in base.fields()}
     with config.ignore_type():
         for name, value in schema.flatten(values).items():
             if name not in known:
                 raise UserError(f'{file}: {_unknown(name, known, values)}')
-            schema.assign(config, name, tuple(value) if isinstance(value, list) else value)
+            try:
+                schema.assign(config, name, known[name].check(value))
+            except UserError as error:
+                raise UserError(f'{file}: {error}') from error
     return config
 
 
-def _unknown(name: str, known: dict[str, Any], values: dict[str, Any]) -> str:
+def _unknown(name: str, known: Iterable[str], values: dict[str, Any]) -> str:
     """Returns the sentence for an unknown field, or for what a program has not registered."""
     from models import registry as models
     from tasks import registry as tasks

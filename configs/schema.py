@@ -77,10 +77,10 @@ def build(fields: tuple[Field, ...]) -> ConfigDict:
 
 
 def flatten(config: Any, prefix: str = '') -> dict[str, Any]:
-    """Returns {dotted name: value} of a ConfigDict or nested dict."""
+    """Returns {dotted name: value} of a ConfigDict or nested dict; an empty one is a value."""
     flat = {}
     for key, value in config.items():
-        if isinstance(value, (ConfigDict, dict)):
+        if isinstance(value, (ConfigDict, dict)) and value:
             flat.update(flatten(value, f'{prefix}{key}.'))
         else:
             flat[f'{prefix}{key}'] = value

@@ -1,17 +1,22 @@
 """Configuration files: whatever one does, the command ends with a sentence."""
 
+import json
+import math
 import os
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import command
 import train
-from configs import reading, search
+from configs import base, reading, search
 from errors import UserError
 from tests.conftest import ROOT
+from training import checks, experiment
 
 
 def written(folder: Path, body: str, name: str = 'my_config.py') -> str:
@@ -103,12 +108,15 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, name):
         '{"model": 3}',
         '{"model": {"name": 3}}',
         '{"model": {"name": {"name": "lenet"}}}',
+        '{"optimizer": {"name": {}}}',
+        '{"optimizer": []}',
         '{"seed": 1e999}',
         '{"seed": NaN}',
         '{"data": {"mean": [[0.5]]}}',
         '{"data": {"mean": null}}',
         '{"data": {"mean": []}, "seed": "0"}',
         '{"batch_size": true}',
+        '{"epochs": ' + '9' * 4000 + '}',
         '{"steps": ' + '9' * 4000 + '}',
         '{"steps": ' + '9' * 5000 + '}',
         '{"\\ud800": 1}',
@@ -132,6 +140,7 @@ def test_a_file_is_found_from_any_folder(tmp_path, monkeypatch):
     assert reading.load('configs/digits_lenet.py').seed == 5
 
 
+@pytest.mark.slow
 def test_train_py_runs_from_any_folder(tmp_path, monkeypatch, capsys):
     """`python /path/to/train.py`: nothing of the program depends on where it is started."""
     monkeypatch.chdir(tmp_path)
@@ -139,3 +148,58 @@ def test_train_py_runs_from_any_folder(tmp_path, monkeypatch, capsys):
     arguments = ['--config=configs/digits_lenet.py', '--workdir=run', '--config.smoke', 'true']
     assert command.call(train.main, arguments) == 0, capsys.readouterr().err
     assert (tmp_path / 'run' / 'result.json').exists()
+
+
+# What a program, a person or a damaged disk may leave in place of a value.
+ODD = [
+    None, True, False, 0, 1, -1, 8, 0.5, -0.5, 1e-300, 1e300, math.nan, math.inf, 10**9, 10**18,
+    -(10**400), '', 'a', '²', '\u0663', 'x' * 5000, '*', '[', 'a=b', '*=nan', '*=0', 'head/*=1e300',
+    '\ud800', 'a\0', [], [0], [1, 2], [0.5] * 3, [[1]], [None], {}, {'a': 1}, ['a'], ['*=2'],
+    [1e300, 2], [-1, 3], [5] * 2000, 'localhost:1,1,0', 'host:99999,1,0', '/dev/null',
+]  # fmt: skip
+
+
+@st.composite
+def values_of_fields(draw) -> dict:
+    """Some fields with values that are odd, near their bounds, or among their choices."""
+    values = {}
+    for field in draw(st.lists(st.sampled_from(base.fields()), min_size=1, max_size=5)):
+        bounds = [bound for bound, *_ in field.bounds] if field.kind in (int, float) else []
+        near = [field.kind(bound * factor) for bound in bounds for factor in (0.5, 1, 2)]
+        values[field.name] = draw(st.sampled_from([*ODD, *near, *field.choices]))
+    return values
+
+
+def is_read_or_refused(values: dict, folder: Path) -> None:
+    """Reads the values from a file and from the command line, up to the network's parameters."""
+    path = folder / 'odd.json'
+    for in_file, arguments in (
+        (values, []),
+        ({}, [f'--config.{name}={value}' for name, value in values.items()]),
+    ):
+        path.write_text(json.dumps(in_file))
+        refused = ''
+        try:
+            config = reading.from_arguments(str(path), arguments)
+            checks.check(config)
+            checks.check_devices(config, 1)
+            shape = (28, 28, len(config.data.mean))
+            found = experiment.Experiment(config, shape, tuple('0123456789'), 1149).fitted()
+            found.check_lengths()
+            found.spec()
+        except UserError as error:
+            refused = str(error)
+        assert refused == '' or 20 < len(refused) < 1500
+
+
+@given(values_of_fields())
+@settings(max_examples=25, deadline=None)
+def test_any_values_are_read_or_refused_in_a_sentence(tmp_path_factory, values):
+    is_read_or_refused(values, tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.full
+@given(values_of_fields())
+@settings(max_examples=1000, deadline=None)
+def test_a_thousand_values_are_read_or_refused_in_a_sentence(tmp_path_factory, values):
+    is_read_or_refused(values, tmp_path_factory.getbasetemp())
