@@ -153,7 +153,9 @@ def check_memory(
       UserError: the state, a batch or the worker processes are.
     """
     host = devices.host_memory()
-    limit = devices.memory_limit(all_devices[0]) or host
+    # A process cannot ask for the memory of another one's device.
+    own = next(d for d in all_devices if d.process_index == jax.process_index())
+    limit = devices.memory_limit(own) or host
     # The virtual devices of a CPU share its memory.
     sharing = jax.local_device_count() if all_devices[0].platform == 'cpu' else 1
     state_bytes = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
