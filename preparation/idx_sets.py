@@ -91,14 +91,3 @@ def from_zero(
                 + ('--class_names.' if given else 'the train labels.')
             )
     return {split: (images, labels - first) for split, (images, labels) in examples.items()}
-
-
-def mean_and_std(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Returns mean and std by channel of the pixels in [0, 1] of uint8 [n, h, w, channels]."""
-    values = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(images.shape[-1]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
-        means.append(float(share @ values))
-        stds.append(float(np.sqrt(max(share @ values**2 - means[-1] ** 2, 0))))
-    return means, stds

@@ -24,6 +24,7 @@ from preparation import picture_check
 FILE = 'summary.json'
 _SAMPLE = 1000  # pictures of train from which mean and std are computed
 _ENOUGH = 256  # pixels at the shorter side for them
+_BLOCK = 1 << 20  # pixels
 _GROUPS = 1000  # groups of copies that are listed
 _ROWS = 20  # classes in a table
 _THREADS = min(os.cpu_count() or 1, 16)
@@ -158,22 +159,37 @@ def _mean_and_std(records: Sequence[bytes]) -> dict[str, Any]:
     """Returns mean and std of a sample of the records, in which every picture counts the same."""
     count = min(len(records), _SAMPLE)
     sample = (number * len(records) // count for number in range(count))
-    moments = picture_check.in_order(lambda n: _moments(records[n]), sample, _THREADS)
-    total = sum(moments, np.zeros((2, 3)))
-    mean, square = total / max(count, 1)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    return {'mean': mean.round(4).tolist(), 'std': std.round(4).tolist(), 'sampled': count}
+    found = picture_check.in_order(lambda n: shares(_pixels(records[n])), sample, _THREADS)
+    mean, std = mean_and_std(sum(found, np.zeros((3, 256))) / max(count, 1))
+    return {'mean': mean, 'std': std, 'sampled': count}
 
 
-def _moments(serialized: bytes) -> np.ndarray:
-    """Returns the means of the pixels in [0, 1] and of their squares, float64 [2, 3]."""
+def _pixels(serialized: bytes) -> np.ndarray:
+    """Returns a picture of a record, uint8 [height, width, 3], at a size like that of training."""
     encoded = _features(serialized)['image'].bytes_list.value[0]
     frame = decoding.read_frame(encoded)
     side = min(frame.height, frame.width)
     shrink = next(n for n in (8, 4, 2, 1) if side >= n * _ENOUGH or n == 1)
     size = (frame.height // shrink * shrink, frame.width // shrink * shrink)
-    pixels = decoding.decode_box(encoded, frame, decoding.Box(0, 0, *size), shrink) / 255.0
-    return np.stack([pixels.mean((0, 1)), np.square(pixels).mean((0, 1))])
+    return decoding.decode_box(encoded, frame, decoding.Box(0, 0, *size), shrink)
+
+
+def shares(pixels: np.ndarray) -> np.ndarray:
+    """Returns how often each value occurs in uint8 [..., channels]: float64 [channels, 256]."""
+    channels = np.moveaxis(pixels, -1, 0).reshape(pixels.shape[-1], -1)
+    counts = np.zeros((len(channels), 256))
+    for channel, values in zip(counts, channels, strict=True):
+        for start in range(0, len(values), _BLOCK):  # it makes 8 bytes of each value
+            channel += np.bincount(values[start : start + _BLOCK], minlength=256)
+    return counts / channels.shape[1]
+
+
+def mean_and_std(found: np.ndarray) -> tuple[list[float], list[float]]:
+    """Returns mean and std by channel of pixels in [0, 1] from the `shares` of their values."""
+    values = np.arange(256) / 255
+    mean = found @ values
+    std = np.sqrt(np.maximum(found @ values**2 - mean**2, 0))
+    return mean.round(4).tolist(), std.round(4).tolist()
 
 
 def text(figures: Mapping[str, Any], folder: Path) -> str:

@@ -151,7 +151,7 @@ def _summary(image_set: 'ImageSet') -> list[str]:
     images = examples['train'][0]
     return [
         summary.classes(dict(zip(names, zip(*counts, strict=True), strict=True)), list(examples)),
-        summary.normalization(*idx_sets.mean_and_std(images), len(images)),
+        summary.normalization(*summary.mean_and_std(summary.shares(images)), len(images)),
     ]
 
 
