@@ -161,7 +161,7 @@ class Drawer:
                 transform=axes.get_xaxis_transform(), label=f'failed ({len(failed)})',
             )  # fmt: skip
         axes.set_xlabel('trial')
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.set_xlim(-0.5 - 0.02 * last, last + 0.5 + 0.02 * last)
         self._finish(axes)
         _legend(figure, axes)
@@ -239,6 +239,7 @@ class Drawer:
         axes.set_xlabel('evaluation on the validation split')
         last = max(max(trial.intermediate_values, default=1) for trial in self._trials)
         axes.set_xlim(0.5, last + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.xaxis.get_major_locator().set_params(integer=True)
         self._finish(axes)
         _legend(figure, axes)
