@@ -38,13 +38,14 @@ class Conditions:
         self._defaults = {field.name: field.default for field in base.fields()}
         self.names = [name for name in self._defaults if name in sweep.space]
         self._known: dict[Any, bool] = {}
-        # Field -> the values, by field, beside which it means nothing.
+        # Field -> the values, by field, beside which it means nothing; and these other fields.
         self._reasons: dict[str, list[dict[str, Any]]] = {}
+        self._deciding: dict[str, set[str]] = {}
         for name in self.names:
             self._find_reasons(name)
 
     def _find_reasons(self, name: str) -> None:
-        deciding = self._deciding(name)
+        deciding = self._earlier(name)
         ends = [self._space[other].ends() for other in deciding]
         reasons, why = [], ''
         for values in itertools.islice(itertools.product(*ends), MOST):
@@ -59,6 +60,7 @@ class Conditions:
                 reasons.append(reason)
         if why:
             raise UserError(f'The sweep varies config.{name} in vain: {why}')
+        self._deciding[name] = {other for reason in reasons for other in reason}
         if reasons:  # without those that another one says in fewer words
             self._reasons[name] = [
                 reason
@@ -66,7 +68,7 @@ class Conditions:
                 if not any(other.items() < reason.items() for other in reasons)
             ]
 
-    def _deciding(self, name: str) -> list[str]:
+    def _earlier(self, name: str) -> list[str]:
         """Returns the fields of the space that may decide over one: before it, in its section."""
         section = name.rpartition('.')[0]
         earlier = self.names[: self.names.index(name)]
@@ -87,10 +89,9 @@ class Conditions:
         """Returns whether a field means something beside the values that were drawn before it."""
         if name not in self._reasons:
             return True
-        values = {other: parameters.get(other) for other in self._deciding(name)}
-        key = name, tuple(values.values())
+        drawn = {k: v for k, v in parameters.items() if k in self._deciding[name]}
+        key = name, tuple(sorted(drawn.items()))
         if key not in self._known:
-            drawn = {other: value for other, value in values.items() if other in parameters}
             self._known[key] = self._idle(name, drawn) is None
         return self._known[key]
 

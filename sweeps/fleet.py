@@ -215,7 +215,7 @@ class _Starter:
                 f'Workers were started {self.fruitless} times without progress of any trial: '
                 f'{self._scheduler.output}.'
             )
-        room.check(self._work.folder, '')
+        room.check(self._work.folder, least=65536)  # what the workers need to say anything
         count = self._scheduler.start(self._worker, missing)
         if count:
             self.fruitless += count

@@ -47,7 +47,7 @@ def _run(work: Work, trial: OpenTrial, slot: int) -> str | None:
         outcome = child.run(work, trial, *pinned(slot, work.options['jobs']))
         if outcome is not None or work.stopping():
             return outcome
-    room.check(work.folder, '')
+    room.check(work.folder)
     trial.fail(f'its process was ended from outside {STARTS} times')
     return 'its process was ended from outside'
 

@@ -23,6 +23,7 @@ STATES = {
     TrialState.RUNNING: 'running',
     TrialState.WAITING: 'waiting',
 }
+EVENTS = 8192  # bytes, at most, of a file for TensorBoard
 ROWS = 10  # trials in the printed table
 FILE_WIDTH = 100  # characters in a line of the table where it is not printed on a terminal
 
@@ -78,7 +79,7 @@ def _write_tensorboard(work: Work, trials: list[FrozenTrial]) -> None:
     from tensorboardX import SummaryWriter
 
     # Its library leaves a thread and tracebacks behind where it cannot write.
-    room.check(work.folder, '')
+    room.check(work.folder, least=EVENTS * (len(trials) + 1))
     folder = work.folder / TENSORBOARD
     shutil.rmtree(folder, ignore_errors=True)  # it has this sweep only, and is rewritten as a whole
     metric = work.sweep.objective.metric
@@ -111,4 +112,6 @@ def _print_table(work: Work) -> None:
 def _shown(trial: FrozenTrial, name: str) -> str:
     """Returns a trial's value of a field as text; '-' where the trial has none."""
     value = trial.params.get(name, '-')
+    if value is None:
+        return 'not set'
     return f'{value:.4g}' if isinstance(value, float) else str(value)

@@ -34,6 +34,9 @@ def explaining(folder: Path) -> Iterator[None]:
 
     Args:
       folder: of the sweep; for the message, where the system names no file.
+
+    Raises:
+      UserError: the database of the trials has failed.
     """
     try:
         yield
@@ -43,15 +46,21 @@ def explaining(folder: Path) -> Iterator[None]:
         raise NoRoomError(error.filename or str(folder), error.strerror) from error
     except optuna.exceptions.StorageInternalError as error:
         reason = ' '.join(str(error.__cause__ or error).split())
-        raise NoRoomError('The --storage', reason) from error
+        if 'full' in reason:  # each database has words of its own
+            raise NoRoomError('The --storage', reason) from error
+        raise UserError(
+            f'The --storage has failed: {reason}. All trials are kept: once it answers again, the '
+            'same command resumes the sweep.'
+        ) from error
 
 
-def check(folder: Path, said: str) -> None:
-    """Checks that it was not for lack of room that a process failed.
+def check(folder: Path, said: str = '', least: int = LEAST) -> None:
+    """Checks that there is room, or that it was not for lack of it that a process failed.
 
     Args:
       folder: in which it wrote.
       said: its output, which may be cut, because it may be on the same disk.
+      least: bytes that have to be left.
 
     Raises:
       NoRoomError: it says so, or the disk is full.
@@ -63,7 +72,7 @@ def check(folder: Path, said: str) -> None:
     with explaining(folder):
         try:
             with probe.open('wb') as file:
-                file.write(os.urandom(LEAST))
+                file.write(os.urandom(least))
                 file.flush()
                 os.fsync(file.fileno())
         finally:

@@ -1,5 +1,6 @@
 """Spaces whose fields exclude each other: what means nothing in a trial is left out of it."""
 
+import optuna
 import pytest
 
 from configs import base
@@ -8,6 +9,7 @@ from errors import UserError
 from sweeps import study
 from sweeps.conditions import Conditions
 from sweeps.engine import configuration
+from tests.support import slow
 
 OPTIMIZERS = {
     'optimizer.momentum': Categorical((None, 0.0, 0.9)),
@@ -53,10 +55,10 @@ def config_of(**fields):
     return config
 
 
-def opened(folder, space, config, sampler='random', trials=40) -> study.Study:
+def opened(folder, space, config, sampler='random', trials=24) -> study.Study:
     sweep = Sweep(space, Objective('validation/loss', 'minimize'), seed=5)
     about = study.describe(sweep, config, sampler, None)
-    storage = study.storage_of(folder, None)
+    storage = optuna.storages.InMemoryStorage()
     known = Conditions(sweep, config)
     return study.Study(sweep, folder, trials, sampler, 'none', storage, about, True, known)
 
@@ -75,20 +77,20 @@ def drawn(trials: study.Study) -> list[dict]:
     [
         (OPTIMIZERS, {'optimizer__momentum': 0.5}, 'optimizer.momentum',
          lambda p: p['optimizer.name'] != 'adam'),
-        (OPTIMIZERS, {}, 'optimizer.beta1', lambda p: p['optimizer.name'] == 'adam'),
+        slow(OPTIMIZERS, {}, 'optimizer.beta1', lambda p: p['optimizer.name'] == 'adam'),
         (OPTIMIZERS, {}, 'optimizer.nesterov',
          lambda p: p['optimizer.name'] == 'sgd' and p['optimizer.momentum'] != 0.0),
         (SCHEDULES, {'schedule__milestones': (3.0, 5.0)}, 'schedule.final',
          lambda p: p['schedule.name'] == 'cosine'),
         (MODELS, {'model__pooling': 'max'}, 'model.pooling',
          lambda p: p['model.name'] == 'lenet'),
-        (MODELS, {}, 'model.units', lambda p: p['model.name'] == 'fcn'),
+        slow(MODELS, {}, 'model.units', lambda p: p['model.name'] == 'fcn'),
         (MIXING, {}, 'augment.cutmix_share', lambda p: p['augment.mixup'] and p['augment.cutmix']),
-        (MIXING, {}, 'augment.mix_probability',
+        slow(MIXING, {}, 'augment.mix_probability',
          lambda p: p['augment.mixup'] or p['augment.cutmix']),
-        (POLICIES, {'data__image_size': 32}, 'augment.magnitude',
+        slow(POLICIES, {'data__image_size': 32}, 'augment.magnitude',
          lambda p: p['augment.policy'] == 'randaugment'),
-        (ERASING, {}, 'augment.erase_mode', lambda p: p['augment.erase'] > 0),
+        slow(ERASING, {}, 'augment.erase_mode', lambda p: p['augment.erase'] > 0),
     ],
 )  # fmt: skip
 def test_a_field_is_drawn_where_it_means_something(space, fields, field, where, tmp_path):

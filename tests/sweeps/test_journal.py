@@ -79,7 +79,7 @@ def damaged(content: bytes, kind: str, first: int, second: int) -> bytes:
 KINDS = ('cut', 'cut and zeros', 'hole of zeros', 'zeros behind')
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(0, 2**20), st.integers(0, 2**20))
 def test_a_damaged_journal_is_mended_and_the_sweep_ends_as_without_damage(
     undisturbed, tmp_path_factory, kind, first, second

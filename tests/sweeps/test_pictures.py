@@ -4,6 +4,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import optuna
 import pytest
 from matplotlib.figure import Figure
 
@@ -38,7 +39,7 @@ def draw(folder, space, trials: int, evaluations: int = 5, pruner: str = 'none')
     sweep = Sweep(space, Objective('validation/accuracy', 'maximize'), seed=1)
     about = study.describe(sweep, config, 'random', None)
     known = Conditions(sweep, config)
-    storage = study.storage_of(folder, None)
+    storage = optuna.storages.InMemoryStorage()
     found = study.Study(sweep, folder, trials, 'random', pruner, storage, about, True, known)
     while (trial := found.ask()) is not None:
         if trial.number % 17 == 5:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps import table
@@ -12,6 +12,7 @@ WORDS = st.from_regex(r'[a-z]{1,20}', fullmatch=True)
 NAMES = st.lists(st.lists(WORDS, min_size=1, max_size=3).map('.'.join), max_size=12, unique=True)
 
 
+@settings(max_examples=25)
 @given(NAMES, st.integers(50, 200), st.integers(1, 5), st.data())
 def test_every_word_and_value_stands_in_one_piece(fields, width, count, data):
     names = ['trial', 'validation/accuracy', *fields]
