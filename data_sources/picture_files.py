@@ -35,6 +35,7 @@ MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 # Of formats whose decoders hold several copies, so that none takes more than a gigabyte.
 _MAX_PIXELS = {'WEBP': MAX_PIXELS // 2, 'AVIF': MAX_PIXELS // 2, 'HEIF': MAX_PIXELS // 2}
 _HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+_AVIF = (b'avif', b'avis')
 
 
 class TooLargeError(ValueError):
@@ -122,10 +123,13 @@ def read(path: str | Path) -> bytes:
 
 def _unidentified(encoded: bytes) -> str:
     """Returns why no format fits."""
-    if encoded[4:8] == b'ftyp' and encoded[8:12] in _HEIC:
+    brand = encoded[8:12] if encoded[4:8] == b'ftyp' else b''
+    if brand in _HEIC and 'HEIF' not in _FORMATS:
         return 'it is a HEIC picture: "pip install -r requirements-heif.txt" installs its decoder'
-    if encoded[4:8] == b'ftyp' and encoded[8:12] in (b'avif', b'avis'):
+    if brand in _AVIF and 'AVIF' not in _FORMATS:
         return 'it is an AVIF picture, which this Pillow does not decode: install a newer one'
+    if brand in (*_HEIC, *_AVIF):
+        return 'a damaged HEIC or AVIF picture'
     if kind := jpeg.kind(encoded):
         return f'a JPEG of a kind that is not decoded here ({kind})'
     return 'not a picture'

@@ -89,10 +89,10 @@ def _resized(data: bytes, shorter_side: int, upright: bool) -> tuple[bytes, int]
     with picture_files.opened(data) as picture:
         number = orientation.of(picture) if upright else orientation.UPRIGHT
         mode = 'L' if picture.mode in ('1', 'L', 'LA') else 'RGB'
-        picture = conversion.to_mode(picture, mode)
+        picture = orientation.turned(conversion.to_mode(picture, mode), number)
     scale = shorter_side / min(picture.size)
     size = tuple(max(shorter_side, round(side * scale)) for side in picture.size)
-    smaller = orientation.turned(picture.resize(size, Image.Resampling.BICUBIC), number)
+    smaller = picture.resize(size, Image.Resampling.BICUBIC)
     file = io.BytesIO()
     smaller.save(file, 'JPEG', quality=_QUALITY, subsampling='4:2:0')
     return file.getvalue(), number

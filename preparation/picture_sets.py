@@ -89,13 +89,16 @@ class PictureSet:
         self.shard_bytes = sharded_writer.SHARD_BYTES
 
     def identity(self) -> dict[str, Any]:
-        """Returns the identity of the source, the size of the pictures, and how they stand."""
-        identity = {**self._source.identity(), 'shorter_side': self._shorter_side}
-        return {**identity, 'upright': True} if self._source.upright else identity
+        """Returns the identity of the source and the size of the pictures."""
+        return {**self._source.identity(), 'shorter_side': self._shorter_side}
 
     def stamp(self) -> Any:
-        """Returns the stamp of the source."""
-        return self._source.stamp()
+        """Returns the stamp of the source, and whether pictures are turned upright.
+
+        A set that was prepared before they were stays valid; one that was begun is not continued.
+        """
+        stamp = self._source.stamp()
+        return {'source': stamp, 'upright': True} if self._source.upright else stamp
 
     def items(self, split: str, cursor: Any) -> Iterator[Item]:
         """Yields the pictures in the order of the source; several threads check and serialise."""
