@@ -160,9 +160,13 @@ def run(
     from training import workdir
 
     folder = Path(arguments.workdir).resolve()
-    workdir.check_writable(folder)
+    # A sweep that is refused before its first trial leaves nothing behind.
+    claim = workdir.Claim(folder, (workdir.LOCK, study.SETTINGS, study.JOURNAL))
     with room.explaining(folder), contextlib.ExitStack() as stack:
+        stack.push(claim.leave_folders)
+        workdir.check_writable(folder)
         stack.enter_context(workdir.lock(folder))
+        stack.push(claim.leave)
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)
         alone = arguments.storage is None and arguments.engine in ('vmap', 'local')
@@ -186,7 +190,11 @@ def run(
             _say(sentence)
         stop = stack.enter_context(Preemption())
         work = engine.Work(config, sweep, trials, folder, stop, _say, vars(arguments))
-        _engine(arguments.engine)(work)
+        try:
+            _engine(arguments.engine)(work)
+        finally:
+            if trials.began():
+                claim.keep()
         report.write(work)
         left = trials.trials - len(trials.finished())
         if left > 0:

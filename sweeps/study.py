@@ -30,6 +30,7 @@ from sweeps.conditions import Conditions
 from sweeps.owner import Owner
 
 SETTINGS = 'sweep.json'
+JOURNAL = 'study.journal'
 NAME = 'sweep'
 POINT = 'fixed_params'  # where Optuna keeps the values of a trial that was enqueued
 MOST_POINTS = 1_000_000  # points that a grid may have
@@ -57,7 +58,7 @@ def storage_of(
         use the journal, or it cannot be mended.
     """
     if url is None:
-        return journal.opened(folder / 'study.journal', alone, direction, say)
+        return journal.opened(folder / JOURNAL, alone, direction, say)
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:
@@ -202,6 +203,11 @@ class Study:
                 self._seed_sampler(trial.number, name)
                 parameters[name] = self.sweep.space[name].suggest(trial, name)
             return OpenTrial(self, trial, parameters, reported)
+
+    def began(self) -> bool:
+        """Whether a trial was ever started; those of a grid wait in the study from the start."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        return any(trial.state != TrialState.WAITING for trial in trials)
 
     def load(self) -> tuple[int, int]:
         """Returns how many trials are running, and how many could be drawn or taken over."""

@@ -220,11 +220,14 @@ def test_an_engine_says_what_has_to_be_installed(name, package, arguments, monke
     ],
     ids=str,
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, options, message, capsys):
+def test_a_mistake_is_one_sentence_exit_code_2_and_no_folder(
+    arguments, options, message, tmp_path, capsys
+):
     assert command.call(sweep.main, arguments(*options)) == 2
     error = capsys.readouterr().err
     assert message in error
     assert 'Traceback' not in error
+    assert not (tmp_path / 'sweep').exists()
 
 
 def test_another_sweep_in_the_same_folder_is_refused(arguments, capsys):
