@@ -80,11 +80,13 @@ def test_a_copy_predicts_where_the_data_set_is_not(
         assert predict.main([f'--workdir={workdir}', picture, '--json', *more]) == 0
         return json.loads(capsys.readouterr().out)
 
-    # Nothing but the best checkpoint was copied.
+    # Nothing but the best checkpoint was copied, and what is needed beside.
     best = trained.find(copied, 'best', trained.load(copied).spec.task.metric())
-    for other in best.parent.iterdir():
-        if other != best:
+    for other in [*copied.iterdir(), *best.parent.iterdir()]:
+        if other.is_dir() and other not in (best, best.parent):
             shutil.rmtree(other)
+        elif other.is_file() and other.name not in ('config.json', 'data.json'):
+            other.unlink()
     before = {path: path.stat().st_mtime_ns for path in (copied, *copied.rglob('*'))}
     there = answer(copied)
     assert there == answer(copied, '--checkpoint=best')
