@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported when a picture is drawn
 COMPLETED, STOPPED, FAILED, BEST = '#33658a', '#8d99a6', '#e08e45', '#d1495b'
 COLUMNS = 4  # panels beside each other
 LONGEST = 40  # characters of a name in a title
+LONGEST_TITLE = 28  # characters above a panel in one line
 LONGEST_TICK = 14  # characters of a choice below its column
 MANY_CHOICES = 4  # above which their names stand upright
 WIDE = 6  # times that one error is as large as another, above which their axis is logarithmic
@@ -209,8 +210,8 @@ class Drawer:
             axes.set_xlim(-0.6, len(ticks) - 0.4)
         else:
             _number_axis(axes, values)
-        section, _, leaf = name.rpartition('.')
-        axes.set_title(f'{section}.\n{leaf}' if section else leaf, fontsize=10, parse_math=False)
+        title = name if len(name) <= LONGEST_TITLE else name.replace('.', '.\n')
+        axes.set_title(title, fontsize=10, parse_math=False)
         self._finish(axes)
 
     def _curves(self) -> 'Figure':

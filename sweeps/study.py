@@ -327,7 +327,7 @@ def _identity(folder: Path) -> str:
     if not file.exists():
         # Linked and not written: of several processes, one makes the file, and it is complete.
         new = folder / f'identity.{uuid.uuid4().hex}'
-        new.write_text(new.suffix[1:])
+        files.replace(new, new.suffix[1:].encode())
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(new, file)
         new.unlink()

@@ -1,6 +1,5 @@
 """The table of a sweep's best trials, as text of a given width."""
 
-import re
 from collections.abc import Sequence
 
 import files
@@ -14,8 +13,8 @@ def layout(
 ) -> str:
     """Returns the rows below their headings, in several blocks where one would be too wide.
 
-    A heading such as optimizer.learning_rate takes a line for each of its parts, so that no word
-    is broken. A value that is wider than a block has room for is shortened in its middle.
+    Headings stay in one piece. A value that is wider than a block has room for is shortened in its
+    middle.
 
     Args:
       names: the headings.
@@ -23,21 +22,18 @@ def layout(
       width: characters in a line.
       repeated: how many of the first columns each block begins with.
     """
-    heads = [re.split(r'[./]', name) for name in names]
-    height = max(map(len, heads))
-    heads = [[*[''] * (height - len(parts)), *parts] for parts in heads]
-    columns = [[*head, *cells] for head, cells in zip(heads, zip(*rows, strict=True), strict=True)]
+    columns = [[name, *cells] for name, cells in zip(names, zip(*rows, strict=True), strict=True)]
     first = columns[:repeated]
     left = width - sum(_width(column) + GAP for column in first)
     others = [
-        [*column[:height], *(_shortened(cell, left) for cell in column[height:])]
-        for column in columns[repeated:]
+        [name, *(_shortened(cell, max(left, len(name))) for cell in cells)]
+        for name, *cells in columns[repeated:]
     ]
     blocks = []
     for block in _packed(others, left):
         shown = [list(row) for row in zip(*first, *block, strict=True)]
-        lines = files.columns(shown, left_columns=0).splitlines()
-        blocks.append('\n'.join([*lines[:height], '-' * max(map(len, lines)), *lines[height:]]))
+        heading, *lines = files.columns(shown, left_columns=0).splitlines()
+        blocks.append('\n'.join([heading, '-' * len(heading), *lines]))
     return '\n\n'.join(blocks)
 
 
