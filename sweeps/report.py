@@ -104,8 +104,10 @@ def _print_table(work: Work) -> None:
     # A file has no width of its own; rich takes the terminal's, or COLUMNS.
     console = rich_console.Console()
     width = console.width if console.is_terminal or 'COLUMNS' in os.environ else FILE_WIDTH
-    shown = 'completed trial' if len(done) == 1 else f'{len(done)} completed trials'
-    work.say(f'\nThe best of {shown}:\n')
+    heading = (
+        f'The best of {len(done)} completed trials' if len(done) > 1 else 'The completed trial'
+    )
+    work.say(f'\n{heading}:\n')
     work.say(table.layout(['trial', work.sweep.objective.metric, *space], rows, width) + '\n')
 
 
