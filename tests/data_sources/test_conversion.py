@@ -191,7 +191,7 @@ def written():
 ALL = dict(written())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(sorted(ALL)), shorter_side=st.integers(8, 50))
 def test_stored_at_any_size_is_the_decoded_original_resized(name, shorter_side):
     """As JPEG of quality 95."""
