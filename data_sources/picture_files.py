@@ -8,6 +8,7 @@ it. What is opened here is not converted: that is for others, and label maps are
 import contextlib
 import importlib.util
 import io
+import math
 import stat
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ MAX_BYTES = 256 << 20  # of a file
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a small file can unpack to far more
 # Of formats whose decoders hold several copies, so that none takes more than a gigabyte.
 _MAX_PIXELS = {'WEBP': MAX_PIXELS // 2, 'AVIF': MAX_PIXELS // 2, 'HEIF': MAX_PIXELS // 2}
+_MAX_TILE = 1 << 24  # pixels of a tile of a TIFF, which is unpacked whole
+_TILE_SIDES = (322, 323)  # TIFF 6.0, section 15
 _HEIC = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
 _AVIF = (b'avif', b'avis')
 
@@ -78,10 +81,7 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
         except Image.UnidentifiedImageError as error:
             raise Image.UnidentifiedImageError(_unidentified(encoded)) from error
         with picture:
-            most = _MAX_PIXELS.get(picture.format, MAX_PIXELS)
-            if picture.width * picture.height > most:
-                size = f'{picture.width}x{picture.height} pixels'
-                raise TooLargeError(f'{size}; the limit is {most:,} pixels')
+            _check_size(picture)
             yield picture
 
 
@@ -92,6 +92,18 @@ def system_kind(name: str) -> str:
     if name.lower() in _SYSTEM or name == '.DS_Store':
         return name.strip()
     return 'hidden' if name.startswith('.') else ''
+
+
+def _check_size(picture: Image.Image) -> None:
+    """Raises TooLargeError if a picture's header asks for too much."""
+    most = _MAX_PIXELS.get(picture.format, MAX_PIXELS)
+    if picture.width * picture.height > most:
+        size = f'{picture.width}x{picture.height} pixels'
+        raise TooLargeError(f'{size}; the limit is {most:,} pixels')
+    if picture.format == 'TIFF':
+        tile = [picture.tag_v2.get(tag, 0) for tag in _TILE_SIDES]
+        if math.prod(tile) > max(_MAX_TILE, picture.width * picture.height):
+            raise TooLargeError(f'it is stored in tiles of {tile[0]}x{tile[1]} pixels')
 
 
 def read(path: str | Path) -> bytes:

@@ -30,6 +30,12 @@ def peak():
     with open('/proc/self/status') as lines:
         return next(int(line.split()[1]) >> 10 for line in lines if line.startswith('VmHWM'))
 
+def tiled(data, side):
+    tags = {256: 28, 257: 28, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8}
+    entries = [struct.pack('<HHII', tag, 4, 1, n) for tag, n in {**tags, 325: len(data)}.items()]
+    head = b'II*' + bytes(1) + struct.pack('<I', 8 + len(data))
+    return head + data + struct.pack('<H', len(entries)) + b''.join(entries) + bytes(4)
+
 path = sys.argv[1]
 bomb, rows = zipped(256 << 20), zipped(29 * 28)
 encoded = {
@@ -37,6 +43,7 @@ encoded = {
     'pixels': file(28, 0, bomb),
     'text': file(28, 0, rows, chunk(b'zTXt', b'Comment\\0\\0' + bomb)),
     'international text': file(28, 0, rows, chunk(b'iTXt', b'Comment\\0\\1\\0\\0\\0' + bomb)),
+    'a tile': tiled(bomb, 1 << 14),
     'profile': file(28, 0, rows, chunk(b'iCCP', b'icc\\0\\0' + bomb)),
 }
 before = peak()
