@@ -58,6 +58,7 @@ class Journal(JournalFileBackend):
 
         Raises:
           NoRoomError: they cannot be written; the file is as before.
+          FileNotFoundError: it was removed.
         """
         with _held(self._mutex):
             end = _end_of_lines(self._path)
@@ -67,7 +68,9 @@ class Journal(JournalFileBackend):
             except OSError as error:
                 with contextlib.suppress(OSError):
                     os.truncate(self._path, end)
-                raise NoRoomError(str(self._path), error.strerror) from error
+                if isinstance(error, FileNotFoundError):
+                    raise
+                raise NoRoomError(str(self._path), error.errno) from error
 
 
 @contextlib.contextmanager

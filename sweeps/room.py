@@ -19,12 +19,13 @@ LEAST = 4 * 2**20
 
 
 class NoRoomError(UserError):
-    """A disk is full; the sweep has stopped, and has lost nothing."""
+    """A disk is full, or fails; the sweep has stopped, and has lost nothing."""
 
-    def __init__(self, what: str, reason: str = os.strerror(errno.ENOSPC)):
+    def __init__(self, what: str, number: int = errno.ENOSPC, reason: str = ''):
+        remedy = 'make room' if number in FULL else 'see to the disk'
         super().__init__(
-            f'{what} could not be written: {reason}. The sweep has stopped and keeps all its '
-            'trials: make room, and the same command resumes it.'
+            f'{what} could not be written: {reason or os.strerror(number)}. The sweep has stopped '
+            f'and keeps all its trials: {remedy}, and the same command resumes it.'
         )
 
 
@@ -33,21 +34,26 @@ def explaining(folder: Path) -> Iterator[None]:
     """Turns errors of full disks into a NoRoomError.
 
     Args:
-      folder: of the sweep; for the message, where the system names no file.
+      folder: of the sweep.
 
     Raises:
-      UserError: the database of the trials has failed.
+      UserError: the folder was removed, or the database of the trials has failed.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            raise NoRoomError(error.filename or str(folder), error.errno) from error
+        if folder.exists():
             raise
-        raise NoRoomError(error.filename or str(folder), error.strerror) from error
+        raise UserError(
+            f'{folder} was removed while the sweep was running, and its trials with it: start '
+            'again, in a --workdir that stays.'
+        ) from error
     except optuna.exceptions.StorageInternalError as error:
         reason = ' '.join(str(error.__cause__ or error).split())
         if 'full' in reason:  # each database has words of its own
-            raise NoRoomError('The --storage', reason) from error
+            raise NoRoomError('The --storage', reason=reason) from error
         raise UserError(
             f'The --storage has failed: {reason}. All trials are kept: once it answers again, the '
             'same command resumes the sweep.'
@@ -67,7 +73,7 @@ def check(folder: Path, said: str = '', least: int = LEAST) -> None:
     """
     for number in FULL:
         if os.strerror(number) in said:
-            raise NoRoomError(str(folder), os.strerror(number))
+            raise NoRoomError(str(folder), number)
     probe = folder / f'.room.{os.getpid()}'
     with explaining(folder):
         try:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import command
 import sweep
 from configs import base
 from configs.search import Categorical, Float, Objective, Sweep
+from errors import UserError
 from sweeps import child, room, study
 from tests.support import SPACE, slow, trials_of, write_config
 
@@ -156,6 +158,18 @@ def test_an_operation_that_optuna_does_not_understand_is_left_out(undisturbed, t
     said = []
     assert run(opened(tmp_path, sampler, said)) == trials
     assert len(said) == 1
+
+
+def test_a_folder_that_is_removed_is_named(tmp_path):
+    folder = tmp_path / 'sweep'
+    folder.mkdir()
+    trials = opened(folder, 'random')
+    trial = trials.ask()
+    shutil.rmtree(folder)
+    for say in (trials.ask, lambda: trial.report(0.5, 1), trial.complete):
+        removed = f'^{folder} was removed while the sweep was running'
+        with pytest.raises(UserError, match=removed), room.explaining(folder):
+            say()
 
 
 @pytest.fixture
