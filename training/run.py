@@ -136,12 +136,13 @@ def _train_from(
 ) -> outcome.Reached:
     """Trains from a state after `step` updates to the end, or until preempted."""
     exp, first = run.experiment, hosts.is_first()
+    # Read first: a damaged one stops the run, and records that are open would stay so.
+    window = hosts.on_first(lambda: Window(checkpoints.window(step)))
     # Opening the records drops those beyond the restored step. The window has the sums since the
     # last one that is kept, so that the next record is that of a run that was never stopped.
     log = hosts.on_first(lambda: records.Records(run.folder, step or None))
     log = log or records.Records(run.folder, enabled=False)
     progress = Progress(exp.steps, exp.steps_per_epoch, metrics=run.task.metrics, enabled=first)
-    window = hosts.on_first(lambda: Window(checkpoints.window(step)))
     with log, progress:
         if run.config.linear_probe:
             splits = hosts.on_each(lambda: _features(run, splits, state))

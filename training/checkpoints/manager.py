@@ -8,6 +8,7 @@ the sums of the training metrics that were not on record yet.
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -64,6 +65,7 @@ class Checkpoints:
         # Not by Orbax, which would do it in a thread that nobody waits for.
         for unfinished in self.folder.glob(f'[0-9]*{stored.UNFINISHED}*'):
             shutil.rmtree(unfinished, ignore_errors=True)
+        stored.check_readable(self.folder)
         self._manager = self._make_manager(keep)
 
     def __enter__(self) -> 'Checkpoints':
@@ -105,7 +107,9 @@ class Checkpoints:
 
     def _rank(self, metrics: Mapping[str, float]) -> float:
         """Returns a number that is higher for a better checkpoint, whatever the metric."""
-        value = metrics[f'validation/{self._best.name}']
+        value = metrics.get(f'validation/{self._best.name}')
+        if not isinstance(value, int | float):
+            return -math.inf
         return value if self._best.higher_is_better else -value
 
     def steps(self) -> list[int]:
@@ -304,9 +308,20 @@ class Checkpoints:
         return kept
 
     def window(self, step: int) -> dict[str, Any]:
-        """Returns the sums that were passed to `save` with this step; {} if there were none."""
+        """Returns the sums that were passed to `save` with this step; {} if there were none.
+
+        Raises:
+          UserError: they are damaged.
+        """
         path = self.folder / str(step) / WINDOW
-        return files.read_json(path) if path.exists() else {}
+        sums = files.read_json(path) if path.exists() else {}
+        try:
+            numbers = all(np.asarray(value).dtype.kind in 'iuf' for value in sums.values())
+        except ValueError:  # lists of several lengths
+            numbers = False
+        if not numbers:
+            raise UserError(f'{path} cannot be used: not all of its members are numbers.')
+        return sums
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Adds validation metrics to a checkpoint that a preempted run saved without them."""

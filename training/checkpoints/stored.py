@@ -21,6 +21,7 @@ MANIFEST = 'manifest.json'
 NOTE = 'note.json'
 WINDOW = 'window.json'
 METRICS = 'metrics/metrics'  # Orbax's name
+ORBAX = '_CHECKPOINT_METADATA'  # what Orbax notes for itself
 UNFINISHED = ocp.utils.TMP_DIR_SUFFIX  # in the name of a checkpoint that is being written
 
 
@@ -37,7 +38,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def digests(folder: Path) -> dict[str, str]:
     """Returns {relative path: SHA-256} of a checkpoint's files, without those added at the end."""
-    late = (MANIFEST, '_CHECKPOINT_METADATA', 'commit_success.txt')
+    late = (MANIFEST, ORBAX, 'commit_success.txt')
     paths = sorted(p for p in folder.rglob('*') if p.is_file() and p.name not in late)
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
@@ -92,6 +93,20 @@ def has_metrics(folder: Path) -> bool:
         return False
     manifest = files.usable_json(folder / MANIFEST) or {}
     return METRICS in manifest or not (folder / NOTE).exists()
+
+
+def check_readable(folder: Path) -> None:
+    """Checks the files that Orbax reads of all checkpoints in a folder before any is restored.
+
+    Raises:
+      UserError: one of them is damaged.
+    """
+    for step in steps_in(folder):
+        for name in (ORBAX, METRICS):
+            path = folder / str(step) / name
+            if path.exists():
+                remedy = f'Move {folder / str(step)} out of that folder to go on without it.'
+                files.read_json(path, dict, remedy)
 
 
 def damage(folder: Path, manifest: dict[str, str]) -> str | None:
