@@ -3,21 +3,32 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import command
 from errors import UserError
+
+if TYPE_CHECKING:  # a command that is misspelled should not wait for it
+    import numpy as np
 
 EPILOG = """\
 examples:
   python predict.py --workdir=runs/digits scan.png photo.jpg
   python predict.py --workdir=runs/digits folder/ --top=3
   python predict.py --workdir=runs/digits folder/ --json > predictions.jsonl
+  python predict.py --workdir=runs/digits photo.jpg --save_inputs=seen
 
 Pictures may have any size and mode; a folder stands for all pictures in it. For a data set in
 memory, pictures are scaled to fit into the network's image without changing their proportions. Its
 grayscale networks were trained on bright strokes on black, so a picture with a bright border (ink
 on paper) is inverted, unless --invert says otherwise. For a streamed set they are scaled and
 cropped as in evaluation.
+
+A network that was trained on handwriting (digits, mnist, idx --handwriting) also reads photos: the
+paper and its shadows are taken away, and the digit is laid into the image as in the data set. A
+picture of the network's own size is no photo. --save_inputs shows what the network saw.
 
 exit codes: 0 done, 2 the command or its input is wrong, or a picture could not be read (the others
 are predicted)
@@ -49,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
         default='auto',
         help='invert brightness: for a bright border, always, or never [auto]',
     )
+    add(
+        '--save_inputs',
+        metavar='DIR',
+        type=Path,
+        help='write each picture as the network gets it, enlarged, into this new folder',
+    )
     add('--json', action='store_true', help='print a JSON object per line instead of text')
     return parser
 
@@ -61,7 +78,8 @@ def main(argv: list[str]) -> int:
 
     paths = images.list_images(arguments.images)
     network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
-    answers = prediction.predict(network, paths, arguments.invert, arguments.top)
+    save = _saver(arguments.save_inputs, paths) if arguments.save_inputs else None
+    answers = prediction.predict(network, paths, arguments.invert, arguments.top, save)
     unreadable = 0
     for path, answer in progress.pictures(answers, len(paths)):
         if isinstance(answer, UserError):
@@ -72,6 +90,25 @@ def main(argv: list[str]) -> int:
         else:
             print(f'{path}: {answer.text}')
     return UserError.exit_code if unreadable else 0
+
+
+def _saver(folder: Path, paths: list[Path]) -> 'Callable[[int, np.ndarray], None]':
+    """Returns a function that writes the input made of the picture at a position in `paths`.
+
+    Raises:
+      UserError: there is something in the folder.
+    """
+    from data_sources import images
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f'--save_inputs={folder} is not an empty folder: choose another one.')
+
+    def save(position: int, image: 'np.ndarray') -> None:
+        # The position keeps pictures of several folders apart.
+        name = f'{position + 1:04d}_{paths[position].stem[:100]}.png'
+        images.write_enlarged(image, folder / name)
+
+    return save
 
 
 if __name__ == '__main__':

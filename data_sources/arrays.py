@@ -15,6 +15,8 @@ from data_sources.targets import LABELS, Kind, TargetError, check_present
 from errors import UserError, did_you_mean
 
 SPLITS = ('train', 'validation', 'test')
+# Known to be handwriting by their names; of other sets their info says so.
+HANDWRITING = ('digits', 'mnist')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ArraySource:
       targets: {name: array [n, ...]}, each as `kinds` says.
       class_names: the classes in the order of their labels; none for a set without classes.
       kinds: {name: kind} of the targets.
+      handwriting: whether an image is one character written by hand, bright on black, so that
+        photos of such can be made like it (data_sources/handwriting.py).
 
     Raises:
       UserError: there are no examples, or images or targets are not what they should be.
@@ -39,6 +43,7 @@ class ArraySource:
     targets: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] = ()
     kinds: Mapping[str, Kind] = dataclasses.field(default_factory=lambda: LABELS)
+    handwriting: bool = False
 
     @property
     def labels(self) -> np.ndarray:

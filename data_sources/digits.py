@@ -32,6 +32,7 @@ def load(split: str) -> ArraySource:
         images=enlarge(images[chosen]),
         targets={'label': labels[chosen]},
         class_names=tuple('0123456789'),
+        handwriting=True,
     )
 
 

@@ -11,6 +11,7 @@ from data_sources.picture_files import SUFFIXES
 from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
+_SEEN = 224  # pixels to which small images are enlarged for people
 
 
 def read_image(
@@ -34,11 +35,37 @@ def read_image(
     """
     if invert not in INVERT or channels not in (1, 3):
         raise ValueError(f'invert={invert!r}, channels={channels}: not supported')
-    picture = _open(Path(path), 'L' if channels == 1 else 'RGB')
+    return fitted(open_picture(path, 'L' if channels == 1 else 'RGB'), height, width, invert)
+
+
+def fitted(picture: Image.Image, height: int, width: int, invert: str) -> np.ndarray:
+    """Fits an upright, opaque picture of mode 'L' or 'RGB' into the frame, as `read_image` does."""
     edge = _edge_colour(picture)
-    pixels = np.asarray(_fit(picture, height, width, edge)).reshape(height, width, channels)
-    paper = channels == 1 and edge[0] > conversion.BRIGHT
+    pixels = np.asarray(_fit(picture, height, width, edge)).reshape(height, width, -1)
+    paper = picture.mode == 'L' and edge[0] > conversion.BRIGHT
     return 255 - pixels if invert == 'yes' or (invert == 'auto' and paper) else pixels.copy()
+
+
+def write_enlarged(image: np.ndarray, path: Path) -> None:
+    """Writes an image as PNG to a file that must not exist yet; small ones get larger pixels.
+
+    Args:
+      image: uint8 [height, width, 1 or 3].
+      path: the file; its folder is made.
+
+    Raises:
+      UserError: the file exists or cannot be written.
+    """
+    factor = max(1, _SEEN // max(image.shape[:2]))
+    pixels = image.repeat(factor, 0).repeat(factor, 1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open('xb') as file:
+            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, 'PNG')
+    except FileExistsError as error:
+        raise UserError(f'{path} exists already: remove it, or choose another folder.') from error
+    except OSError as error:
+        raise UserError(f'Cannot write {path}: {error.strerror or error}.') from error
 
 
 def list_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -69,7 +96,7 @@ def _is_named_like_one(path: Path) -> bool:
     return own and path.suffix.lower() in SUFFIXES
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def open_picture(path: str | Path, mode: str) -> Image.Image:
     """Returns a whole picture, upright, opaque, in mode 'L' or 'RGB'; an error names the file."""
     encoded = picture_files.read(path)
     try:

@@ -180,7 +180,10 @@ def _read_range(
         images[rows] = png.decode_many(encoded, shape)
         for target, kind in wanted.items():
             targets[target][rows] = [kind.decoded(features[target]) for features in chunk]
-    return ArraySource(name, split, images, targets, class_names, wanted)
+    handwriting = name in arrays.HANDWRITING or bool(
+        (builder.info.metadata or {}).get('handwriting')
+    )
+    return ArraySource(name, split, images, targets, class_names, wanted, handwriting)
 
 
 def validation_size(train_examples: int) -> int:

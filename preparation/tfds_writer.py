@@ -156,3 +156,8 @@ def _compare(image_set: ImageSet, folder: Path) -> None:
             f'{folder} contains other examples than the source. Remove that folder to prepare it '
             'again, or choose another --name or --data_dir.'
         )
+    if image_set.facts.get('handwriting') and not all(s.handwriting for s in stored.values()):
+        raise UserError(
+            f'{folder} has these examples already, but was prepared without --handwriting: remove '
+            'that folder to prepare it again.'
+        )

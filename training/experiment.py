@@ -76,6 +76,7 @@ class Experiment:
       class_names: names of the data set's classes.
       train_examples: number of training examples.
       upright: whether the EXIF orientation of streamed pictures is applied.
+      handwriting: whether an image is a character written by hand, bright on black.
       note: a sentence about what was changed in the configuration so that it fits; '' for nothing.
     """
 
@@ -84,6 +85,7 @@ class Experiment:
     class_names: tuple[str, ...]
     train_examples: int
     upright: bool = False
+    handwriting: bool = False
     note: str = ''
 
     @property
@@ -249,7 +251,8 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         tuple(input_pipeline.image_shape(config, train_split)),
         tuple(train_split.class_names),
         train_split.size,
-        bool(config.data.image_size) and train_split.upright,
+        upright=bool(config.data.image_size) and train_split.upright,
+        handwriting=not config.data.image_size and train_split.handwriting,
     ).fitted()
     experiment.check_classes()
     experiment.check_lengths()

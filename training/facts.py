@@ -8,6 +8,7 @@ of an Experiment:
     class_names     the classes in the order of their labels; [] for a set without classes
     train_examples  the number of training examples
     upright         whether the EXIF orientation of streamed pictures is applied
+    handwriting     whether an image is a character written by hand, bright on black
 
 To add a fact, give Experiment a field with a default, set it in `experiment.from_split`, and add a
 line to FACTS. Files without it have the default; a run that is resumed adds it to its file.
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict
 
 import files
 import input_pipeline
+from data_sources import arrays
 from errors import UserError
 from training.experiment import Experiment, Split
 
@@ -60,6 +62,7 @@ FACTS = {
     'class_names': (_is_texts, 'a list of texts'),
     'train_examples': (_is_count, f'a whole number from 1 to {_MOST_EXAMPLES:,}'),
     'upright': (_is_truth, 'true or false'),
+    'handwriting': (_is_truth, 'true or false'),
 }
 _REQUIRED = ('image_shape', 'class_names', 'train_examples')
 
@@ -78,6 +81,7 @@ def load(folder: Path, config: ConfigDict) -> Experiment | None:
     if not stored:
         return None
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    values.setdefault('handwriting', config.data.name in arrays.HANDWRITING)
     experiment = Experiment(config, **values)
     if config.data.image_size and experiment.image_shape != input_pipeline.streamed_shape(config):
         raise _unusable(folder, 'its "image_shape" is not that of config.data.image_size')

@@ -19,7 +19,11 @@ BATCH = 64
 
 
 def predict(
-    trained: Trained, paths: list[Path], invert: str = 'auto', most: int = 5
+    trained: Trained,
+    paths: list[Path],
+    invert: str = 'auto',
+    most: int = 5,
+    save: Callable[[int, np.ndarray], None] | None = None,
 ) -> Iterator[tuple[Path, Description | UserError]]:
     """Yields (path, the task's prediction for the picture), in the order given.
 
@@ -28,8 +32,11 @@ def predict(
     Args:
       trained: the network.
       paths: files that Pillow reads.
-      invert: 'auto', 'yes' or 'no'; see data_sources.images.read_image.
+      invert: 'auto', 'yes' or 'no'; see data_sources.images.read_image and, for a network trained
+        on handwriting, data_sources.handwriting.normalize.
       most: how many answers to give for a picture at most, if the task has several.
+      save: is called with a picture's position in `paths` and uint8 [height, width, channels], the
+        picture as the network gets it.
     """
     shape, read = _reader(trained.experiment, invert)
     names, task = trained.experiment.class_names, trained.spec.task
@@ -48,6 +55,8 @@ def predict(
         for row, image in enumerate(images_or_errors):
             if not isinstance(image, UserError):
                 batch[row] = image
+                if save:
+                    save(start + row, image)
         answers = jax.tree.map(np.asarray, predictions(batch))
         for row, (path, image) in enumerate(zip(chunk, images_or_errors, strict=True)):
             if isinstance(image, UserError):
@@ -63,10 +72,14 @@ def _reader(
     """Returns the shape of the network's input, and a function that reads a picture as such.
 
     As in training, the pictures of a streamed set are scaled and cropped, and those of a set in
-    memory are fitted into its frame.
+    memory are fitted into its frame. In photos of handwriting, ink and paper are told apart first.
     """
-    if not experiment.config.data.image_size:
-        shape = experiment.image_shape
+    data, shape = experiment.config.data, experiment.image_shape
+    if experiment.handwriting and shape[-1] == 1:
+        from data_sources import handwriting  # whose SciPy takes a while to import
+
+        return shape, lambda path: handwriting.read(path, *shape[:2], invert, data.name)
+    if not data.image_size:
         return shape, lambda path: images.read_image(path, *shape, invert)
     if invert != 'auto':
         raise UserError(

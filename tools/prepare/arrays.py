@@ -94,7 +94,7 @@ def prepare_idx(args: argparse.Namespace) -> None:
             f'The images in {args.source} differ in size between splits ({sizes}): use files of '
             'one data set.'
         )
-    given, facts = args.class_names, {}
+    given, facts = args.class_names, {'handwriting': True} if args.handwriting else {}
     first = idx_sets.first_label(examples, given)
     names = given or idx_sets.class_names(examples, first, files)
     _check_class_names(names)
@@ -227,6 +227,12 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
         type=lambda text: [name.strip() for name in text.split(',')],
         help='comma-separated names in the order of the labels, which start at 0 or 1 (default: '
         "the labels; EMNIST's characters)",
+    )
+    command.add_argument(
+        '--handwriting',
+        action='store_true',
+        help='every image is a character written by hand, bright on black: predict.py then finds '
+        'the character in a photo, and makes it like them',
     )
     command.add_argument(
         '--transpose',
