@@ -5,6 +5,10 @@ import json
 import pytest
 from test_commands import command
 
+from data_sources import arrays
+from tests.data_sources import photographed
+from training import trained
+
 
 @pytest.mark.slow
 def test_one_epoch_of_lenet_recognises_97_5_percent(mnist_idx_dir, tmp_path):
@@ -27,3 +31,27 @@ def test_one_epoch_of_lenet_recognises_97_5_percent(mnist_idx_dir, tmp_path):
     assert result['test_examples'] == 10_000
     assert result['steps'] == round(55_000 / 32)
     assert result['test_accuracy'] >= 0.975
+
+
+@pytest.mark.full
+def test_lenet_reads_photographed_digits(mnist_idx_dir, tmp_path):
+    """The table of docs/handwriting.md, in which the mean is 98.1 and the last row 93 %."""
+    data = tmp_path / 'data'
+    done = command(
+        '-m', 'tools.prepare_data', 'mnist', f'--source={mnist_idx_dir}', f'--data_dir={data}'
+    )
+    assert done.returncode == 0, done.stderr
+    assert arrays.load('mnist', 'test', str(data)).handwriting
+    workdir, config = tmp_path / 'run', 'configs/mnist_lenet.py'
+    done = command(
+        'train.py', f'--config={config}', f'--workdir={workdir}', f'--config.data.dir={data}'
+    )
+    assert done.returncode == 0, done.stderr
+    network = trained.load(workdir)
+    (tmp_path / 'photos').mkdir()
+    right = {
+        style: photographed.count_right(network, style, tmp_path / 'photos')
+        for style in photographed.STYLES
+    }
+    assert sum(right.values()) >= 0.95 * 100 * len(right), right
+    assert min(right.values()) >= 85, right

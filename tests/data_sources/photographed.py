@@ -3,9 +3,13 @@
 Ten writers, each of whom wrote all ten digits: five fonts that matplotlib ships (one upright text
 face of each family) and five pens, whose forms, slants, widths and trembling differ. Every digit is
 there in each style. The writers, the styles and the seed were fixed before the function that is
-measured with them was written.
+measured with them was written. How many a network reads:
+
+    python -m tests.data_sources.photographed --workdir=runs/mnist_lenet
 """
 
+import argparse
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +17,11 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.interpolate import make_interp_spline
+
+from data_sources import handwriting
+from errors import UserError
+from training import prediction, trained
+from training.trained import Trained
 
 SEED = 24
 HEIGHT, WIDTH = 320, 240  # pixels of a photo
@@ -233,3 +242,47 @@ def write(folder: Path, style: str) -> list[tuple[Path, int]]:
             Image.fromarray(photo(style, writer, digit)).save(path)
             written.append((path, digit))
     return written
+
+
+def count_right(network: Trained, style: str, folder: Path) -> int:
+    """Returns how many of the hundred photos of a style a network reads, by predict.py's way."""
+    photos = write(folder, style)
+    answers = prediction.predict(network, [path for path, _ in photos])
+    return sum(
+        not isinstance(answer, UserError) and answer.values['top'][0]['class'] == str(digit)
+        for (_, answer), (_, digit) in zip(answers, photos, strict=True)
+    )
+
+
+def rows_of_pictures(name: str, writers: tuple[str, ...]) -> Image.Image:
+    """Returns a sheet: for each style, photos above what a network of data set `name` gets."""
+    rows = []
+    for style in STYLES:
+        photos = [photo(style, writer, (3 * i + 4) % 10) for i, writer in enumerate(writers)]
+        made = [handwriting.normalize(image, 28, 28, name=name) for image in photos]
+        seen = [np.kron(image, np.ones((4, 4), np.uint8)) for image in made]
+        small = [np.asarray(Image.fromarray(image[..., 0]).resize((84, 112))) for image in photos]
+        pairs = [np.concatenate(pair, 1) for pair in zip(small, seen, strict=True)]
+        rows.append(np.concatenate([np.pad(pair, 4, constant_values=255) for pair in pairs], 1))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints the table of docs/handwriting.md for a network; draws its picture with --picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--workdir', required=True, help='folder of a run')
+    parser.add_argument('--picture', type=Path, help='PNG file to be written')
+    arguments, overrides = parser.parse_known_args(argv)
+    network = trained.load(arguments.workdir, 'last', overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        right = {style: count_right(network, style, Path(folder)) for style in STYLES}
+    for style, count in right.items():
+        print(f'{style:12s} {count:4d} %')
+    print(f'{"mean":12s} {sum(right.values()) / len(right):6.1f} %')
+    if arguments.picture:
+        writers = ('DejaVuSerif', 'ballpoint', 'marker', 'cmss10', 'felt tip')
+        rows_of_pictures(network.experiment.config.data.name, writers).save(arguments.picture)
+
+
+if __name__ == '__main__':
+    main()

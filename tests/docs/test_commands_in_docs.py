@@ -47,6 +47,8 @@ NOT_RUN = {
         'make test-ray',
         'make lint',
         'pytest tests/models/test_torch_parity.py -m ""',
+        'python -m tests.data_sources.photographed --workdir=runs/mnist_lenet',
+        'python -m tests.data_sources.photographed --workdir=runs/digits_lenet',
     ),
     'serves until it is stopped': ('tensorboard --logdir=runs/profile',),
     'downloads MNIST, or trains on it: tests/test_mnist.py does, where it is': (

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from configs import base
 from data_sources import arrays
 from preparation import mnist
 from tools import prepare_data
+from training import experiment
 
 ROOT = Path(prepare_data.__file__).resolve().parents[1]
 
@@ -246,6 +248,22 @@ def test_any_idx_folder(tmp_path, source, capsys):
     assert 'already prepared' in capsys.readouterr().out
     assert prepare_data.main(command) == 2
     assert 'contains other examples than the source. Remove that folder' in capsys.readouterr().err
+
+
+def test_idx_files_of_handwriting_are_known_as_such(tmp_path, source, capsys):
+    command = ['idx', '--name=letters', f'--source={source}', f'--data_dir={tmp_path}']
+    assert prepare_data.main(command) == 0
+    assert not arrays.load('letters', 'train', str(tmp_path)).handwriting
+    assert prepare_data.main([*command, '--handwriting']) == 2
+    error = capsys.readouterr().err
+    assert 'was prepared without --handwriting: remove that folder to prepare it again' in error
+    shutil.rmtree(tmp_path / 'letters')
+    assert prepare_data.main([*command, '--handwriting']) == 0
+    for split in ('train', 'validation', 'test'):
+        assert arrays.load('letters', split, str(tmp_path)).handwriting
+    config = base.get_config()
+    config.data.name, config.data.dir = 'letters', str(tmp_path)
+    assert experiment.open_train(config)[0].handwriting
 
 
 def repeat_a_label(source):

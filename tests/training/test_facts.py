@@ -70,6 +70,7 @@ def test_what_the_file_holds(small_run):
         'class_names': list('0123456789'),
         'train_examples': 1295,
         'upright': False,
+        'handwriting': True,
     }
 
 
@@ -199,6 +200,7 @@ def test_somebody_elses_file_is_not_written_over(small, tmp_path):
         ({'train_examples': 10**30}, '"train_examples" is not a whole number from 1'),
         ({'train_examples': 'gone'}, '"train_examples" is missing'),
         ({'upright': 1}, '"upright" is not true or false'),
+        ({'handwriting': 'yes'}, '"handwriting" is not true or false'),
         ({'moon': 'full'}, '"moon" is unknown to this version'),
     ],
 )

@@ -11,6 +11,7 @@ from PIL import Image
 import evaluate
 import predict
 from configs import reading
+from data_sources import digits
 from tests.support import go_back, result, train_here
 from training import trained
 
@@ -52,8 +53,8 @@ def change(workdir: Path, **values):
 
 @pytest.fixture
 def picture(tmp_path) -> str:
-    Image.new('L', (28, 28)).save(tmp_path / 'blank.png')
-    return str(tmp_path / 'blank.png')
+    Image.fromarray(digits.load('test').images[0, ..., 0]).save(tmp_path / 'digit.png')
+    return str(tmp_path / 'digit.png')
 
 
 @pytest.mark.parametrize('name', ['predict', 'evaluate'])
