@@ -76,7 +76,8 @@ def read(folder: str) -> WeightSource:
     if not (path / workdir.CONFIG).is_file():
         raise UserError(
             f'config.init_from={folder} is neither the workdir of a run ({workdir.CONFIG}) nor a '
-            f'folder of converted weights ({pretrained.WEIGHTS}).'
+            f'folder of converted weights ({pretrained.WEIGHTS}): train or convert it '
+            'first, or name another folder by --config.init_from=DIR.'
         )
     config = workdir.load_config(path)
     checkpoint = trained.find(path, 'last', registry.best_metric(config))

@@ -232,6 +232,28 @@ def test_every_command_parses_and_its_configuration_is_valid(
             check(*parsed)
 
 
+@pytest.mark.parametrize('page', pages.PAGES)
+def test_what_a_run_starts_from_was_made_by_an_earlier_command(
+    page, workplace, stop_after_parsing, monkeypatch
+):
+    monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(workplace)
+    monkeypatch.setattr(configs, '__path__', [*configs.__path__, str(workplace / 'configs')])
+    made = set()
+    for command in pages.commands(page):
+        if command.python is None or command.python[0] not in ('train', 'tools.convert_weights'):
+            continue
+        parsed = parse(command)
+        if not parsed:
+            continue
+        given, extras = parsed
+        of_a_file = command.python[0] == 'train' and str(given.config).endswith('.py')
+        if of_a_file and not command.text.startswith(tuple(REFUSED)):
+            source = reading.from_arguments(given.config, extras).init_from
+            assert source is None or source in made, command.text
+        made |= {str(vars(given).get(name)) for name in ('workdir', 'out')}
+
+
 def test_every_command_is_run_or_there_is_a_reason():
     found = {command.text: command for page in pages.PAGES for command in pages.commands(page)}
     others = {text for text, command in found.items() if command.python is None}
