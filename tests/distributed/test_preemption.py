@@ -175,7 +175,7 @@ with preemption.Preemption():
 """
 
 
-@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('number', [SIGNALS[0], *map(slow, SIGNALS[1:])])
 def test_a_signal_is_acknowledged_while_nothing_else_moves_and_aborts_if_sent_again(
     number, tmp_path
 ):

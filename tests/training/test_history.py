@@ -1,8 +1,10 @@
 """A checkpoint knows its step, its run and its place there; what does not agree is not used."""
 
+import functools
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,12 +33,16 @@ def workdir(small_run, tmp_path) -> Path:
 
 
 @pytest.fixture(scope='module')
-def others(small, tmp_path_factory) -> dict[str, Path]:
-    """Other runs: of the same configuration, and of another seed."""
-    folder = tmp_path_factory.mktemp('others')
-    for name, seed in (('same', 0), ('seed', 1)):
-        assert train_here(small, folder / name, seed=seed) == 0
-    return {name: folder / name for name in ('same', 'seed')}
+def other(small, tmp_path_factory) -> Callable[[int], Path]:
+    """other(seed) is the workdir of another run; with seed 0, of the same configuration."""
+
+    @functools.cache
+    def run_of(seed: int) -> Path:
+        folder = tmp_path_factory.mktemp('other')
+        assert train_here(small, folder, seed=seed) == 0
+        return folder
+
+    return run_of
 
 
 def replace(newest: Path, by: Path):
@@ -44,28 +50,28 @@ def replace(newest: Path, by: Path):
     shutil.copytree(by, newest)
 
 
-def older(newest, others):
+def older(newest, other):
     replace(newest, newest.with_name('8'))
     return 'it is of step 8', 8
 
 
-def renamed(newest, others):
+def renamed(newest, other):
     shutil.rmtree(newest)
     newest.with_name('8').rename(newest)
     return 'it is of step 8', 4
 
 
-def of_the_same_configuration(newest, others):
-    replace(newest, others['same'] / 'checkpoints' / '12')
+def of_the_same_configuration(newest, other):
+    replace(newest, other(0) / 'checkpoints' / '12')
     return 'it is of another run', 8
 
 
-def of_another_seed(newest, others):
-    replace(newest, others['seed'] / 'checkpoints' / '12')
+def of_another_seed(newest, other):
+    replace(newest, other(1) / 'checkpoints' / '12')
     return 'it is of another run', 8
 
 
-def never_saved_here(newest, others):
+def never_saved_here(newest, other):
     history = newest.parents[1] / 'history.json'
     stored = json.loads(history.read_text())
     del stored['checkpoints']['12']
@@ -73,7 +79,7 @@ def never_saved_here(newest, others):
     return 'this run has not saved it', 8
 
 
-def saved_at_another_time(newest, others):
+def saved_at_another_time(newest, other):
     """As a backup from before the run was extended, or continued on other devices."""
     note = newest / 'note.json'
     stored = json.loads(note.read_text())
@@ -84,22 +90,22 @@ def saved_at_another_time(newest, others):
     return 'it is not the one that this run saved', 8
 
 
-def window_added(newest, others):
+def window_added(newest, other):
     (newest / 'window.json').write_text('{"loss": 3.0, "count": 64}')
     return 'window.json is not of this checkpoint', 8
 
 
-def metrics_of_another_step(newest, others):
+def metrics_of_another_step(newest, other):
     replace(newest / 'metrics', newest.with_name('8') / 'metrics')
     return 'metrics/metrics has changed', 8
 
 
-def note_of_another_step(newest, others):
+def note_of_another_step(newest, other):
     shutil.copy(newest.with_name('8') / 'note.json', newest)
     return 'it is of step 8', 8
 
 
-def copied_in_part(newest, others):
+def copied_in_part(newest, other):
     shutil.rmtree(newest / 'default' / 'params')
     return 'is missing', 8
 
@@ -111,10 +117,10 @@ def copied_in_part(newest, others):
      slow(metrics_of_another_step), slow(note_of_another_step), slow(copied_in_part)],
 )  # fmt: skip
 def test_what_is_not_the_newest_checkpoint_of_this_run_is_named_and_passed_over(
-    harm, workdir, others, small_run, capfd
+    harm, workdir, other, small_run, capfd
 ):
     newest = workdir / 'checkpoints' / '12'
-    problem, used = harm(newest, others)
+    problem, used = harm(newest, other)
     found = checkpoints.damage(newest)
     assert problem in found
     with pytest.raises(UserError, match='12 is damaged'):
@@ -132,6 +138,7 @@ def test_what_is_not_the_newest_checkpoint_of_this_run_is_named_and_passed_over(
     assert 'warning' not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_older_one_that_is_another_does_not_become_the_best(workdir, capfd):
     best = trained.find(workdir, 'best', METRIC)
     assert best.name == '8', 'this test needs a run whose best is not its last'
@@ -182,12 +189,13 @@ def test_checkpoints_of_an_earlier_version_are_resumed(workdir, small_run, capfd
     assert 'resuming from the checkpoint of step 8' in output
     assert 'warning' not in output
     assert result(workdir)['params_sha256'] == result(small_run)['params_sha256']
-    # From now on the run knows them, and others are noticed.
+    # From now on the run knows them, and other are noticed.
     replace(workdir / 'checkpoints' / '12', workdir / 'checkpoints' / '8')
     assert checkpoints.damage(workdir / 'checkpoints' / '12')
     assert checkpoints.damage(workdir / 'checkpoints' / '8') is None
 
 
+@pytest.mark.slow
 def test_one_of_an_earlier_version_under_another_name_is_noticed_as_well(workdir, capfd):
     as_an_earlier_version(workdir)
     replace(workdir / 'checkpoints' / '12', workdir / 'checkpoints' / '8')
@@ -199,9 +207,10 @@ def test_one_of_an_earlier_version_under_another_name_is_noticed_as_well(workdir
     assert 'resuming from the checkpoint of step 8' in output
 
 
-def test_without_its_history_a_run_takes_the_checkpoints_that_agree(workdir, others, capfd):
+@pytest.mark.slow
+def test_without_its_history_a_run_takes_the_checkpoints_that_agree(workdir, other, capfd):
     (workdir / 'history.json').unlink()
-    replace(workdir / 'checkpoints' / '12', others['same'] / 'checkpoints' / '12')
+    replace(workdir / 'checkpoints' / '12', other(0) / 'checkpoints' / '12')
     assert train_here(None, workdir) == 0
     output = capfd.readouterr().out
     assert '12 is damaged (it is of another run)' in output
@@ -282,6 +291,7 @@ def test_a_run_that_was_killed_in_its_first_save_begins_anew(small, small_run, t
     assert curve(workdir) == curve(small_run)
 
 
+@pytest.mark.slow
 def test_one_that_is_gone_is_said_to_be_gone(workdir, small_run, capfd):
     go_back(workdir, 8)
     assert train_here(None, workdir) == 0
@@ -308,4 +318,3 @@ def test_names_that_only_look_like_steps_are_no_checkpoints(workdir):
     for name in ('012', '8.bak', '\u0661\u0662', '\u00b2'):
         shutil.copytree(workdir / 'checkpoints' / '4', workdir / 'checkpoints' / name)
     assert saved_steps(workdir) == [4, 8, 12]
-    assert train_here(None, workdir) == 0

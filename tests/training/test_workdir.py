@@ -222,8 +222,10 @@ def tree(folder: Path) -> list[Path]:
     return sorted(folder.rglob('*'))
 
 
-@pytest.mark.parametrize('where', ['run', 'not/there/yet', 'there'])
-@pytest.mark.parametrize('late', [False, True])
+@pytest.mark.parametrize(
+    ('late', 'where'),
+    [(False, 'not/there/yet'), (True, 'there'), slow(True, 'run'), slow(False, 'there')],
+)
 def test_a_refused_run_leaves_nothing(late, where, small, tmp_path, monkeypatch):
     """Refused for its source of weights, or when config.json and records are there already."""
     (tmp_path / 'there').mkdir()
@@ -259,6 +261,7 @@ def test_a_refused_resumption_leaves_what_was_there(small, workdir, monkeypatch)
     assert {name for name in set(after) - set(before) if 'tensorboard' not in name} == set()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_after_its_first_step_keeps_its_folder(small, tmp_path):
     with pytest.raises(UserError, match='not finite'):
         train_here(small, tmp_path / 'run', optimizer__name='sgd', optimizer__learning_rate=1e30)
@@ -316,6 +319,7 @@ def test_a_folder_that_is_removed_under_a_run_stops_it(
         assert train_here(None, tmp_path / 'run') == 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_during_the_test_gets_no_result(
     small, tmp_path, monkeypatch, capsys
 ):
@@ -349,10 +353,7 @@ def test_checkpoints_that_are_removed_under_a_run_are_saved_again(
     assert curve(tmp_path / 'run') == curve(small_run)
 
 
-@pytest.mark.usefixtures('drawing')
-@pytest.mark.parametrize(
-    'name', ['result.json', slow('curves.png'), slow('config.json'), slow('history.json')]
-)
+@pytest.mark.parametrize('name', ['result.json', slow('config.json'), slow('history.json')])
 @pytest.mark.parametrize('number', [errno.ENOSPC, slow(errno.EROFS), slow(errno.EDQUOT)])
 def test_a_disk_that_cannot_be_written_stops_the_run_and_the_same_command_resumes_it(
     name, number, small, small_run, workdir, monkeypatch, capsys
