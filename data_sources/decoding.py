@@ -148,9 +148,7 @@ def _turbo(encoded: bytes, frame: Frame, box: Box, shrink: int) -> np.ndarray | 
     if (suspicious and jpeg.lacks_data(encoded)) or not (
         frame.baseline or jpeg.has_all_scans(encoded)
     ):
-        raise DecodeError(
-            'it cannot be decoded (image file is truncated: a part of its data is missing)'
-        )
+        raise DecodeError(f'it cannot be decoded ({jpeg.MISSING})')
     return pixels
 
 
