@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import files
 from configs import base, schema
 from preparation import summary
-from tests.tools.prepare_child import as_stored
+from preparation.image_folder import ImageFolder
+from preparation.picture_sets import PictureSet
+from tests.tools.prepare_child import as_stored, tree
 from tools import prepare_data
 
 
@@ -160,6 +164,38 @@ def test_the_second_time_it_says_the_same(prepared):
         again = prepare(folder.parents[2] / 'source', folder.parents[1])
         assert again.replace('already prepared', 'prepared') == printed
         assert (folder / summary.FILE).read_bytes() == kept
+
+
+@pytest.mark.parametrize('options', [(), ('--shorter_side=16',)])
+def test_a_set_from_before_orientation_was_applied_stays_as_it_was(tmp_path, options):
+    data = tmp_path / 'data'
+    prepare(source := write_source(tmp_path / 'source'), data, *options)
+    (folder,) = data.glob('*/1.0.0')
+    (folder / summary.FILE).unlink()
+    written = files.read_json(folder / 'prepared.json')['source']
+    assert set(written) == {'files', 'classes', 'taken_from_train', 'shorter_side'}
+    about = files.read_json(folder / 'metadata.json')
+    del about['upright']
+    (folder / 'metadata.json').write_text(json.dumps(about))
+    before = tree(folder)
+    printed = prepare(source, data, *options)
+    assert f'{folder.parent.name}: already prepared' in printed
+    assert 'before EXIF orientation was applied' in printed
+    assert {name: data for name, data in tree(folder).items() if name != summary.FILE} == before
+
+
+def test_one_that_was_begun_before_does_not_go_on_otherwise(tmp_path, capsys):
+    """What it has is not turned, and what follows would be."""
+    source, data = write_source(tmp_path / 'source'), tmp_path / 'data'
+    stamp = ImageFolder(source, 'pets').stamp()
+    pictures = PictureSet(ImageFolder(source, 'pets'), 16)
+    plan = {'source': pictures.identity(), 'stamp': stamp, 'shard_bytes': pictures.shard_bytes}
+    folder = data / 'pets_16' / '1.0.0.incomplete'
+    folder.mkdir(parents=True)
+    (folder / 'plan.json').write_text(json.dumps(plan))
+    command = ['folder', '--name=pets', f'--source={source}', f'--data_dir={data}']
+    assert prepare_data.main([*command, '--shorter_side=16']) == 2
+    assert 'was started with other options' in capsys.readouterr().err
 
 
 def test_names_of_any_bytes_are_said(tmp_path):

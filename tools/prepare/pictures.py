@@ -78,6 +78,12 @@ def _write(
     common.report(pictures.name, folder, written, facts)
     if kinds:
         print('Of these: ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
+    if source.upright and not info.metadata.get('upright'):
+        print(
+            'warning: this set was prepared before EXIF orientation was applied, and its pictures '
+            f'are still used as they are stored: remove {folder} and prepare it again to have them '
+            'turned upright.'
+        )
     _report_missing_splits(counts)
     if rejected:
         listed = folder / pictures.version / sharded_writer.REJECTED_FILE
