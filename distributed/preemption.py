@@ -9,6 +9,7 @@ SIGTERM, so the other signals are forwarded as SIGTERM.
 JAX is imported late here: signals are caught before it is loaded.
 """
 
+import _thread
 import contextlib
 import os
 import select
@@ -32,6 +33,8 @@ class Preemption:
     def __init__(self):
         self._signal_name: str | None = None
         self._earlier: dict[signal.Signals, Any] = {}
+        self._seen: set[str] = set()  # names of the signals that the handlers have run for
+        self._aborted = False
         self._calls = 0
         self._several = False
         self._acknowledgement: _Acknowledgement | None = None
@@ -49,11 +52,12 @@ class Preemption:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        # The thread ends first: it may still call a handler, which must be one of these.
+        if self._acknowledgement is not None:
+            self._acknowledgement.close()
         for number, handler in self._earlier.items():
             # None means that the handler was not installed by Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if self._acknowledgement is not None:
-            self._acknowledgement.close()
 
     def connected(self) -> None:
         """Must be called when the processes of the run have been connected, if there are several.
@@ -82,12 +86,20 @@ class Preemption:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _abort_at_second(self, name: str) -> None:
-        if self._acknowledgement.aborts(name):
+        """Raises KeyboardInterrupt, once, if the signal is not the first.
+
+        That it was answered does not say so: while the main thread was in code that runs no Python,
+        the answer came before this handler. A second Ctrl-C counts even before the first was
+        answered. Other signals come from programs, which may send one twice without meaning more
+        by it.
+        """
+        earlier = self._seen if name == signal.SIGINT.name else self._seen & {name}
+        second = name == signal.SIGINT.name and name in earlier
+        second |= self._acknowledgement.answered(earlier)
+        self._seen.add(name)
+        if (second or self._acknowledgement.aborting) and not self._aborted:
+            self._aborted = True
             raise KeyboardInterrupt
-        # A second Ctrl-C counts even before the first was answered. Other signals come from
-        # programs, which may send one twice without meaning more by it.
-        if name == signal.SIGINT.name:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def reason(self) -> str | None:
         """Returns the name of the signal if the run should stop now, otherwise None.
@@ -114,6 +126,7 @@ class _Acknowledgement:
     """
 
     def __init__(self):
+        self.aborting = False  # whether a signal has come again
         self._given: set[str] = set()  # names of the signals that have been answered
         self._closed = threading.Event()
         self._read, self._write = os.pipe()
@@ -123,9 +136,9 @@ class _Acknowledgement:
         self._thread = threading.Thread(target=self._answer, name='signals', daemon=True)
         self._thread.start()
 
-    def aborts(self, name: str) -> bool:
-        """Whether the signal says that an earlier one, which was answered, meant now."""
-        return name in self._given or bool(self._given and name == signal.SIGINT.name)
+    def answered(self, names: set[str]) -> bool:
+        """Whether one of these signals was answered."""
+        return not self._given.isdisjoint(names)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -141,15 +154,18 @@ class _Acknowledgement:
         while not self._closed.is_set():
             select.select([self._read], [], [])
             names = self._pending()
-            if any(map(self.aborts, names)):
+            if self.answered(names) or (self._given and signal.SIGINT.name in names):
+                self.aborting = True
                 _say('aborted: the same command resumes from the last checkpoint')
-                # The main thread's handler raises KeyboardInterrupt once it runs Python again.
+                # The main thread's handler raises KeyboardInterrupt once it runs Python again. It
+                # is called once more, because it may have run just before this was decided.
+                _thread.interrupt_main()
                 if not self._closed.wait(UNWIND):
                     os._exit(ABORTED)
             elif names and not self._closed.wait(SAME):
                 names |= self._pending()
-                _say(f'{", ".join(sorted(names))}: stopping after this step; again to abort')
                 self._given |= names
+                _say(f'{", ".join(sorted(names))}: stopping after this step; again to abort')
 
     def _pending(self) -> set[str]:
         """Returns the names of the signals that have come since the last call."""

@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,14 @@ SMALL = {
 def pytest_configure(config):
     # Tracing a network makes objects by the million, and Python collects garbage after every 700.
     gc.set_threshold(50_000, 20, 10)
+    # No test fails because a machine is slow, or because it draws what no other run has drawn.
+    hypothesis.settings.register_profile(
+        'tests',
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile('tests')
 
 
 @pytest.fixture(scope='session', autouse=True)

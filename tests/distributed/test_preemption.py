@@ -3,6 +3,7 @@
 The signal comes from the process itself, at a chosen step; test_resume.py sends it from outside.
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,10 +14,21 @@ import pytest
 
 import command
 import train
+from distributed import preemption
 from distributed.preemption import Preemption
 from tasks.classification import Classification
 from tests.conftest import ROOT
-from tests.support import Broken, Child, arguments, curve, result, saved_steps, slow, train_here
+from tests.support import (
+    LONG,
+    Broken,
+    Child,
+    arguments,
+    curve,
+    result,
+    saved_steps,
+    slow,
+    train_here,
+)
 from training import run, start, trained
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -188,6 +200,29 @@ def test_a_signal_is_acknowledged_while_nothing_else_moves_and_aborts_if_sent_ag
     assert child.output.splitlines() == [
         'compiling', answer, 'aborted: the same command resumes from the last checkpoint'
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+def test_one_signal_while_nothing_else_moves_saves(number, monkeypatch):
+    """It is answered before its handler runs, which must not take it for a second one."""
+    answered, calls, select = threading.Event(), itertools.count(1), preemption.select.select
+
+    def selecting(*arguments):
+        if next(calls) == 2:  # it has answered, and waits for the next signal
+            answered.set()
+        return select(*arguments)
+
+    monkeypatch.setattr(preemption.select, 'select', selecting)
+    with Preemption() as caught:
+        # The interpreter writes at once, and calls the handler when the main thread runs Python.
+        pipe = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        os.write(pipe, bytes([number]))
+        assert answered.wait(LONG)
+        signal.getsignal(number)(number, None)
+        assert caught.reason() == number.name
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
 
 
 def test_two_different_signals_are_no_order_to_abort():
