@@ -114,6 +114,8 @@ def _signal(ground: Ground, reference: Reference, folder: Path, number: int) -> 
         if sent:
             command.process.send_signal(signal.Signals[name])
         code = command.wait()
+    if code == -signal.Signals[name] and (folder / 'run' / 'result.json').exists():
+        return Held(0)  # it was done, and the program was just being left
     if code not in (0, _STOPPED):
         raise DidNotHoldError(f'exit code {code} at {name} ({log})')
     if code:
