@@ -36,6 +36,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal
 ACCURACY = Classification.metrics[0]
 
 
+@pytest.fixture(scope='module', autouse=True)
+def signals_as_in_a_terminal():
+    """The tests may have been started with some ignored, by nohup or behind an ampersand."""
+    earlier = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
+    yield
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def signal_at(monkeypatch):
     """signal_at(step, number): the next run gets the signal while that step is under way."""

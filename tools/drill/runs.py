@@ -1,7 +1,6 @@
 """Trials of training: kills, signals, damaged folders and full disks. The bits decide."""
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import files
 from tools.drill import damage
 from tools.drill.trial import (
     TINY,
@@ -57,7 +57,7 @@ def _training(ground: Ground, workdir: Path) -> list[str]:
 
 
 def _sha256(workdir: Path) -> str:
-    return json.loads((workdir / 'result.json').read_text())['params_sha256']
+    return files.read_json(workdir / 'result.json', {'params_sha256': str})['params_sha256']
 
 
 def _check_finished(ground: Ground, reference: Reference, workdir: Path, log: Path) -> None:
