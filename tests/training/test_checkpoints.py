@@ -244,6 +244,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(found, small_run, tiny_disk
     assert not list(workdir.glob('checkpoints/*tmp*'))
 
 
+@pytest.mark.filterwarnings('ignore:Error writing persistent compilation cache')
 def test_a_limit_on_files_stops_the_run_and_loses_nothing(workdir, small_run, capsys):
     """As a quota, which nobody can ask for beforehand."""
     go_back(workdir, 4)
