@@ -170,17 +170,10 @@ def run(
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)
         alone = arguments.storage is None and arguments.engine in ('vmap', 'local')
-        trials = study.Study(
-            sweep,
-            folder,
-            arguments.trials or sweep.trials,
-            arguments.sampler,
-            arguments.pruner,
-            study.storage_of(folder, arguments.storage, alone, sweep.objective.direction, _say),
-            about,
-            alone,
-            conditions,
-        )
+        where = (folder, arguments.storage, alone, sweep.objective.direction, _say)
+        settings = (arguments.sampler, arguments.pruner, study.storage_of(*where), about)
+        count = arguments.trials or sweep.trials
+        trials = study.Study(sweep, folder, count, *settings, alone, conditions)
         stack.callback(trials.close)
         if arguments.engine != 'vmap':  # the devices are left to the processes of the trials
             import jax

@@ -207,7 +207,10 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
         )
         common.add_data_dir(command)
         command.set_defaults(run=prepare_cifar, set=name)
+    _add_idx(commands)
 
+
+def _add_idx(commands: 'argparse._SubParsersAction') -> None:
     command = commands.add_parser(
         'idx', help='a data set in idx files, such as Fashion-MNIST, KMNIST or EMNIST'
     )
