@@ -166,6 +166,7 @@ def run(
         stack.push(claim.leave_folders)
         workdir.check_writable(folder)
         stack.enter_context(workdir.lock(folder))
+        claim.locked()
         stack.push(claim.leave)
         about = study.describe(sweep, config, arguments.sampler, arguments.storage)
         study.check_settings(folder, about)

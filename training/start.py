@@ -110,6 +110,7 @@ def check_folder(run: Run, resume: str, extend: bool, stack: contextlib.ExitStac
     workdir.check_writable(run.folder)
     # The stored configuration is read under the lock: another run could be writing it.
     stack.enter_context(workdir.lock(run.folder))
+    run.claim.locked()
     stack.push(run.claim.leave)
     longer = workdir.compare(run.folder, run.config, extend)
     facts.check(run.folder, run.experiment)

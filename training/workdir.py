@@ -123,6 +123,10 @@ class Claim:
         self._new = [path for path in paths if not os.path.lexists(path)]
         self._kept = False
 
+    def locked(self) -> None:
+        """Must be called when the folder is locked: what is there is of a run that came before."""
+        self._new = [p for p in self._new if p.name == LOCK or not os.path.lexists(p)]
+
     def keep(self) -> None:
         """Must be called after the first step: the folder holds a run from now on."""
         self._kept = True

@@ -25,7 +25,7 @@ from tests.support import (
     slow,
     train_here,
 )
-from training import run
+from training import run, start
 from training import workdir as workdirs
 
 # Users' scripts read them: a new one is added here, and none is renamed.
@@ -244,6 +244,18 @@ def test_a_refused_run_leaves_nothing(late, where, small, tmp_path, monkeypatch)
     with pytest.raises(UserError, match='refused' if late else 'init_from'):
         train_here(small, tmp_path / where, **fields)
     assert tree(tmp_path) == before
+
+
+def test_what_another_run_made_before_the_lock_is_left(tmp_path):
+    """It began and ended while this one, which is then refused, opened its data."""
+    claim = workdirs.Claim(tmp_path / 'run', start.OWN)
+    (tmp_path / 'run' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'run' / 'config.json').write_text('of the other one')
+    with workdirs.lock(tmp_path / 'run'):
+        claim.locked()
+        (tmp_path / 'run' / 'result.json').write_text('of this one')
+        claim.leave(UserError, UserError('refused'), None)
+    assert {path.name for path in tree(tmp_path / 'run')} == {'checkpoints', 'config.json'}
 
 
 def test_a_refused_resumption_leaves_what_was_there(small, workdir, monkeypatch):
