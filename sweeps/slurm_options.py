@@ -1,6 +1,7 @@
 """Parses the options --slurm=NAME=VALUE into the types that submitit expects."""
 
 import math
+import re
 from typing import Any
 
 from errors import UserError
@@ -53,7 +54,7 @@ def _split(text: str, option: str) -> tuple[str, str]:
 
 def _value(name: str, text: str) -> Any:
     if name in WHOLE:
-        if not text.isdecimal():
+        if not re.fullmatch('[0-9]{1,9}', text):
             raise UserError(f'--slurm={name}={text} must be a whole number.')
         return int(text)
     if name in SWITCHES:

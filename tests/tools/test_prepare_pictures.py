@@ -237,7 +237,15 @@ def test_mistakes_end_with_a_sentence_and_code_2(blood, tmp_path, capsys, option
 
 
 @pytest.mark.parametrize(
-    'option', ['--max_rejected=-1', '--shorter_side=0', '--val_fraction=1', '--test_fraction=x']
+    'option',
+    [
+        '--max_rejected=-1',
+        '--shorter_side=0',
+        '--val_fraction=1',
+        '--test_fraction=x',
+        '--shorter_side=\u0663\u0662',
+        '--max_rejected=\u0663',
+    ],
 )
 def test_wrong_options(capsys, option):
     with pytest.raises(SystemExit, match='2'):

@@ -218,7 +218,7 @@ def test_refused_where_images_are_sent_by_the_batch(fields, config, tmp_path):
 
 
 def test_refused_where_the_set_does_not_fit(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, 'memory_limit', lambda device: 1000)
+    monkeypatch.setattr(devices, 'memory_limit', lambda device: 1_000_000)
     with pytest.raises(UserError, match=r'leave config\.steps_per_call out'):
         train_here(config, tmp_path, steps_per_call=MOST)
 

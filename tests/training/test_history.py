@@ -317,3 +317,11 @@ def test_names_that_only_look_like_steps_are_no_checkpoints(workdir):
     for name in ('012', '8.bak', '\u0661\u0662', '\u00b2'):
         shutil.copytree(workdir / 'checkpoints' / '4', workdir / 'checkpoints' / name)
     assert saved_steps(workdir) == [4, 8, 12]
+
+
+@pytest.mark.parametrize('step', ['9' * 5000, '\u0661\u0662', '-1', ''])
+def test_a_history_of_no_steps_is_a_sentence(workdir, step):
+    (workdir / 'history.json').write_text(json.dumps({'run': 'x', 'checkpoints': {step: 'y'}}))
+    for use in (trained.load, lambda folder: train_here(None, folder)):
+        with pytest.raises(UserError, match=r'history.json cannot be used.*Remove it'):
+            use(workdir)

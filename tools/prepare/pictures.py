@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,13 +148,13 @@ def _report_missing_splits(counts: dict[str, int]) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
+    if not re.fullmatch('[0-9]{1,9}', text):
         raise argparse.ArgumentTypeError(f'{text} is not a whole number from 0')
     return int(text)
 
 
 def _side(text: str) -> int:
-    if not text.isdecimal() or not 8 <= int(text) <= 10_000:
+    if not re.fullmatch('[0-9]{1,9}', text) or not 8 <= int(text) <= 10_000:
         raise argparse.ArgumentTypeError(f'{text} is not a number of pixels from 8 to 10000')
     return int(text)
 

@@ -8,6 +8,7 @@ gone.
 
 import dataclasses
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,10 +97,15 @@ def read(workdir: Path) -> History | None:
     if not path.exists():
         return None
     values = files.read_json(path, _LIKE, _REMEDY)
-    if not all(s.isdecimal() and isinstance(v, str) for s, v in values['checkpoints'].items()):
+    if not all(_is_saved(step, what) for step, what in values['checkpoints'].items()):
         raise UserError(f'{path} cannot be used: "checkpoints" are not steps and texts. {_REMEDY}')
     saved = {int(step): identity for step, identity in values['checkpoints'].items()}
     return History(path, values['run'], saved, on_disk=True)
+
+
+def _is_saved(step: str, identity: Any) -> bool:
+    """Whether an entry of history.json is one: a step in plain digits, and a text."""
+    return bool(re.fullmatch('[0-9]{1,10}', step)) and isinstance(identity, str)
 
 
 def of(workdir: Path, folder: Path) -> History:
