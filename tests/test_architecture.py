@@ -124,3 +124,9 @@ def test_files_and_functions_fit():
 def test_training_stays_a_room_that_can_be_overlooked():
     flat = [p for p in product_files() if re.fullmatch(r'training/[a-z]\w*\.py', p)]
     assert len(flat) <= MOST_MODULES_OF_TRAINING, flat
+
+
+def test_no_two_test_files_have_the_same_name():
+    """pytest takes them for one module, and only where both are collected."""
+    names = [path.name for path in (ROOT / 'tests').rglob('test_*.py')]
+    assert sorted(set(names)) == sorted(names)

@@ -173,7 +173,7 @@ def check_memory(
     ):  # fmt: skip
         if needed > memory:
             raise UserError(
-                f'{what} takes {needed / 1e9:,.0f} GB of memory, and there are {memory / 1e9:,.0f} '
+                f'{what} takes {needed / 1e9:,.1f} GB of memory, and there are {memory / 1e9:,.1f} '
                 f'GB: choose {remedy}.'
             )
 

@@ -151,7 +151,7 @@ def test_pairs_have_to_lie_within_a_device(name, batch, accumulate, devices, siz
             {},
             (28, 28, 1),
             10**10,
-            'The state of config.model.name=lenet .* takes 40 GB .* are 8 GB',
+            'The state of config.model.name=lenet .* takes 40.0 GB .* are 8.0 GB',
         ),
         ({'batch_size': 10**6}, (224, 224, 3), 10, 'A batch of 224x224x3 pixels .* config.batch'),
         ({'data.workers': 1000}, (28, 28, 1), 10, 'config.data.workers=1000 .* choose fewer'),
