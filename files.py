@@ -205,7 +205,9 @@ def replace(path: Path, content: bytes) -> None:
     # leave the new name on an empty file. The rename itself is on disk once the folder is.
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
-        with temporary.open('wb') as file:
+        # A link of that name, in a folder from a stranger, must not lead to another file.
+        temporary.unlink(missing_ok=True)
+        with temporary.open('xb') as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

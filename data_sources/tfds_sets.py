@@ -71,6 +71,11 @@ def find(name: str, data_dir: str, streamed: bool = False) -> Path:
         ]
         if versions:
             return max(versions)[1]
+    if not re.fullmatch('[A-Za-z0-9][A-Za-z0-9_.-]*', name):
+        raise UserError(
+            f'config.data.name="{name}" is not the name of a data set: names have letters, digits '
+            'and underscores; the folder of data sets is config.data.dir.'
+        )
     message = f'Data set "{name}" is not prepared in {root}: run {_command(name, root, streamed)}.'
     if not _is_known(name):
         prepared = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}

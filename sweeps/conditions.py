@@ -16,6 +16,8 @@ from configs.search import Sweep
 from errors import UserError
 from training import checks
 
+# Field -> the field that replaces it where that is not None.
+REPLACED = {'epochs': 'steps', 'checkpoint.every': 'checkpoint.every_steps'}
 MOST = 4096  # combinations of other fields that are tried for a field
 
 
@@ -42,7 +44,16 @@ class Conditions:
         self._reasons: dict[str, list[dict[str, Any]]] = {}
         self._deciding: dict[str, set[str]] = {}
         for name in self.names:
+            self._check_not_replaced(name)
             self._find_reasons(name)
+
+    def _check_not_replaced(self, name: str) -> None:
+        by = REPLACED.get(name)
+        if by is None:
+            return
+        values = self._space[by].ends() if by in self._space else [schema.flatten(self._config)[by]]
+        if None not in values:
+            raise UserError(f'The sweep varies config.{name} in vain: config.{by} replaces it.')
 
     def _find_reasons(self, name: str) -> None:
         deciding = self._earlier(name)
@@ -80,7 +91,7 @@ class Conditions:
             if value == self._defaults[name]:
                 continue
             config = _with(self._config, {**parameters, name: value})
-            for found in checks.idle(config):
+            for found in (*checks.idle(config), *_without_effect(config)):
                 if found.name == name:
                     return found
         return None
@@ -116,6 +127,14 @@ class Conditions:
                 f'{name} is left out of trials with {" or ".join(values)}: it means nothing there'
             )
         return sentences
+
+
+def _without_effect(config: ConfigDict) -> list[checks.Idle]:
+    """Returns what changes nothing, though configurations may have it."""
+    if config.schedule.name == 'step' and config.schedule.milestones:
+        return []
+    why = 'config.schedule.factor counts at milestones, which belong to schedule.name=step.'
+    return [checks.Idle('schedule.factor', ('schedule.name',), why, 0.1)]
 
 
 def settled(config: ConfigDict, deciding: Iterable[str]) -> ConfigDict:

@@ -106,3 +106,13 @@ def test_no_other_module_reads_json_from_files():
     found = [path for path in product_files() if reading.search((ROOT / path).read_text())]
     # It runs in an environment of its own, without this repository.
     assert found == ['benchmarks/contestants/tensorflow_data.py']
+
+
+def test_a_link_of_a_stranger_leads_nowhere(tmp_path):
+    mine = tmp_path / 'mine'
+    mine.write_text('kept')
+    for name in ('.a.json.tmp', 'a.json'):
+        (tmp_path / name).symlink_to(mine)
+    files.write_json(tmp_path / 'a.json', {'b': 1})
+    assert mine.read_text() == 'kept'
+    assert files.read_json(tmp_path / 'a.json') == {'b': 1}

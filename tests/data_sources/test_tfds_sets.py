@@ -330,3 +330,9 @@ def test_no_code_is_imported_that_a_data_set_names(tiny, tmp_path, monkeypatch, 
     with pytest.raises(UserError, match=f'of the class {name}, and only those of tensorflow_data'):
         arrays.load('tiny', 'train', str(tiny))
     assert not (tmp_path / 'sprung').exists()
+
+
+@pytest.mark.parametrize('name', ['', '../../etc', 'a b', '.hidden', 'x/y'])
+def test_what_is_no_name_is_said_to_be_so(name, tmp_path):
+    with pytest.raises(UserError, match='is not the name of a data set: names have letters'):
+        arrays.load(name, 'train', str(tmp_path))

@@ -119,6 +119,13 @@ def test_points_of_a_grid_that_differ_in_nothing_are_one(tmp_path):
     assert len({tuple(sorted(point.items(), key=str)) for point in points}) == 7
 
 
+def test_a_factor_is_drawn_where_there_are_milestones(tmp_path):
+    space = {'schedule.name': Categorical(('cosine', 'step')), 'schedule.factor': Float(0.1, 0.5)}
+    config = config_of(schedule__milestones=(2.0,), schedule__name='step')
+    for parameters in drawn(opened(tmp_path, space, config)):
+        assert ('schedule.factor' in parameters) == (parameters['schedule.name'] == 'step')
+
+
 @pytest.mark.parametrize(
     ('space', 'reason'),
     [
@@ -126,6 +133,11 @@ def test_points_of_a_grid_that_differ_in_nothing_are_one(tmp_path):
         ({'augment.layers': Int(1, 3)}, 'augment.layers belongs to augment.policy=randaugment'),
         ({'schedule.name': Categorical(('constant', 'step')), 'schedule.final': Float(0.1, 0.2)},
          'schedule.final belongs to schedule.name=cosine'),
+        ({'schedule.name': Categorical(('constant', 'cosine')), 'schedule.factor': Float(0.1, 0.5)},
+         'schedule.factor counts at milestones'),
+        ({'steps': Int(10, 20), 'epochs': Float(1.0, 9.0)}, 'steps replaces it'),
+        ({'checkpoint.every_steps': Int(4, 8), 'checkpoint.every': Float(0.5, 1.0)},
+         'checkpoint.every_steps replaces it'),
     ],
 )  # fmt: skip
 def test_a_field_that_means_nothing_in_any_trial_is_refused(space, reason):
