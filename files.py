@@ -206,8 +206,9 @@ def replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
         # A link of that name, in a folder from a stranger, must not lead to another file.
-        temporary.unlink(missing_ok=True)
-        with temporary.open('xb') as file:
+        if temporary.is_symlink():
+            temporary.unlink()
+        with open(temporary, 'wb', opener=_not_through_links) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -217,6 +218,10 @@ def replace(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def is_open_at(file: IO, path: Path) -> bool:
