@@ -116,6 +116,10 @@ NOT_RUN = {
         'python -m tools.results digits',
         'python train.py --config=configs/folder_overfit.py --workdir=runs/overfit '
         '--config.data.name=sample',
+        'python -m tools.drill --minutes=5',
+        'python -m tools.drill --only=kills --trials=200 --minutes=60',
+        'python -m tools.drill --trials=kills=200,signals=50,damage=100,room=50,configs=1000,'
+        'files=10000,sweeps=50 --minutes=120',
         'make bench',
         'make bench BENCH="--only=step,evaluation"',
         'python -m benchmarks.run --update_docs',

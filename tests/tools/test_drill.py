@@ -65,10 +65,21 @@ def test_what_does_not_hold_is_named_and_kept(tmp_path, kinds, capsys):
     assert [p.read_text() for p in (tmp_path / 'a').rglob('run')] == ['evidence']
 
 
+def test_each_kind_may_have_its_own_number_of_trials(tmp_path, kinds, capsys):
+    kinds(kills=lambda *_: Held(), files=lambda *_: Held(10))
+    assert call(tmp_path / 'a', '--jobs=1', '--trials=kills=2,files=50') == 0
+    table = capsys.readouterr().out
+    assert '2 of 2' in table
+    assert '50 of 50' in table
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (['--only=fires'], 'there is no kind of trial "fires"'),
+        (['--trials=kill=3'], 'there is no kind of trial "kill"'),
+        (['--trials=kills=x'], '"x" is not a whole number above 0'),
+        (['--trials=0'], '"0" is not a whole number above 0'),
         (['--config.seed=1'], '--config.seed=1 means nothing to tools.drill'),
     ],
 )

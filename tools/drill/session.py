@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 import shutil
 import threading
@@ -67,7 +68,7 @@ def drill(
     kinds: Sequence[str],
     *,
     minutes: float,
-    trials: int | None = None,
+    trials: Mapping[str, int] | None = None,
     seed: int = 0,
     jobs: int | None = None,
 ) -> Table:
@@ -77,7 +78,8 @@ def drill(
       folder: where they take place; it is removed if all of them held.
       kinds: names of kinds, which take turns.
       minutes: after these no trial starts.
-      trials: a kind that has done so many things has no further turn; None: no limit.
+      trials: {kind: number}; a kind that has done so many things has no further turn. None: no
+        limit.
       seed: what all trials are drawn from.
       jobs: how many run at a time; None: half of the cores, since each uses several.
 
@@ -100,7 +102,12 @@ class _Session:
     """The trials of a drill, which several threads work through."""
 
     def __init__(
-        self, folder: Path, kinds: Sequence[str], end: float, trials: int | None, seed: int
+        self,
+        folder: Path,
+        kinds: Sequence[str],
+        end: float,
+        trials: Mapping[str, int] | None,
+        seed: int,
     ):
         self.table = Table({name: Row() for name in kinds})
         self._folder, self._end, self._trials, self._seed = folder, end, trials, seed
@@ -127,7 +134,7 @@ class _Session:
         with self._lock:
             while self._waiting and time.monotonic() < self._end:
                 name = self._waiting.popleft()
-                if self._trials is not None and self.table.rows[name].done >= self._trials:
+                if self._trials and self.table.rows[name].done >= self._trials.get(name, math.inf):
                     continue
                 self._waiting.append(name)
                 self._numbers[name] += 1
