@@ -81,7 +81,8 @@ def sweep(context: BenchmarkContext) -> BenchmarkTable:
             workdir = context.scratch / f'{engine}{number}'
             command = [sys.executable, 'sweep.py', f'--config={CONFIG}', f'--sweep={SPACE}']
             command += [f'--workdir={workdir}', f'--engine={engine}', f'--trials={count}']
-            command += [f'--jobs={JOBS}', '--sampler=random', '--pruner=none']
+            command += ['--sampler=random', '--pruner=none']
+            command += [f'--jobs={JOBS}'] if engine == 'local' else []
             command += [f'--config.{text}' for text in overrides]
             elapsed = processes.watch(command).seconds
             context.say(f'{engine}: {count} trials in {elapsed:.1f} s')
