@@ -191,7 +191,7 @@ def copied(folder: Path) -> Path:
 
 
 def parse(command: pages.Command) -> tuple[argparse.Namespace, list[str]] | None:
-    """What the command's own parser makes of it; None for --help."""
+    """Returns the arguments as the command's own parser reads them; None for --help."""
     module, arguments = command.python
     try:
         importlib.import_module(module).main(arguments)
@@ -309,7 +309,7 @@ def test_mistakes_are_refused_as_shown(command, workplace, monkeypatch, capsys):
 
 
 def steps(page: str) -> Iterator[pages.Command | pages.Block]:
-    """What of a page is run, in order: a command that an earlier page has is run there."""
+    """Yields what is run of a page, in order, without the commands that an earlier page has."""
     earlier = {
         command.text
         for other in pages.PAGES[: pages.PAGES.index(page)]
@@ -345,7 +345,7 @@ def run(words: list[str], folder: Path, **more) -> str:
 
 
 def expected_of(text: str) -> list[str]:
-    """What a block says that its print lines print: the comments behind them."""
+    """Returns the output that a block promises in comments behind its print lines."""
     return re.findall(r'^\s*print\(.*\)  # (.+)$', text, re.MULTILINE)
 
 

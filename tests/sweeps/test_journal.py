@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from configs import base
 from configs.search import Categorical, Float, Objective, Sweep
 from errors import UserError
 from sweeps import child, room, study
-from tests.support import SPACE, slow, trials_of, write_config
+from tests.support import SPACE, files_of_at_most, slow, trials_of, write_config
 
 SWEEP = Sweep(
     {
@@ -28,17 +26,6 @@ SWEEP = Sweep(
     seed=3,
 )
 TRIALS = 5
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a full disk, a write beyond this is cut, and the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def opened(folder: Path, sampler: str, said: list[str] | None = None) -> study.Study:

@@ -1,7 +1,6 @@
 """Checkpoints: damage is noticed and survived, the best is kept, a full disk loses nothing."""
 
 import json
-import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +17,7 @@ from tasks.classification import Classification
 from tests.support import (
     arguments,
     curve,
+    files_of_at_most,
     go_back,
     result,
     run_child,
@@ -248,12 +248,8 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(found, small_run, tiny_disk
 def test_a_limit_on_files_stops_the_run_and_loses_nothing(workdir, small_run, capsys):
     """As a quota, which nobody can ask for beforehand."""
     go_back(workdir, 4)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
-    try:
+    with files_of_at_most(16_384):
         assert command.call(train.main, arguments(None, workdir)) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     said = capsys.readouterr().err
     assert said.startswith('error: The checkpoint of step 8 could not be written')
     assert 'File too large' in said

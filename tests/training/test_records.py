@@ -1,11 +1,9 @@
 """Records survive what happens to runs: kills, resumes, full disks, numbers that are not finite."""
 
-import contextlib
 import json
 import math
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ import files
 from errors import UserError
 from tasks.classification import Classification
 from tests.conftest import ROOT
+from tests.support import files_of_at_most
 from training.curves import plot_curves
 from training.records import Records, read_metrics
 
@@ -39,17 +38,6 @@ def tensorboard_points(workdir, tag):
     events = EventAccumulator(str(workdir / 'tensorboard'))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
-
-
-@contextlib.contextmanager
-def files_of_at_most(size):
-    """The kernel refuses to let any file grow beyond `size`, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_record_is_one_line_of_valid_json(tmp_path):

@@ -23,7 +23,7 @@ ALL: Mapping[str, Kind] = {kind.name: kind for kind in (*runs.KINDS, *inputs.KIN
 
 @dataclasses.dataclass
 class Row:
-    """What came of one kind's trials: how many things were done, and how many were survived."""
+    """The results of one kind of trial: the number of cases, and how many of them held."""
 
     done: int = 0
     held: int = 0
@@ -32,7 +32,7 @@ class Row:
 
 @dataclasses.dataclass
 class Table:
-    """What came of a drill.
+    """The results of a drill.
 
     Attributes:
       rows: one for each kind, by its name.
