@@ -152,14 +152,22 @@ class Pool(nn.Module):
     lowering: Lowering = AUTO
 
     @nn.compact
-    def __call__(self, x: jax.Array, activation: str | None = None) -> jax.Array:
-        """[b, h, w, c] -> [b, h', w', c]; applies the activation to x first if one is named."""
-        if activation is None:
-            return self._pool(x)
+    def __call__(
+        self, x: jax.Array, activation: str | None = None, before: jax.Array | None = None
+    ) -> jax.Array:
+        """[b, h, w, c] -> [b, h', w', c].
+
+        Args:
+          x: the map.
+          activation: what has made x of `before`, if that is given. Where both orders give the same
+            numbers and the other one is faster, `before` is pooled and then activated.
+          before: the map before its activation.
+        """
         # ReLU is monotonic: the larger of two numbers stays the larger one, or both become equal.
-        if self.kind == 'max' and activation == 'relu' and self.lowering.pools_first(x.shape[-1]):
-            return activate(self._pool(x), activation)
-        return self._pool(activate(x, activation))
+        monotonic = self.kind == 'max' and activation == 'relu'
+        if before is not None and monotonic and self.lowering.pools_first(x.shape[-1]):
+            return activate(self._pool(before), activation)
+        return self._pool(x)
 
     def _pool(self, x: jax.Array) -> jax.Array:
         if self.ceil:

@@ -14,7 +14,7 @@ from errors import UserError
 from field import Field
 from models.network import Network
 from tasks.confusion import ConfusionReport
-from tasks.task import Batch, Description, Hyper, Metric, Sums, Task
+from tasks.task import Batch, Choice, Description, Hyper, Metric, Sums, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +210,30 @@ class Classification(Task):
             return (name,)
         fraction, other = targets['share'], class_names[targets['other_label']]
         return (f'{fraction:.0%} {name}', f'{1 - fraction:.0%} {other}')
+
+    def choices(
+        self, prediction: np.ndarray, class_names: Sequence[str], most: int | None = None
+    ) -> tuple[Choice, ...]:
+        """Returns the classes, the most probable first."""
+        order = np.argsort(-prediction, kind='stable')[:most]
+        return tuple(
+            Choice(
+                class_names[i],
+                float(prediction[i]),
+                f'{class_names[i]} {100 * prediction[i]:.1f} %',
+                {'class': np.int32(i)},
+            )
+            for i in order
+        )
+
+    def score(self, outputs: jax.Array, values: Mapping[str, jax.Array]) -> jax.Array:
+        """Returns the logit of the class, float [batch]."""
+        return outputs[:, values['class']]
+
+    def mistake(self, prediction: np.ndarray, targets: Mapping[str, np.ndarray]) -> float | None:
+        """Returns the probability of the most probable class if that is the wrong one."""
+        predicted = int(prediction.argmax())
+        return None if predicted == targets['label'] else float(prediction[predicted])
 
 
 def _chosen(log_p: jax.Array, labels: jax.Array) -> jax.Array:

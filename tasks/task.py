@@ -89,6 +89,24 @@ class Description:
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """A part of an answer that can be explained: a class, a class's mask, a box.
+
+    Attributes:
+      name: what it is called, such as the name of a class; no two choices of an answer share one.
+      sureness: how sure the network is of it; choices are ordered by it.
+      caption: the name with the sureness, such as '7 98.3 %'.
+      values: named numbers or arrays, the arguments of `Task.score`. All choices of a task have the
+        same names and shapes.
+    """
+
+    name: str
+    sureness: float
+    caption: str
+    values: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A task. A subclass has to be frozen as well, because it is compiled into the step.
 
@@ -252,3 +270,47 @@ class Task:
         """Returns a picture, uint8 [h, w, 3], with the targets or a prediction drawn into it."""
         del targets
         return image
+
+    # --- looked into (inspection/) --------------------------------------------------------------
+
+    def choices(
+        self, prediction: Any, class_names: Sequence[str], most: int | None = None
+    ) -> tuple[Choice, ...]:
+        """Returns what can be explained of one example's answer, the surest first.
+
+        Args:
+          prediction: one example's row of `predictions`, as NumPy arrays.
+          class_names: names of the data set's classes.
+          most: maximum number of choices; None for all.
+        """
+        raise NotImplementedError
+
+    def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:
+        """Returns the number [b] whose growth makes a choice more likely; called inside jit.
+
+        Its gradient explains the choice. For a class it is the logit, and no probability, which
+        grows as well where the other classes are refuted (Selvaraju et al. 2017, section 3).
+
+        Args:
+          outputs: the network's outputs.
+          values: of a `Choice`; the same for all examples.
+        """
+        raise NotImplementedError
+
+    def pictures(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns the pictures, uint8 [h, w, c], of one example's image; for a clip its frames.
+
+        A stage has as many maps for each example, one after the other.
+        """
+        return (image,)
+
+    def mistake(self, prediction: Any, targets: Mapping[str, np.ndarray]) -> float | None:
+        """Returns how bad a wrong answer is: how sure the network was of it, or how far off it is.
+
+        None if the answer is right.
+
+        Args:
+          prediction: one example's row of `predictions`, as NumPy arrays.
+          targets: its targets.
+        """
+        raise NotImplementedError

@@ -156,3 +156,20 @@ def small_run(small, plot_curves, tmp_path_factory) -> Path:
             assert train_here(small, workdir) == 0
 
     return once(tmp_path_factory, 'small_run', make)
+
+
+@pytest.fixture(scope='session')
+def lenet_run(plot_curves, tmp_path_factory) -> Path:
+    """The workdir of a LeNet that reads the embedded digits, finished; copy it to change it.
+
+    It is that of configs/digits_lenet.py with a tenth of the steps.
+    """
+    from tests.support import once, train_here
+
+    def make(workdir):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('training.curves.plot_curves', plot_curves)
+            config = ROOT / 'configs' / 'digits_lenet.py'
+            assert train_here(config, workdir, epochs=6, schedule__warmup=1) == 0
+
+    return once(tmp_path_factory, 'lenet_run', make)

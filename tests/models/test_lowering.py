@@ -233,7 +233,8 @@ def pooled(x, form, *arguments, activation=None):
     pool = Pool('max', *arguments, lowering=Lowering(pooling=form))
 
     def total(x):
-        y = pool.apply({}, x, activation)
+        before = x if activation else None
+        y = pool.apply({}, activate(x, activation) if activation else x, activation, before)
         return jnp.sin(y).sum(), y
 
     return jax.grad(total, has_aux=True)(x)

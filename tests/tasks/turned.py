@@ -21,7 +21,7 @@ from errors import UserError
 from field import Field
 from models.heads import HeadedNetwork
 from tasks import registry
-from tasks.task import Description, Metric, Task
+from tasks.task import Choice, Description, Metric, Task
 
 NAME = 'turned_digits'
 LARGEST = 60.0  # degrees either way
@@ -165,6 +165,18 @@ class Turned(Task):
 
     def caption(self, targets, class_names):
         return (f'{targets["angle"][0]:.0f} degrees',)
+
+    def choices(self, prediction, class_names, most=None):
+        angle = float(prediction)
+        choice = Choice('angle', abs(angle), f'{angle:.1f} degrees', {'sign': np.sign(prediction)})
+        return (choice,)[:most]
+
+    def score(self, outputs, values):
+        return outputs[:, 0] * values['sign']
+
+    def mistake(self, prediction, targets):
+        error = abs(float(prediction) - float(targets['angle'][0]))
+        return error if error > self.margin else None
 
     def _sided(self, batch):
         return (jnp.abs(batch['angle'][:, 0]) > self.margin).astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""Looking into a trained network: its filters, maps, answers and mistakes."""
