@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from data_sources import digits, images, ink
+from data_sources.picture_files import InMemory
 from errors import UserError
 
 _LEAST_SIDE = 5  # pixels; in fewer no character can be told from another
@@ -25,13 +26,15 @@ _DIGITS_WIDTH = 0.7
 _DIGITS_STROKE = 0.22
 
 
-def read(path: str | Path, height: int, width: int, invert: str, name: str) -> np.ndarray:
+def read(
+    path: str | Path | InMemory, height: int, width: int, invert: str, name: str
+) -> np.ndarray:
     """Reads a picture file for a network that was trained on handwriting.
 
     A picture that has the frame's size is read as `images.read_image` does. Any other is a photo.
 
     Args:
-      path: a file that Pillow reads.
+      path: a file that Pillow reads, or what would stand in one.
       height, width: of the network's input, in pixels.
       invert: 'auto', 'yes' or 'no'; see `normalize` and `images.read_image`.
       name: of the data set.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from data_sources import conversion, jpeg, orientation, picture_files
-from data_sources.picture_files import SUFFIXES
+from data_sources.picture_files import SUFFIXES, InMemory
 from errors import UserError
 
 INVERT = ('auto', 'yes', 'no')
@@ -15,7 +15,7 @@ _SEEN = 224  # pixels to which small images are enlarged for people
 
 
 def read_image(
-    path: str | Path, height: int, width: int, channels: int, invert: str = 'auto'
+    path: str | Path | InMemory, height: int, width: int, channels: int, invert: str = 'auto'
 ) -> np.ndarray:
     """Reads one picture, fits it into the frame, and returns uint8 [height, width, channels].
 
@@ -25,7 +25,8 @@ def read_image(
     edge.
 
     Args:
-      path: a PNG, JPEG or other file that Pillow reads; an animation gives its first frame.
+      path: a PNG, JPEG or other file that Pillow reads, or what would stand in one; an animation
+        gives its first frame.
       height, width, channels: the frame; channels is 1 (grey, ITU-R 601 luma) or 3 (RGB).
       invert: 'yes', 'no', or 'auto', which inverts a grey picture with a bright edge: the data sets
         here show bright strokes on black, and people write with ink on paper.
@@ -96,7 +97,7 @@ def _is_named_like_one(path: Path) -> bool:
     return own and path.suffix.lower() in SUFFIXES
 
 
-def open_picture(path: str | Path, mode: str) -> Image.Image:
+def open_picture(path: str | Path | InMemory, mode: str) -> Image.Image:
     """Returns a whole picture, upright, opaque, in mode 'L' or 'RGB'; an error names the file."""
     encoded = picture_files.read(path)
     try:

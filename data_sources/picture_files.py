@@ -6,6 +6,7 @@ it. What is opened here is not converted: that is for others, and label maps are
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import math
@@ -106,13 +107,33 @@ def _check_size(picture: Image.Image) -> None:
             raise TooLargeError(f'it is stored in tiles of {tile[0]}x{tile[1]} pixels')
 
 
-def read(path: str | Path) -> bytes:
-    """Returns the bytes of a picture file.
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+    """An encoded picture that is in no file; it stands wherever the path of one does.
+
+    Attributes:
+      encoded: the bytes that a file of it would have.
+      name: what errors call it, where they name a file.
+    """
+
+    encoded: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read(path: str | Path | InMemory) -> bytes:
+    """Returns the bytes of a picture file, or of a picture in memory.
 
     Raises:
       UserError: there is no such file, it is no regular file, empty, larger than MAX_BYTES, or
         cannot be read.
     """
+    if isinstance(path, InMemory):
+        if not path.encoded:
+            raise UserError(f'{path} is empty (zero bytes).')
+        return path.encoded
     path = Path(path)
     try:
         status = path.stat()  # before it is opened: opening a pipe would wait for its other end

@@ -9,6 +9,7 @@ import numpy as np
 
 import input_pipeline
 from data_sources import images, picture_files
+from data_sources.picture_files import InMemory
 from errors import UserError
 from tasks.task import Description
 from training.experiment import Experiment
@@ -38,7 +39,7 @@ def predict(
       save: is called with a picture's position in `paths` and uint8 [height, width, channels], the
         picture as the network gets it.
     """
-    shape, read = _reader(trained.experiment, invert)
+    shape, read = reader(trained.experiment, invert)
     names, task = trained.experiment.class_names, trained.spec.task
     model, variables = trained.spec.model, trained.variables
 
@@ -66,13 +67,24 @@ def predict(
                 yield path, task.described(answer, names, most)
 
 
-def _reader(
-    experiment: Experiment, invert: str
-) -> tuple[tuple[int, int, int], Callable[[Path], np.ndarray]]:
+def reader(
+    experiment: Experiment, invert: str = 'auto'
+) -> tuple[tuple[int, int, int], Callable[[Path | InMemory], np.ndarray]]:
     """Returns the shape of the network's input, and a function that reads a picture as such.
 
     As in training, the pictures of a streamed set are scaled and cropped, and those of a set in
     memory are fitted into its frame. In photos of handwriting, ink and paper are told apart first.
+
+    Args:
+      experiment: whose network it is.
+      invert: 'auto', 'yes' or 'no', as in `predict`.
+
+    Returns:
+      ((height, width, channels), a function of a file or a picture in memory that returns uint8
+      [height, width, channels] or raises a UserError that names it).
+
+    Raises:
+      UserError: `invert` is not 'auto', and the network was trained on streamed pictures.
     """
     data, shape = experiment.config.data, experiment.image_shape
     if experiment.handwriting and shape[-1] == 1:
@@ -90,7 +102,7 @@ def _reader(
     return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
 
 
-def _crop(transform: Callable[[bytes], np.ndarray], path: Path) -> np.ndarray:
+def _crop(transform: Callable[[bytes], np.ndarray], path: Path | InMemory) -> np.ndarray:
     """Returns the evaluation crop of a picture file.
 
     Raises:
@@ -105,7 +117,7 @@ def _crop(transform: Callable[[bytes], np.ndarray], path: Path) -> np.ndarray:
         raise UserError(f'{path} cannot be read as a picture: {error}.') from error
 
 
-def _read(read: Callable[[Path], np.ndarray], path: Path) -> np.ndarray | UserError:
+def _read(read: Callable[[Path | InMemory], np.ndarray], path: Path) -> np.ndarray | UserError:
     """Returns the picture, or the error of reading it."""
     try:
         return read(path)
