@@ -216,15 +216,19 @@ def format_seconds(seconds: float) -> str:
 
 
 def pictures(
-    answers: Iterable[Answer], total: int, console: rich_console.Console | None = None
+    answers: Iterable[Answer],
+    total: int,
+    console: rich_console.Console | None = None,
+    of: Callable[[Answer], int] = lambda answer: 1,
 ) -> Iterator[Answer]:
     """Yields the answers, and shows how many pictures are done, in a terminal.
 
     Args:
-      answers: one for each picture.
+      answers: one for each picture, or for several.
       total: the number of pictures.
       console: where to show it; standard error by default, so that the answers on standard output
         can go to a file or another program.
+      of: returns for how many pictures an answer is.
     """
     console = console or rich_console.Console(stderr=True)
     with rich_progress.Progress(
@@ -237,7 +241,10 @@ def pictures(
         # Answers are printed above the bar where both are in the terminal, and only there.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
-        yield from bar.track(answers, total)
+        task = bar.add_task('', total=total)
+        for answer in answers:
+            yield answer
+            bar.advance(task, of(answer))
 
 
 def summary(

@@ -143,6 +143,9 @@ def test_predictions_are_counted_in_a_terminal_alone():
         assert list(pictures(iter('abc'), 3, console)) == ['a', 'b', 'c']
     assert '3 of 3 pictures' in terminal.getvalue()
     assert log.getvalue() == ''
+    console = Console(file=terminal, force_terminal=True, width=80)
+    assert list(pictures(iter(['ab', 'cde']), 5, console, of=len)) == ['ab', 'cde']
+    assert '5 of 5 pictures' in terminal.getvalue()
 
 
 def test_summary_names_the_files_that_are_there_and_commands_to_paste(tmp_path):
