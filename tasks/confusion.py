@@ -13,6 +13,7 @@ import numpy as np
 import files
 import fonts
 from files import columns
+from tasks.section import Picture, Section, Table
 
 if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes
@@ -69,6 +70,11 @@ class ConfusionReport:
         return self.correct / self.examples if self.examples else math.nan
 
     @property
+    def readable(self) -> bool:
+        """Whether there are few enough classes for a matrix that can be read."""
+        return len(self.class_names) <= MOST_CLASSES_IN_MATRIX
+
+    @property
     def support(self) -> np.ndarray:
         """Number of examples of each true class."""
         return self.confusion.sum(axis=1)
@@ -108,14 +114,14 @@ class ConfusionReport:
         head = f'accuracy  {_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
         if self.loss is not None:
             head += f'\nloss      {self.loss:.4f}'
-        if len(self.class_names) <= MOST_CLASSES_IN_MATRIX:
-            errors = self.confusion_table()
-        else:
-            errors = self.confusions_table()
+        errors = self.confusion_table() if self.readable else self.confusions_table()
         return '\n\n'.join([head, self.class_table(), errors])
 
     def class_table(self) -> str:
         """Returns precision, recall, F1 and support of each class as aligned columns."""
+        return columns(self._class_rows())
+
+    def _class_rows(self) -> list[tuple[str, ...]]:
         measured = zip(
             self.class_names, self.precision, self.recall, self.f1, self.support, strict=True
         )
@@ -124,7 +130,7 @@ class ConfusionReport:
             (name, _percent(precision), _percent(recall), _percent(f1), f'{support:,}')
             for name, precision, recall, f1, support in measured
         ]
-        return columns(rows)
+        return rows
 
     def confusion_table(self) -> str:
         """Returns the matrix as aligned columns, with '.' for zero, so that errors stand out."""
@@ -140,9 +146,13 @@ class ConfusionReport:
 
     def confusions_table(self) -> str:
         """Returns the most frequent confusions as aligned columns."""
-        confusions = self.confusions()
-        if not confusions:
+        rows = self._confusion_rows()
+        if len(rows) == 1:
             return 'no errors'
+        title = f'the {len(rows) - 1} most frequent confusions:'
+        return title + '\n' + columns(rows, left_columns=2)
+
+    def _confusion_rows(self) -> list[tuple[str, ...]]:
         support = self.support
         rows = [('true class', 'predicted as', 'times', 'of')]
         rows += [
@@ -152,10 +162,46 @@ class ConfusionReport:
                 f'{count:,}',
                 f'{support[true]:,}',
             )
-            for count, true, predicted in confusions
+            for count, true, predicted in self.confusions()
         ]
-        title = f'the {len(confusions)} most frequent confusions:'
-        return title + '\n' + columns(rows, left_columns=2)
+        return rows
+
+    def sections(self) -> list[Section]:
+        """Returns the results by class, and the errors."""
+        meaning = (
+            'Precision is the fraction of the answers with a class that are right, recall the '
+            'fraction of the examples of a class that are found, F1 the harmonic mean of both, '
+            'and support the number of examples of a class.'
+        )
+        title = f'The {len(self.class_names):,} classes'
+        by_class = Table(title, self._class_rows(), folded=not self.readable)
+        return [Section('Results by class', [meaning, by_class]), self._errors_section()]
+
+    def _errors_section(self) -> Section:
+        parts, rows = [], self._confusion_rows()
+        if self.readable:
+            parts.append(
+                Picture(
+                    self._drawn(''),
+                    f'Confusion matrix of {len(self.class_names)} classes: a row for each true '
+                    'class, a column for each predicted one. The next table has the same counts.',
+                    ['Rows are true classes, columns predicted ones. Errors are red.'],
+                    plot=True,
+                )
+            )
+            names = list(self.class_names)
+            counts = [
+                (name, *(str(count) for count in row))
+                for name, row in zip(names, self.confusion, strict=True)
+            ]
+            head = ('true \\ predicted', *names)
+            parts.append(Table('The matrix in numbers', [head, *counts], folded=True))
+        if len(rows) > 1:
+            title = f'The {len(rows) - 1} most frequent confusions'
+            parts.append(Table(title, rows, left_columns=2))
+        else:
+            parts.append('There are no errors.')
+        return Section('Confusions', parts)
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as values for JSON: null for 0/0, lists for arrays."""
@@ -184,20 +230,26 @@ class ConfusionReport:
 
     def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
         """Draws the matrix as a heat map and returns its path."""
+        path = Path(path)
+        with files.explaining_errors(path):
+            files.replace(path, self._drawn(title))
+        return path
+
+    def _drawn(self, title: str) -> bytes:
+        """Returns the heat map as a PNG file."""
         # The object interface, because pyplot keeps global state and may need a display.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         classes = len(self.class_names)
-        readable = classes <= MOST_CLASSES_IN_MATRIX
-        side = 2.5 + 0.42 * max(classes, 5) if readable else 11
+        side = 2.5 + 0.42 * max(classes, 5) if self.readable else 11
         longest = max((len(_shortened(name)) for name in self.class_names), default=0)
-        room = 0.09 * longest if readable else 0  # inches for the names, beside and below
+        room = 0.09 * longest if self.readable else 0  # inches for the names, beside and below
         figure = Figure(figsize=(side + 1.2 + room, side + room), dpi=130, layout='constrained')
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         _draw_matrix(figure, axes, self)
-        if readable:
+        if self.readable:
             _draw_counts(axes, self)
         heading = f'{title}\n' if title else ''
         axes.set_title(
@@ -207,10 +259,7 @@ class ConfusionReport:
         axes.set_ylabel('true class')
         picture = io.BytesIO()
         figure.savefig(picture, format='png')
-        path = Path(path)
-        with files.explaining_errors(path):
-            files.replace(path, picture.getvalue())
-        return path
+        return picture.getvalue()
 
 
 def _draw_matrix(figure: 'Figure', axes: 'Axes', report: ConfusionReport) -> None:

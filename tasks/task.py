@@ -20,6 +20,7 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
+from tasks.section import Section
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
 Batch = Mapping[str, jax.Array]
@@ -73,6 +74,9 @@ class Report(Protocol):
 
     def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
         """Draws pictures into a folder, with the split in their names; returns their paths."""
+
+    def sections(self) -> Sequence[Section]:
+        """Returns the same as tables and pictures of a page (evaluate.py --report)."""
 
 
 @dataclasses.dataclass(frozen=True)

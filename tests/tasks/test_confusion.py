@@ -1,5 +1,6 @@
 """The report says what scikit-learn says, in tables that a person can read."""
 
+import io
 import json
 import math
 
@@ -149,3 +150,25 @@ def test_names_that_look_like_formulas_or_are_long(tmp_path, recwarn):
     path = ConfusionReport(np.eye(4, dtype=int), names).confusion_png(tmp_path / 'a.png')
     assert max(imread(path).shape) < 1500
     assert not [w for w in recwarn if 'Glyph' in str(w.message)]
+
+
+def test_a_page_shows_what_the_text_says():
+    by_class, confusions = ConfusionReport(example(), DIGITS, loss=0.04567).sections()
+    words, table = by_class.parts
+    assert 'Precision' in words
+    assert ('3', '100.00 %', '96.15 %', '98.04 %', '52') in table.rows
+    picture, matrix, errors = confusions.parts
+    assert imread(io.BytesIO(picture.png)).shape[0] > 400
+    assert matrix.rows[4] == ('3', *'000', '50', '0', '2', *'0000')
+    assert errors.rows[1:] == [('3', '5', '2', '52'), ('9', '4', '1', '51')]
+
+
+def test_a_page_of_many_classes_has_confusions_and_no_matrix():
+    errors = [(i, i + 1, i) for i in range(1, 40)]
+    report = ConfusionReport(example(100, errors), [f'class {i}' for i in range(100)])
+    by_class, confusions = report.sections()
+    assert by_class.parts[1].folded
+    (table,) = confusions.parts
+    assert len(table.rows) == 21
+    perfect = ConfusionReport(example(100, ()), [f'class {i}' for i in range(100)])
+    assert perfect.sections()[1].parts == ['There are no errors.']

@@ -7,6 +7,7 @@ picture. Importing this module registers all of it; no file of the product knows
 
 import dataclasses
 import functools
+import io
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from errors import UserError
 from field import Field
 from models.heads import HeadedNetwork
 from tasks import registry
+from tasks.section import Picture, Section, Table
 from tasks.task import Choice, Description, Metric, Task
 
 NAME = 'turned_digits'
@@ -72,15 +74,25 @@ class Angles:
         }
 
     def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
+        path = folder / f'angles_{split}.png'
+        path.write_bytes(self._drawn(title))
+        return [path]
+
+    def sections(self) -> list[Section]:
+        rows = [('angle', 'degrees'), ('median error', f'{np.median(self._errors):.2f}')]
+        picture = Picture(self._drawn(''), 'Predicted angles against true ones', plot=True)
+        return [Section('Angles', [Table('Errors', rows), picture])]
+
+    def _drawn(self, title: str) -> bytes:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5, 5), layout='constrained')
         axes = figure.subplots()
         axes.plot(self.true, self.predicted, '.')
         axes.set(title=title, xlabel='true angle (degrees)', ylabel='predicted angle (degrees)')
-        path = folder / f'angles_{split}.png'
-        figure.savefig(path)
-        return [path]
+        picture = io.BytesIO()
+        figure.savefig(picture, format='png')
+        return picture.getvalue()
 
     @property
     def _errors(self) -> np.ndarray:
