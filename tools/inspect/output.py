@@ -1,0 +1,173 @@
+"""The folder that tools.inspect writes into: its files, inspect.json, which lists them, and a page.
+
+A folder is written into only if it is new, empty, or has an inspect.json. In such a folder a file
+is replaced only if inspect.json lists it: whatever else is there belongs to somebody else.
+"""
+
+import contextlib
+import html
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import files
+from errors import UserError
+from tools.inspect.parts import PARTS
+
+INDEX, PAGE = 'inspect.json', 'index.html'
+FORMAT = {'command': str, 'files': [{'name': str, 'part': str, 'caption': str, 'of': str}]}
+COMMAND = 'tools.inspect'
+LONGEST = 60  # characters of a part of a name
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+  color: #1c2733; background: #fff }
+h1 { font-size: 1.5rem } h2 { font-size: 1.25rem; margin-top: 2.5rem }
+figure { margin: 1.5rem 0 } figcaption { margin-bottom: .4rem }
+img { max-width: 100%; height: auto; border: 1px solid #d5dbe1 }
+.note { color: #55616e }
+"""
+
+
+class CannotWriteError(UserError):
+    """A file cannot be written: the folder is not ours, not writable or full."""
+
+
+class Output:
+    """The files of the command.
+
+    Args:
+      folder: where they go; made if it is missing.
+      title: of the page.
+      origin: what is written beside each file, such as the checkpoint's step.
+
+    Raises:
+      CannotWriteError: the folder has files of somebody else's, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, title: str, origin: str):
+        self.folder, self.title, self.origin = folder, title, origin
+        self.count = 0
+        self._part = ''
+        listed = self._read()
+        self._listed = {e['name']: e for e in listed if files.is_file(folder / e['name'])}
+        with self._explaining(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write_index()
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Everything saved inside belongs to a part."""
+        self._part = part
+        yield
+        self._part = ''
+
+    def save(self, name: str, content: bytes | str, caption: str) -> Path:
+        """Writes a file, replacing the one of the same name that an earlier call has written.
+
+        Args:
+          name: with a suffix; see `named`.
+          content: a picture as PNG or GIF, or a text.
+          caption: a sentence about what it shows, which is printed and stands on the page.
+
+        Returns:
+          Its path.
+
+        Raises:
+          CannotWriteError: a file of that name is not ours, or it cannot be written.
+        """
+        path = self.folder / name
+        if name not in self._listed and (path.exists() or path.is_symlink()):
+            raise CannotWriteError(
+                f'{path} was not written by {COMMAND}: move it away, or choose another --output.'
+            )
+        # Listed first: a file whose writing was interrupted is still known as ours.
+        self._listed.pop(name, None)
+        entry = {'part': self._part, 'caption': caption, 'of': self.origin}
+        self._listed[name] = {'name': name, **entry}
+        with self._explaining(path):
+            self._write_index()
+            files.replace(path, content.encode() if isinstance(content, str) else content)
+        self.count += 1
+        print(f'  {path}: {caption}', flush=True)
+        return path
+
+    def page(self) -> Path:
+        """Writes the page that shows all files; returns its path.
+
+        Raises:
+          CannotWriteError: it cannot be written.
+        """
+        path = self.folder / PAGE
+        with self._explaining(path):
+            files.replace(path, self._html().encode())
+        return path
+
+    def _read(self) -> list[dict[str, str]]:
+        """Returns what inspect.json lists."""
+        if not self.folder.exists():
+            return []
+        if not self.folder.is_dir():
+            raise CannotWriteError(f'{self.folder} is no folder: choose another --output.')
+        content = files.usable_json(self.folder / INDEX, FORMAT)
+        if content and content['command'] == COMMAND:
+            return content['files']
+        if any(self.folder.iterdir()):
+            raise CannotWriteError(
+                f'{self.folder} has files that {COMMAND} did not write: choose a new or an empty '
+                'folder by --output=DIR.'
+            )
+        return []
+
+    def _write_index(self) -> None:
+        content = {'command': COMMAND, 'files': [*self._listed.values()]}
+        files.write_json(self.folder / INDEX, content)
+
+    def _html(self) -> str:
+        """Returns the page: a section for each part, in the order of PARTS."""
+        abouts = {part.name: part.about for part in PARTS}
+        sections = []
+        for part in dict.fromkeys([*abouts, *(e['part'] for e in self._listed.values())]):
+            own = {name: e for name, e in self._listed.items() if e['part'] == part}
+            if own:
+                about = html.escape(abouts.get(part, ''))
+                figures = ''.join(map(self._figure, own, own.values()))
+                sections.append(f'<h2>{html.escape(part)}: {about}</h2>\n{figures}')
+        title = html.escape(self.title)
+        return (
+            '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'<title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n'
+            + '\n'.join(sections)
+            + '</html>\n'
+        )
+
+    def _figure(self, name: str, entry: dict[str, str]) -> str:
+        caption, link = html.escape(entry['caption']), quote(name)
+        of = f' <span class="note">({html.escape(entry["of"])})</span>'
+        if Path(name).suffix not in ('.png', '.gif'):
+            return f'<p><a href="{link}">{html.escape(name)}</a>: {caption}{of}</p>\n'
+        return (
+            f'<figure><figcaption>{caption}{of}</figcaption>'
+            f'<a href="{link}"><img src="{link}" alt="{caption}" loading="lazy"></a></figure>\n'
+        )
+
+    @contextlib.contextmanager
+    def _explaining(self, path: Path) -> Iterator[None]:
+        """Turns an error of writing into a sentence about --output."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            reason = getattr(cause, 'strerror', None) or cause
+            raise CannotWriteError(
+                f'Cannot write {path}: {reason}. Choose another folder by --output=DIR.'
+            ) from error
+
+
+def named(*parts: str, suffix: str = '.png') -> str:
+    """Returns a file name of several parts, such as a part's name, a stage and a picture.
+
+    Whatever is no letter, digit, dot or dash becomes an underscore, and long parts are cut.
+    """
+    words = [''.join(c if c.isalnum() or c in '.-' else '_' for c in part) for part in parts]
+    return '-'.join(word[:LONGEST] for word in words) + suffix

@@ -1,0 +1,143 @@
+"""What the parts of tools.inspect work with: the opened network, pictures, a split, the folder."""
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import input_pipeline
+from data_sources import images
+from errors import UserError, did_you_mean, shortened
+from inspection import opened
+from tools.inspect.output import Output
+from training import facts, prediction, trained
+
+if TYPE_CHECKING:
+    from data_sources.arrays import ArraySource
+    from data_sources.record_source import RecordSource
+
+MOST_PICTURES = 100  # each has several files
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture of the command line.
+
+    Attributes:
+      name: its file's name without the suffix; with a number where two would be the same.
+      path: the file.
+      pixels: uint8 [h, w, c], as the network gets it.
+    """
+
+    name: str
+    path: Path
+    pixels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What the parts work with.
+
+    Attributes:
+      arguments: of the command line; `layer`, `stage`, `class` and `split` are for the parts.
+      opened: the network.
+      pictures: those of the command line that could be read.
+      unreadable: how many could not.
+      title: a line that says which network of which run it is.
+      output: where files go.
+    """
+
+    arguments: argparse.Namespace
+    opened: opened.Opened
+    pictures: tuple[Picture, ...]
+    unreadable: int
+    title: str
+    output: Output
+
+    def save(self, name: str, content: bytes | str, caption: str) -> Path:
+        """Writes a file into the folder, as `Output.save` does."""
+        return self.output.save(name, content, caption)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All pictures, uint8 [n, h, w, c]."""
+        return np.stack([picture.pixels for picture in self.pictures])
+
+    @functools.cached_property
+    def source(self) -> 'ArraySource | RecordSource':
+        """The split of the data set that --split names, opened.
+
+        Raises:
+          UserError: it is not there, or is another one than the network was trained on.
+        """
+        experiment = self.opened.experiment
+        try:
+            source = input_pipeline.open_split(experiment.config, self.arguments.split)
+            facts.check_split(experiment, source)
+        except UserError as error:
+            raise UserError(f'The data set is needed: {error}') from error
+        return source
+
+
+def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
+    """Opens everything but the data set.
+
+    Raises:
+      UserError: there is no such checkpoint, picture, layer or stage, or the folder for the files
+        cannot be used.
+    """
+    paths = images.list_images(arguments.images)
+    if len(paths) > MOST_PICTURES:
+        raise UserError(
+            f'{len(paths)} pictures are too many, because each has files of its own: name at most '
+            f'{MOST_PICTURES}.'
+        )
+    network = opened.of(trained.load(arguments.workdir, arguments.checkpoint, overrides))
+    _check_name('layer', arguments.layer, [layer.name for layer in network.trace.layers])
+    _check_name('stage', arguments.stage, list(network.trace.stages))
+    config, step = network.experiment.config, network.step
+    title = f'{config.model.name} on {config.data.name}, step {step} of {arguments.workdir}'
+    pictures, unreadable = _read(network, paths, arguments.invert)
+    folder = arguments.output or Path(arguments.workdir) / 'inspect'
+    output = Output(folder, title, f'step {step}')
+    return Work(arguments, network, tuple(pictures), unreadable, title, output)
+
+
+def _check_name(option: str, name: str | None, known: Sequence[str]) -> None:
+    """Raises a UserError if an option names what the network does not have."""
+    if name is not None and name not in known:
+        raise UserError(
+            f'--{option}={shortened(name)}: the network has the {option}s {", ".join(known)}.'
+            + did_you_mean(name, known)
+        )
+
+
+def _read(network: opened.Opened, paths: Sequence[Path], invert: str) -> tuple[list[Picture], int]:
+    """Returns the pictures, and how many cannot be read; of these it prints the reasons.
+
+    Raises:
+      UserError: none can be read, or --invert does not suit the network.
+    """
+    if not paths:
+        return [], 0
+    _, read = prediction.reader(network.experiment, invert)
+    pictures, names = [], {}
+    for path in paths:
+        try:
+            pixels = read(path)
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            print(f'error: {error}', file=sys.stderr)
+            continue
+        count = names[path.stem] = names.get(path.stem, 0) + 1
+        name = path.stem if count == 1 else f'{path.stem}_{count}'
+        pictures.append(Picture(name, path, pixels))
+    if not pictures:
+        raise UserError('None of the pictures can be read.')
+    return pictures, len(paths) - len(pictures)
