@@ -48,9 +48,16 @@ def parser() -> argparse.ArgumentParser:
         "network's answer]")  # fmt: skip
     add(
         '--split',
-        choices=('validation', 'test'),
+        choices=('train', 'validation', 'test'),
         default='validation',
         help='split of the data set to look at [validation]',
+    )
+    add(
+        '--most',
+        metavar='N',
+        type=command.positive,
+        default=10_000,
+        help='examples of the split to look at, at most [10000]',
     )
     add(
         '--invert',

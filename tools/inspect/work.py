@@ -6,20 +6,14 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-import input_pipeline
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
-from inspection import opened
+from inspection import examples, opened
 from tools.inspect.output import Output
-from training import facts, prediction, trained
-
-if TYPE_CHECKING:
-    from data_sources.arrays import ArraySource
-    from data_sources.record_source import RecordSource
+from training import prediction, trained
 
 MOST_PICTURES = 100  # each has several files
 
@@ -44,7 +38,7 @@ class Work:
     """What the parts work with.
 
     Attributes:
-      arguments: of the command line; `layer`, `stage`, `class` and `split` are for the parts.
+      arguments: of the command line; `layer`, `stage` and `class` are for the parts.
       opened: the network.
       pictures: those of the command line that could be read.
       unreadable: how many could not.
@@ -69,19 +63,14 @@ class Work:
         return np.stack([picture.pixels for picture in self.pictures])
 
     @functools.cached_property
-    def source(self) -> 'ArraySource | RecordSource':
+    def examples(self) -> examples.Examples:
         """The split of the data set that --split names, opened.
 
         Raises:
-          UserError: it is not there, or is another one than the network was trained on.
+          UserError: it is not there, damaged, or another one than the network was trained on.
         """
-        experiment = self.opened.experiment
-        try:
-            source = input_pipeline.open_split(experiment.config, self.arguments.split)
-            facts.check_split(experiment, source)
-        except UserError as error:
-            raise UserError(f'The data set is needed: {error}') from error
-        return source
+        given = self.arguments
+        return examples.of(self.opened.experiment, given.split, given.most)
 
 
 def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
