@@ -169,8 +169,7 @@ class Opened:
             part = array[start : start + rows]
             filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), 0)])
             result = function(self.variables, filled, *more)
-            real = slice(len(part))
-            results.append(jax.tree.map(lambda a, real=real: np.asarray(a)[real], result))
+            results.append(jax.tree.map(functools.partial(_first, len(part), rows), result))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *results)
 
     # Each is compiled once, and has the variables as an argument, so that they are no constants.
@@ -222,6 +221,11 @@ class Opened:
 
     def _scored(self, variables: Any, inputs: jax.Array, values: Any) -> jax.Array:
         return self.task.score(self.model.apply(variables, inputs, train=False), values)
+
+
+def _first(real: int, rows: int, array: jax.Array) -> np.ndarray:
+    """Returns what belongs to the first `real` of `rows` examples; each may have several maps."""
+    return np.asarray(array)[: real * (len(array) // rows)]
 
 
 def of(trained: Trained) -> Opened:

@@ -1,0 +1,138 @@
+"""Heat maps in color, laid over the pictures that they explain.
+
+A scale says which color stands for which value, so that a legend can be drawn for it, and several
+maps can share it. Maps that are never negative go from dark blue to yellow (viridis, in which equal
+steps look equal); signed ones from blue (against) by white (nothing) to red (for), with 0 in the
+middle.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+OPACITY = 0.6
+GAP = 4  # white pixels between pictures that stand side by side
+LEAST = 224  # small pictures are enlarged by a whole factor to about this many pixels
+_POSITIVE, _SIGNED = 'viridis', 'RdBu_r'
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Which color stands for which value of a map.
+
+    Attributes:
+      low, high: the values of the first and last color; low < high.
+      colormap: its name in matplotlib, for a color bar.
+    """
+
+    low: float
+    high: float
+    colormap: str
+
+    def colors(self, values: np.ndarray) -> np.ndarray:
+        """Returns uint8 [..., 3] for values [...]; those beyond the ends get the last color."""
+        import matplotlib
+
+        fractions = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return np.asarray(matplotlib.colormaps[self.colormap](fractions, bytes=True))[..., :3]
+
+
+def scale_of(*maps: np.ndarray, signed: bool = False) -> Scale:
+    """Returns one scale for some maps: from 0 to the largest value.
+
+    If signed, it goes from minus the largest absolute value to plus that. Maps that are 0
+    everywhere get a scale to 1, on which all of them has the color of 0.
+    """
+    sizes = [float(np.abs(values).max() if signed else values.max()) for values in maps]
+    high = max(sizes)
+    high = high if high > 0 else 1.0
+    return Scale(-high, high, _SIGNED) if signed else Scale(0.0, high, _POSITIVE)
+
+
+def resized(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns a map, float [h, w], as float32 [height, width], bilinearly interpolated.
+
+    A cell of the map covers an equal part of the picture; beyond the centers of the outermost cells
+    their values go on.
+    """
+    image = Image.fromarray(np.asarray(heat, np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def enlarged(picture: np.ndarray, least: int = LEAST) -> np.ndarray:
+    """Returns a small picture, [h, w] or [h, w, c], with each pixel as a square of pixels.
+
+    The factor is a whole number, and 1 for a picture of more than `least` / 2 pixels.
+    """
+    factor = max(1, least // max(picture.shape[:2]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def lay_over(
+    picture: np.ndarray, heat: np.ndarray, scale: Scale | None = None, opacity: float = OPACITY
+) -> np.ndarray:
+    """Returns a picture in shades of gray under the colors of a map that is resized to it.
+
+    Args:
+      picture: uint8 [h, w, 1 or 3].
+      heat: float [h', w'].
+      scale: of the colors; None for the map's own, which is signed if the map has a negative value.
+      opacity: of the colors, from 0 (the picture alone) to 1.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    colors = _colored(picture, heat, scale).astype(np.float32)
+    gray = _rgb(np.asarray(Image.fromarray(_rgb(picture)).convert('L'))[..., None])
+    return np.rint(opacity * colors + (1 - opacity) * gray).astype(np.uint8)
+
+
+def side_by_side(
+    pictures: Sequence[np.ndarray],
+    heats: Sequence[np.ndarray],
+    scale: Scale | None = None,
+    least: int = LEAST,
+) -> np.ndarray:
+    """Returns picture, map and overlay beside each other, with a row for each picture.
+
+    Args:
+      pictures: uint8 [h, w, 1 or 3] each, the pictures of one example (`Task.pictures`).
+      heats: float [h', w'], one for each picture.
+      scale: as in `lay_over`; None for one that all maps share.
+      least: pictures are enlarged to about this size.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    scale = scale or _own_scale(heats)
+    rows = []
+    for picture, heat in zip(pictures, heats, strict=True):
+        large = enlarged(picture, least)
+        panels = [_rgb(large), _colored(large, heat, scale), lay_over(large, heat, scale)]
+        rows.append(_joined(panels, axis=1))
+    return _joined(rows, axis=0)
+
+
+def _own_scale(heats: Sequence[np.ndarray]) -> Scale:
+    return scale_of(*heats, signed=any((heat < 0).any() for heat in heats))
+
+
+def _colored(picture: np.ndarray, heat: np.ndarray, scale: Scale | None) -> np.ndarray:
+    return (scale or _own_scale([heat])).colors(resized(heat, *picture.shape[:2]))
+
+
+def _rgb(picture: np.ndarray) -> np.ndarray:
+    """Returns uint8 [h, w, 1 or 3] with three channels."""
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+def _joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Returns pictures side by side (axis 1) or below each other (0), with white gaps."""
+    gap = np.full_like(parts[0], 255)
+    gap = gap[:, :GAP] if axis else gap[:GAP]
+    joined = [parts[0]]
+    for part in parts[1:]:
+        joined += [gap, part]
+    return np.concatenate(joined, axis)
