@@ -2,7 +2,10 @@
 
 import functools
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 
 class Drawable(NamedTuple):
@@ -37,6 +40,30 @@ def for_text(text: str) -> Drawable:
     there = _characters(default)
     escaped = (c if ord(c) in there else c.encode('unicode_escape').decode() for c in text)
     return Drawable(''.join(escaped), default)
+
+
+def fitted(text: str, width: float, size: int) -> 'tuple[str, ImageFont.FreeTypeFont]':
+    """Returns a line of text with Pillow's font for it. One that is too wide is cut, with '...'.
+
+    Args:
+      text: of any script.
+      width: in pixels.
+      size: of the letters, in pixels.
+    """
+    text, path = for_text(text)
+    font = _loaded(path, size)
+    if font.getlength(text) <= width:
+        return text, font
+    while text and font.getlength(text + '...') > width:
+        text = text[:-1]
+    return text + '...', font
+
+
+@functools.cache
+def _loaded(font: Path, size: int) -> 'ImageFont.FreeTypeFont':
+    from PIL import ImageFont
+
+    return ImageFont.truetype(font, size)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ of the chunks, and the latter are counted.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,6 +87,16 @@ class Examples:
         """
         yield from progress.pictures(self._chunks(), self.count, of=len)
 
+    def images(self, positions: Sequence[int]) -> np.ndarray:
+        """Returns the images of some examples that decode: uint8 [n, h, w, c], in the order given.
+
+        Args:
+          positions: each example's number in its split; at least one.
+        """
+        wanted, inverse = np.unique(np.asarray(positions, np.int32), return_inverse=True)
+        found = list(self._batches(wanted))
+        return np.concatenate([batch['image'] for batch in found])[inverse]
+
     def note(self) -> str:
         """Returns a sentence on what the last pass has left out; '' for nothing."""
         sentences = []
@@ -101,8 +111,7 @@ class Examples:
 
     def _chunks(self) -> Iterator[Chunk]:
         self.bad = 0
-        plan = _Plan(self._chosen, min(BATCH, self.count))
-        for batch in input_pipeline.eval_images(self._config, self._source, plan):
+        for batch in self._batches(self._chosen):
             if 'bad' in batch:
                 self.bad += int(batch['bad'].sum())
             real = batch['mask'] > 0
@@ -113,6 +122,11 @@ class Examples:
             raise UserError(
                 f'Not one record of the {self.split} split decodes: prepare the data set again.'
             )
+
+    def _batches(self, chosen: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        """Yields chosen examples, int32 [n], in batches of one size; the last one is padded."""
+        plan = _Plan(chosen, min(BATCH, len(chosen)))
+        yield from input_pipeline.eval_images(self._config, self._source, plan)
 
 
 @dataclasses.dataclass(frozen=True)

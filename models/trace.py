@@ -11,7 +11,7 @@ counts. So they are those of the network that runs, not of a description of it.
 import dataclasses
 import math
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -86,11 +86,15 @@ class Stage:
       shape: (h, w, c) or (units,).
       stride: pixels of the image from one position to the next; None where there are no positions.
       receptive_field: as for a layer.
+      start: the row and column of the image where the receptive field of position (0, 0) begins,
+        below 0 in the padding; None where there are no positions, or the field is the whole image.
+        The field of position (y, x) begins at (start + y * stride, start + x * stride).
     """
 
     shape: tuple[int, ...]
     stride: int | None
     receptive_field: float
+    start: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,17 +144,28 @@ def trace(model: Model, image_shape: tuple[int, int, int]) -> Trace:
     return Trace(recorder.layers, recorder.stages)
 
 
-class _Recorder:
-    """Marks what goes into and comes out of each layer; then follows the marks.
+class _Field(NamedTuple):
+    """What an output depends on along an axis, in pixels of the image.
 
-    A field is (receptive field, stride so far), both in pixels of the image.
+    Attributes:
+      start: where it begins for the first position.
+      size: how long it is: the receptive field.
+      jump: the stride from one position to the next.
     """
+
+    start: float
+    size: float
+    jump: int
+
+
+class _Recorder:
+    """Marks what goes into and comes out of each layer; then follows the marks."""
 
     def __init__(self, params: dict[str, Any]):
         self._params = params
         self._types: dict[str, str] = {}
         self._calls: list[tuple[nn.Module, tuple[int, ...], jax.Array]] = []
-        self._inputs: dict[int, tuple[float, int]] = {}
+        self._inputs: dict[int, _Field] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.layers: list[Layer] = []
         self.stages: OrderedDict[str, Stage] = OrderedDict()
@@ -185,44 +200,45 @@ class _Recorder:
                 )
 
     def follow(self, jaxpr: Any, image: Any) -> None:
-        """Gives every value of the trace its field; what is not a layer keeps the largest."""
-        fields = {image: (1, 1)}
+        """Gives every value of the trace its field; where several meet, they are joined."""
+        fields = {image: _Field(0, 1, 1)}
         for equation in jaxpr.eqns:
             known = [fields[v] for v in equation.invars if not hasattr(v, 'val') and v in fields]
             if not known:
                 continue
-            field = max(f for f, _ in known), max(jump for _, jump in known)
+            start, stop = min(f.start for f in known), max(f.start + f.size for f in known)
+            field = _Field(start, stop - start, max(f.jump for f in known))
             if equation.primitive.name == 'name':
                 field = self._at_mark(*equation.params['name'].split(' ', 1), field)
             fields.update((v, field) for v in equation.outvars)
 
-    def _at_mark(self, what: str, name: str, field: tuple[float, int]) -> tuple[float, int]:
+    def _at_mark(self, what: str, name: str, field: _Field) -> _Field:
         if what == 'stage':
             shape = self._shapes[name]
-            self.stages[name] = Stage(shape, field[1] if len(shape) == 3 else None, field[0])
+            stride = field.jump if len(shape) == 3 else None
+            start = None if stride is None or field.size == IMAGE else field.start
+            self.stages[name] = Stage(shape, stride, field.size, start)
         elif what == 'in':
             self._inputs[int(name)] = field
         else:
             module, in_shape, y = self._calls[int(name)]
             field = _after(module, in_shape, self._inputs[int(name)])
-            self.layers.append(_layer(module, in_shape, y, field[0], self._params))
+            self.layers.append(_layer(module, in_shape, y, field.size, self._params))
         return field
 
 
-def _after(
-    module: nn.Module, in_shape: tuple[int, ...], field: tuple[float, int]
-) -> tuple[float, int]:
+def _after(module: nn.Module, in_shape: tuple[int, ...], field: _Field) -> _Field:
     """Returns the field of a layer's output, from that of its input."""
-    size, jump = field
+    start, size, jump = field
     if isinstance(module, Conv | Pool):
         own, step = arithmetic.receptive_field([(module.window, module.stride)])
-        return size + (own - 1) * jump, jump * step
+        return _Field(start - module.padding * jump, size + (own - 1) * jump, jump * step)
     if isinstance(module, AdaptivePool) and module.size > 1:
         bins = (b for n in in_shape[:2] for b in adaptive_bins(n, module.size))
         largest = max(stop - start for start, stop in bins)
-        return size + (largest - 1) * jump, jump
+        return _Field(start, size + (largest - 1) * jump, jump)
     if isinstance(module, nn.Dense | AdaptivePool):
-        return IMAGE, jump
+        return _Field(0, IMAGE, jump)
     return field
 
 

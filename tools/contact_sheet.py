@@ -1,12 +1,11 @@
 """Draws pictures in rows on one PNG, with a line or two of text below each."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 import fonts
 from errors import UserError
@@ -83,23 +82,8 @@ class Sheet:
 
 def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int) -> None:
     """Writes a line of text of any script, truncated to `width` pixels."""
-    text, path = fonts.for_text(text)
-    font = _font(path)
-    pen.text(corner, _truncate(text, width, font), _INK, font)
-
-
-@functools.cache
-def _font(path: Path) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, LINE - 3)
-
-
-def _truncate(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """Returns the text, or the beginning of it and '...' if it is wider than `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + '...') > width:
-        text = text[:-1]
-    return text + '...'
+    text, font = fonts.fitted(text, width, LINE - 3)
+    pen.text(corner, text, _INK, font)
 
 
 def check_free(path: Path) -> None:

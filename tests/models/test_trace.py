@@ -78,7 +78,7 @@ def test_receptive_field_is_what_a_spoilt_pixel_reaches(name, options, stage, si
     @jax.jit
     def middle(images):
         row = model.apply(variables, images, method='stages')[stage][0, 0]
-        return jnp.isnan(row[row.shape[0] // 2]).any(), jnp.isnan(row[row.shape[0] // 2 + 1]).any()
+        return [jnp.isnan(row[position]).any() for position in (len(row) // 2, len(row) // 2 + 1)]
 
     spoilt = []
     for column in range(size):
@@ -91,6 +91,7 @@ def test_receptive_field_is_what_a_spoilt_pixel_reaches(name, options, stage, si
     assert one[-1] < size - 1
     assert found.receptive_field == one[-1] - one[0] + 1
     assert found.stride == beside[0] - one[0]
+    assert found.start + found.shape[1] // 2 * found.stride == one[0]
 
 
 @pytest.mark.parametrize(

@@ -44,4 +44,5 @@ class Part:
 
 PARTS = (
     Part('filters', 'the kernels of each layer, and statistics of them', NOTHING, ('layer',)),
+    Part('mistakes', 'the wrong answers of which the network was surest', DATA),
 )  # fmt: skip

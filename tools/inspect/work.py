@@ -11,7 +11,7 @@ import numpy as np
 
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
-from inspection import examples, opened
+from inspection import examples, mistakes, opened, survey
 from tools.inspect.output import Output
 from training import prediction, trained
 
@@ -71,6 +71,27 @@ class Work:
         """
         given = self.arguments
         return examples.of(self.opened.experiment, given.split, given.most)
+
+    @functools.cached_property
+    def surveyed(self) -> 'Surveyed':
+        """What the network makes of the split: one pass, for all parts that ask about it.
+
+        Raises:
+          UserError: as for `examples`, or none of its records decodes.
+        """
+        task, names = self.opened.task, self.opened.class_names
+        found = Surveyed(mistakes.Mistakes(task, names))
+        survey.run(self.opened, self.examples, list(vars(found).values()))
+        if self.examples.note():
+            print(f'  {self.examples.note()}', flush=True)
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Surveyed:
+    """What was collected in a pass over the split (inspection/survey.py)."""
+
+    mistakes: mistakes.Mistakes
 
 
 def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
