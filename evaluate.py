@@ -10,11 +10,15 @@ EPILOG = """\
 examples:
   python evaluate.py --workdir=runs/digits
   python evaluate.py --workdir=runs/digits --split=validation --checkpoint=best
+  python evaluate.py --workdir=runs/digits --report
 
 Prints the report of the task (for classification: accuracy, loss, precision and recall of each
 class, and the confusion matrix), and writes evaluation_SPLIT.json and pictures such as
 confusion_SPLIT.png into the workdir. Every example counts once. Fields of the run can be set by
 --config.NAME=VALUE, such as --config.data.dir=DIR.
+
+--report writes report.html as well (report_validation.html for that split): the same with curves,
+the surest mistakes, filters, layers and what made the run, in one file that needs no other.
 
 exit codes: 0 done, 2 the command or its input is wrong
 """
@@ -38,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         help='last, best (by validation), or a step [last]',
     )
     add('--output', metavar='DIR', help='folder for the files [the workdir]')
+    add('--report', action='store_true', help='write a page of all of it, report.html')
     return parser
 
 
@@ -65,10 +70,18 @@ def main(argv: list[str]) -> int:
     result = {'split': arguments.split, 'step': step, 'bad_records': bad, **report.to_json()}
     path = output / f'evaluation_{arguments.split}.json'
     files.write_json(path, result)
-    pictures = report.pictures(output, arguments.split, title)
+    paths = [path, *report.pictures(output, arguments.split, title)]
     left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
-    print(f'{title}\n\n{report.text()}{left_out}\n')
-    print('Written: ' + ', '.join(map(str, [path, *pictures])))
+    print(f'{title}\n\n{report.text()}{left_out}\n', flush=True)
+    if arguments.report:
+        from inspection import report as html
+
+        path = output / html.FILES[arguments.split]
+        print(f'Making {path} ...', flush=True)
+        folder, split = Path(arguments.workdir), arguments.split
+        evaluated = html.Evaluated(folder, network, split, evaluation, report, title)
+        paths.append(html.write(path, evaluated))
+    print('Written: ' + ', '.join(map(str, paths)))
     return 0
 
 

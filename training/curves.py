@@ -44,14 +44,48 @@ def plot_curves(
     Returns:
       The path of the picture, or None if there are no records to draw.
     """
-    # The object interface, because pyplot keeps global state and may need a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     records = read_metrics(workdir)
     if not records:
         return None
     panels = sorted(metrics, key=lambda metric: metric.name != 'loss')
+    picture = _drawn(workdir, records, panels, metrics[0], steps_per_epoch, title)
+    path = Path(workdir) / CURVES_FILE
+    with files.explaining_errors(path):
+        files.replace(path, picture)
+    return path
+
+
+def pictures(
+    workdir: str | os.PathLike, metrics: Sequence[Metric], steps_per_epoch: float | None = None
+) -> list[bytes]:
+    """Returns the panels of curves.png as pictures of their own, PNG, one for each metric.
+
+    Without records the list is empty. The arguments are those of `plot_curves`.
+
+    Raises:
+      UserError: a record is damaged.
+    """
+    records = read_metrics(workdir)
+    return [
+        _drawn(workdir, records, [metric], metrics[0], steps_per_epoch, '')
+        for metric in metrics
+        if records
+    ]
+
+
+def _drawn(
+    workdir: str | os.PathLike,
+    records: Sequence[Mapping[str, Any]],
+    panels: Sequence[Metric],
+    tested: Metric,
+    steps_per_epoch: float | None,
+    title: str,
+) -> bytes:
+    """Returns panels side by side, PNG; the result of the test is added to the `tested` metric."""
+    # The object interface, because pyplot keeps global state and may need a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5 * len(panels), 4.2), dpi=130, layout='constrained')
     FigureCanvasAgg(figure)
     if title:
@@ -61,7 +95,7 @@ def plot_curves(
     for axes, metric in zip(all_axes, panels, strict=True):
         _plot_panel(axes, records, metric)
         test = _test_result(Path(workdir) / 'result.json', metric)
-        if test is not None and metric == metrics[0]:
+        if test is not None and metric == tested:
             step, value = test
             last_step = max(last_step, step)
             axes.plot(
@@ -74,10 +108,7 @@ def plot_curves(
         scale_axis(axes, metric)
     picture = io.BytesIO()
     figure.savefig(picture, format='png')
-    path = Path(workdir) / CURVES_FILE
-    with files.explaining_errors(path):
-        files.replace(path, picture.getvalue())
-    return path
+    return picture.getvalue()
 
 
 def scale(metric: Metric) -> float:

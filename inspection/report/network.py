@@ -1,0 +1,62 @@
+"""The network of a report: its stages and layers."""
+
+import math
+from collections.abc import Sequence
+
+from inspection.opened import Opened
+from models.trace import Layer
+from tasks.section import Section, Table
+
+TITLE = 'The network'
+
+
+def section(opened: Opened) -> Section:
+    """Returns the section.
+
+    Raises:
+      UserError: a layer is of a kind that cannot be listed.
+    """
+    trace, config = opened.trace, opened.experiment.config
+    words = (
+        f'{config.model.name} takes images of {_size(opened.experiment.image_shape)} (height x '
+        f'width x channels). It has {trace.parameters:,} parameters and takes '
+        f'{trace.multiply_adds:,} multiply-adds for an image.'
+    )
+    stages = [('stage', 'size', 'stride', 'receptive field')]
+    stages += [
+        (
+            name,
+            _size(stage.shape),
+            '' if stage.stride is None else f'{stage.stride:,}',
+            _field(stage.receptive_field),
+        )
+        for name, stage in trace.stages.items()
+    ]
+    meaning = (
+        'The receptive field of a unit is the side of the square of the image on which it depends, '
+        'and the stride how far the squares of neighbors are apart, both in pixels.'
+    )
+    layers = [('layer', 'kind', 'window', 'size', 'receptive field', 'parameters', 'multiply-adds')]
+    layers += map(_row, trace.layers)
+    listed = Table(f'The {len(trace.layers)} layers', layers, left_columns=4, folded=True)
+    return Section(TITLE, [words, Table('Its stages', stages, left_columns=2), meaning, listed])
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.kind,
+        f'{layer.window} x {layer.window}' if layer.window else '',
+        _size(layer.out_shape),
+        _field(layer.receptive_field),
+        f'{layer.parameters:,}',
+        f'{layer.multiply_adds:,}',
+    )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return ' x '.join(f'{side:,}' for side in shape)
+
+
+def _field(pixels: float) -> str:
+    return 'the whole image' if math.isinf(pixels) else f'{pixels:,}'
