@@ -1,19 +1,31 @@
-"""The part "filters": the kernels of each layer, and statistics of them."""
+"""The part "filters": the weights of each layer as pictures, and statistics of them."""
 
-import numpy as np
-
-from inspection import filters
+from inspection import distribution, drawing, filters, weights
 from tools.inspect.output import named
 from tools.inspect.work import Work
 
+MOST_SHEETS = 8
+
 
 def write(work: Work) -> None:
-    """Writes a sheet of the first convolution's kernels."""
-    for layer in work.opened.trace.layers:
-        if layer.kind == 'convolution':
-            kernels = work.opened.variables['params']
-            for part in layer.name.split('/'):
-                kernels = kernels[part]
-            sheet = filters.first(np.asarray(kernels['kernel']), layer.name)
-            work.save(named('filters', layer.name), sheet, f'the kernels of {layer.name}')
-            return
+    """Writes the sheets of --layer, or of some layers, and the statistics of all.
+
+    Raises:
+      UserError: the layer of --layer has no weights.
+    """
+    network, layer = work.opened, work.arguments.layer
+    if layer is None:
+        rows = weights.statistics(network.variables, network.trace.layers)
+        print('  ' + weights.summary(rows))
+        work.save('filters-statistics.txt', weights.table(rows), 'Statistics of all weights.')
+        if overview := distribution.overview(network):
+            work.save('filters-overview.png', *overview)
+    names = filters.layers(network)
+    shown = [layer] if layer else [names[i] for i in drawing.spread(len(names), MOST_SHEETS)]
+    for name in shown:
+        work.save(named('filters', name), *filters.sheet(network, name))
+    if layer is None and len(shown) < len(names):
+        print(
+            f'  {len(names) - len(shown)} of {len(names)} layers with filters have no sheet yet; '
+            f'--layer=NAME gives one: {", ".join(name for name in names if name not in shown)}'
+        )
