@@ -3,14 +3,14 @@
 import numpy as np
 
 from inspection import drawing, weights
-from inspection.drawing import Sheet
+from inspection.drawing import Drawn
 from inspection.opened import Opened
 
 BINS = 31
 MOST = 60  # rows
 
 
-def overview(opened: Opened) -> Sheet | None:
+def overview(opened: Opened) -> Drawn | None:
     """Returns the picture: histogram, norms of the filters and zeros of each kernel.
 
     None for a network without kernels.
@@ -45,7 +45,7 @@ def overview(opened: Opened) -> Sheet | None:
         axes.grid(axis='x', alpha=0.3)
         axes.tick_params(axis='y', length=0)
     strips.set_ylim(len(rows) - 0.5, -0.5)
-    return Sheet(drawing.png(figure), f'{title}: histograms, norms of the filters, zeros.')
+    return Drawn(drawing.png(figure), f'{title}: histograms, norms of the filters, zeros.')
 
 
 def _strips(axes, kernels: list[np.ndarray]) -> None:

@@ -26,7 +26,7 @@ GAP = (3, 3)  # pixels below and beside a tile
 CHARACTERS, LINE = 12.5, 0.2  # of text in an inch; inches of a line
 
 
-class Sheet(NamedTuple):
+class Drawn(NamedTuple):
     """A finished picture.
 
     Attributes:

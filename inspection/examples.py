@@ -130,6 +130,28 @@ class Examples:
 
 
 @dataclasses.dataclass(frozen=True)
+class Given:
+    """Pictures of no split, which can be passed over like one.
+
+    Attributes:
+      images: uint8 [n, h, w, c].
+    """
+
+    images: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yields all of them once, without targets."""
+        for start in range(0, self.count, BATCH):
+            images = self.images[start : start + BATCH]
+            yield Chunk(images, {}, np.arange(start, start + len(images), dtype=np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
 class _Plan:
     """Chosen examples in batches of one size, as input_pipeline.EvalPlan has all of them.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from errors import UserError
 from inspection import drawing, weights
-from inspection.drawing import Sheet
+from inspection.drawing import Drawn
 from inspection.opened import Opened
 from models.trace import Layer
 
@@ -59,7 +59,7 @@ def layers(opened: Opened) -> list[str]:
     return [layer.name for layer, _ in weights.kernels(opened.variables, opened.trace.layers)]
 
 
-def sheet(opened: Opened, name: str) -> Sheet:
+def sheet(opened: Opened, name: str) -> Drawn:
     """Returns the sheet of a layer.
 
     Args:
@@ -99,7 +99,7 @@ def _kernel(opened: Opened, layer: Layer) -> _Kernel | None:
     return _Kernel(layer.name, found.reshape(*before, -1), first, 'unit')
 
 
-def _as_pictures(kernel: _Kernel) -> Sheet:
+def _as_pictures(kernel: _Kernel) -> Drawn:
     """Draws filters that read the image, in its own colors."""
     values, limit = kernel.values, kernel.limit
     shown = min(values.shape[3], MOST_FIRST)
@@ -115,10 +115,10 @@ def _as_pictures(kernel: _Kernel) -> Sheet:
     figure, axes = drawing.canvas(mosaic, title, scale)
     drawing.show(axes, mosaic.picture, cmap='gray', vmin=0, vmax=1)
     drawing.number_tiles(axes, mosaic, columns, range(shown))
-    return Sheet(drawing.png(figure), f'{title}. {scale}')
+    return Drawn(drawing.png(figure), f'{title}. {scale}')
 
 
-def _by_channel(kernel: _Kernel) -> Sheet:
+def _by_channel(kernel: _Kernel) -> Drawn:
     """Draws filters in rows, with the channels that they read as columns."""
     values, limit = kernel.values, kernel.limit
     filters, channels = min(values.shape[3], MOST), min(values.shape[2], MOST)
@@ -130,10 +130,10 @@ def _by_channel(kernel: _Kernel) -> Sheet:
     drawn = drawing.show(axes, mosaic.picture, cmap=colors, vmin=-limit, vmax=limit)
     drawing.number_sides(axes, mosaic, filters, channels, kernel.unit, 'channel')
     drawing.scale_bar(figure, drawn, axes, 'weight')
-    return Sheet(drawing.png(figure), f'{title}. {note}')
+    return Drawn(drawing.png(figure), f'{title}. {note}')
 
 
-def _as_matrix(kernel: _Kernel) -> Sheet:
+def _as_matrix(kernel: _Kernel) -> Drawn:
     """Draws weights that have no places: an output in each row, an input in each column."""
     values, limit = kernel.values[0, 0], kernel.limit
     outputs, inputs = (min(n, MOST_UNITS) for n in (values.shape[1], values.shape[0]))
@@ -150,7 +150,7 @@ def _as_matrix(kernel: _Kernel) -> Sheet:
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
     drawing.scale_bar(figure, drawn, axes, 'weight')
-    return Sheet(drawing.png(figure), f'{title}. {note}')
+    return Drawn(drawing.png(figure), f'{title}. {note}')
 
 
 def _texts(kernel: _Kernel, outputs: int, inputs: int, read: str) -> tuple[str, str]:
@@ -163,7 +163,7 @@ def _texts(kernel: _Kernel, outputs: int, inputs: int, read: str) -> tuple[str, 
     return title, f'Each row is a {kernel.unit}, each column {article} {read} that it reads.'
 
 
-def _channels(opened: Opened, layer: Layer) -> Sheet:
+def _channels(opened: Opened, layer: Layer) -> Drawn:
     """Draws the arrays of a layer that has one number for each channel, such as a norm layer.
 
     Raises:
@@ -184,7 +184,7 @@ def _channels(opened: Opened, layer: Layer) -> Sheet:
         axes.bar(np.arange(len(array)), array, width=0.9, color=drawing.FILL)
         drawing.plain(axes, 'channel' if axes is rows[-1] else '', name)
     rows[-1].set_xlim(-0.7, max(map(len, arrays.values())) - 0.3)
-    return Sheet(drawing.png(figure), f'{title}. For each its {", ".join(arrays)}.')
+    return Drawn(drawing.png(figure), f'{title}. For each its {", ".join(arrays)}.')
 
 
 def _counted(shown: int, count: int, unit: str) -> str:

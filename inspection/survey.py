@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inspection import nudging
-from inspection.examples import BATCH, Chunk, Examples
+from inspection.examples import BATCH, Chunk, Examples, Given
 from inspection.opened import Opened
 from training.inputs import network_input
 
@@ -33,12 +33,16 @@ class Glance:
       strongest: {stage: the largest value of each channel over the places, float32 [b, channels]}.
       places: {stage: the place where it is, int32 [b, channels]}; the first one, if there are more.
       means: {stage: the mean of each channel over the places, float32 [b, channels]}.
+      weakest: {stage: the smallest value of each channel over the places, float32 [b, channels]}.
+      active: {stage: the fraction of places where each channel is not 0, float32 [b, channels]}.
     """
 
     predictions: Any
     strongest: OrderedDict[str, np.ndarray]
     places: OrderedDict[str, np.ndarray]
     means: OrderedDict[str, np.ndarray]
+    weakest: OrderedDict[str, np.ndarray]
+    active: OrderedDict[str, np.ndarray]
 
     def prediction(self, row: int) -> Any:
         """Returns the prediction for one example."""
@@ -52,7 +56,7 @@ class Collector(Protocol):
         """Takes what it wants of some examples."""
 
 
-def run(opened: Opened, looked: Examples, collectors: Sequence[Collector]) -> None:
+def run(opened: Opened, looked: Examples | Given, collectors: Sequence[Collector]) -> None:
     """Shows all examples to the network, and what it makes of them to the collectors.
 
     Raises:
@@ -81,9 +85,14 @@ def _glance(opened: Opened) -> Callable[..., tuple[Any, ...]]:
             (name, stage.astype(jnp.float32).reshape(len(pixels), -1, stage.shape[-1]))
             for name, stage in stages.items()
         )
-        each = ((n, (x.max(1), x.argmax(1), x.mean(1))) for n, x in flat.items())
-        reduced = OrderedDict(each)
-        by_kind = [OrderedDict((n, r[i]) for n, r in reduced.items()) for i in range(3)]
+        reductions = (
+            lambda x: x.max(1),
+            lambda x: x.argmax(1),
+            lambda x: x.mean(1),
+            lambda x: x.min(1),
+            lambda x: (x != 0).mean(1),
+        )
+        by_kind = [OrderedDict((n, f(x)) for n, x in flat.items()) for f in reductions]
         return opened.task.predictions(outputs), *by_kind
 
     return glance

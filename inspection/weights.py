@@ -18,8 +18,8 @@ HEAD = (
     'max',
 )  # fmt: skip
 NOTE = (
-    'near zero: smaller than a hundredth of the root mean square; of a normal distribution 0.8 % are.'
-    '\nnorm: the root of the sum of squares of the weights of a filter or unit.'
+    'near zero: smaller than a hundredth of the root mean square; of a normal distribution\n'
+    '0.8 % are. norm: the root of the sum of squares of the weights of a filter or unit.'
 )
 
 

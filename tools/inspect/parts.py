@@ -44,5 +44,6 @@ class Part:
 
 PARTS = (
     Part('filters', 'the kernels of each layer, and statistics of them', NOTHING, ('layer',)),
+    Part('units', 'which units answer to pictures, and which to none', EITHER),
     Part('mistakes', 'the wrong answers of which the network was surest', DATA),
 )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
-from inspection import examples, mistakes, opened, survey
+from inspection import examples, mistakes, opened, survey, units
 from tools.inspect.output import Output
 from training import prediction, trained
 
@@ -80,7 +80,7 @@ class Work:
           UserError: as for `examples`, or none of its records decodes.
         """
         task, names = self.opened.task, self.opened.class_names
-        found = Surveyed(mistakes.Mistakes(task, names))
+        found = Surveyed(mistakes.Mistakes(task, names), units.Units())
         survey.run(self.opened, self.examples, list(vars(found).values()))
         if self.examples.note():
             print(f'  {self.examples.note()}', flush=True)
@@ -92,6 +92,7 @@ class Surveyed:
     """What was collected in a pass over the split (inspection/survey.py)."""
 
     mistakes: mistakes.Mistakes
+    units: units.Units
 
 
 def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
