@@ -168,9 +168,7 @@ def signed_colors() -> Any:
     """Returns the colors of signed numbers: blue below 0, white 0, red above; NaN is light gray."""
     from matplotlib import colormaps
 
-    colors = colormaps['RdBu_r'].copy()
-    colors.set_bad('#e9ecef')
-    return colors
+    return colormaps['RdBu_r'].with_extremes(bad='#e9ecef')
 
 
 def plain(axes: 'Axes', x: str, y: str) -> None:

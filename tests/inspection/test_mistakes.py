@@ -115,7 +115,7 @@ def test_the_worst_are_kept_however_the_examples_come(data, most, size):
         part = drawn[start : start + size]
         answers = np.array([(p, 1 - p) if p > 0.5 else (0.51, 0.49) for p, _ in part])
         chunk = Chunk([int(wrong) for _, wrong in part], range(start, start + len(part)))
-        mistakes.add(chunk, Glance(answers, {}, {}, {}))
+        mistakes.add(chunk, Glance(answers, *[{}] * 5))
     wrong = [(-p, position) for position, (p, is_wrong) in enumerate(drawn) if is_wrong]
     assert mistakes.count == len(wrong)
     assert [m.position for m in mistakes.worst()] == [i for _, i in sorted(wrong)][:most]
@@ -125,7 +125,7 @@ def test_a_task_without_classes_has_mistakes_too(looked):
     mistakes = Mistakes(Turned(5.0), (), 2)
     chunk = Chunk([], [4, 7, 9, 11])
     chunk.target = lambda row: {'angle': np.array([10.0 * row], np.float32)}
-    mistakes.add(chunk, Glance(np.array([0.0, 1.0, 17.0, 60.0]), {}, {}, {}))
+    mistakes.add(chunk, Glance(np.array([0.0, 1.0, 17.0, 60.0]), *[{}] * 5))
     assert [(m.position, m.badness) for m in mistakes.worst()] == [(11, 30.0), (7, 9.0)]
     assert mistakes.rows()[1] == ('11', '30 degrees', '60.0 degrees')
     assert mistakes.sheet(looked, 'digits').startswith(b'\x89PNG')
@@ -133,11 +133,11 @@ def test_a_task_without_classes_has_mistakes_too(looked):
 
 def test_no_mistake_is_a_sentence_and_one_that_is_no_number_comes_first(looked):
     mistakes = Mistakes(Classification(2), ('a', 'b'))
-    mistakes.add(Chunk([0, 0], [0, 1]), Glance(np.array([[0.9, 0.1]] * 2), {}, {}, {}))
+    mistakes.add(Chunk([0, 0], [0, 1]), Glance(np.array([[0.9, 0.1]] * 2), *[{}] * 5))
     assert mistakes.table() == 'No answer was wrong: all 2 examples are right.\n'
     with pytest.raises(UserError, match='No answer was wrong'):
         mistakes.sheet(looked, 'digits')
     answers = np.array([[0.1, 0.9], [np.nan, np.nan]])
-    mistakes.add(Chunk([0, 1], [2, 3]), Glance(answers, {}, {}, {}))
+    mistakes.add(Chunk([0, 1], [2, 3]), Glance(answers, *[{}] * 5))
     assert [m.position for m in mistakes.worst()] == [3, 2]
     assert mistakes.text() == '2 of 4 answers were wrong (50.00 %).'
