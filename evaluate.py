@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
 
         path = output / html.FILES[arguments.split]
         print(f'Making {path} ...', flush=True)
-        folder, split = Path(arguments.workdir), arguments.split
+        folder = Path(arguments.workdir)
         evaluated = html.Evaluated(folder, network, split, evaluation, report, title)
         paths.append(html.write(path, evaluated))
     print('Written: ' + ', '.join(map(str, paths)))

@@ -11,11 +11,13 @@ from pathlib import Path
 import files
 from errors import UserError
 from inspection import opened
-from inspection.report import document, network, origin
+from inspection.examples import Examples
+from inspection.report import answers, document, network, origin
 from tasks.section import Gallery, Picture, Section
 from tasks.task import Report
 from training import curves, records
 from training.evaluation import Evaluation
+from training.experiment import Split
 from training.trained import Trained
 
 # {split: name of its file}
@@ -29,7 +31,7 @@ class Evaluated:
     Attributes:
       folder: the workdir.
       trained: the network of one of its checkpoints.
-      split: the name of the split.
+      split: the split, open.
       evaluation: of the network on that split.
       report: the task's report of it.
       title: says which network, data set, split and step it is.
@@ -37,7 +39,7 @@ class Evaluated:
 
     folder: Path
     trained: Trained
-    split: str
+    split: Split
     evaluation: Evaluation
     report: Report
     title: str
@@ -61,18 +63,21 @@ def page(evaluated: Evaluated) -> str:
     A part that there is nothing to show for says why.
     """
     inside = opened.of(evaluated.trained)
+    # All examples, so that none is missing among the worst.
+    looked = Examples(evaluated.trained.experiment, evaluated.split, evaluated.split.size)
     sections = [
         *evaluated.report.sections(),
+        _or_reason(answers.TITLE, lambda: answers.section(inside, looked)),
         _or_reason(_CURVES, lambda: _curves(evaluated)),
         _or_reason(network.TITLE, lambda: network.section(inside)),
-        origin.section(evaluated.folder, evaluated.trained, evaluated.split),
+        origin.section(evaluated.folder, evaluated.trained, evaluated.split.split),
     ]
     return document.page(evaluated.title, _lead(evaluated), _figures(evaluated), sections)
 
 
 def _lead(evaluated: Evaluated) -> str:
     bad = evaluated.evaluation.bad_records
-    sentence = f'Every example of the {evaluated.split} split was counted once.'
+    sentence = f'Every example of the {evaluated.split.split} split was counted once.'
     if bad:
         sentence += f' {bad:,} record(s) did not decode and were not counted.'
     return sentence
@@ -98,6 +103,9 @@ def _or_reason(title: str, make: Callable[[], Section]) -> Section:
         return make()
     except UserError as error:
         return Section(title, [str(error)])
+    except NotImplementedError:
+        reason = 'The task has not what this needs: tasks/task.py lists it below "looked into".'
+        return Section(title, [reason])
 
 
 _CURVES = 'Training'

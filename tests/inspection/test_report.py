@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import evaluate
+import input_pipeline
 import train
 from configs import reading
 from errors import UserError
@@ -72,12 +73,13 @@ def made(lenet_run, tmp_path_factory):
 def evaluated(lenet_run):
     """What `made` is made of, without a command."""
     network = trained.load(lenet_run)
+    split = input_pipeline.open_split(network.experiment.config, 'test')
     confusion = 30 * np.eye(10, dtype=int)
     confusion[3, 5] = 2
     sums = {'count': 302, 'correct': 300, 'loss': 6.04, 'bad': 4}
     classes = network.experiment.class_names
     return report.Evaluated(
-        lenet_run, network, 'test', Evaluation(sums, None), ConfusionReport(confusion, classes), 'A'
+        lenet_run, network, split, Evaluation(sums, None), ConfusionReport(confusion, classes), 'A'
     )
 
 
