@@ -69,6 +69,7 @@ def page(evaluated: Evaluated) -> str:
         *evaluated.report.sections(),
         _or_reason(answers.TITLE, lambda: answers.section(inside, looked)),
         _or_reason(_CURVES, lambda: _curves(evaluated)),
+        _or_reason(network.FILTERS, lambda: network.filters_section(inside)),
         _or_reason(network.TITLE, lambda: network.section(inside)),
         origin.section(evaluated.folder, evaluated.trained, evaluated.split.split),
     ]

@@ -1,13 +1,16 @@
-"""The network of a report: its stages and layers."""
+"""The network of a report: its stages and layers, and the filters of the first one."""
 
 import math
 from collections.abc import Sequence
 
+from errors import UserError
+from inspection import filters
 from inspection.opened import Opened
 from models.trace import Layer
-from tasks.section import Section, Table
+from tasks.section import Picture, Section, Table
 
 TITLE = 'The network'
+FILTERS = 'Filters of the first layer'
 
 
 def section(opened: Opened) -> Section:
@@ -40,6 +43,21 @@ def section(opened: Opened) -> Section:
     layers += map(_row, trace.layers)
     listed = Table(f'The {len(trace.layers)} layers', layers, left_columns=4, folded=True)
     return Section(TITLE, [words, Table('Its stages', stages, left_columns=2), meaning, listed])
+
+
+def filters_section(opened: Opened) -> Section:
+    """Returns the filters that see the image itself, as pictures.
+
+    Raises:
+      UserError: the network has no layer with filters.
+    """
+    names = filters.layers(opened)
+    if not names:
+        raise UserError('The network has no layer with filters.')
+    drawn = filters.sheet(opened, names[0])
+    words = 'A filter answers most to a patch of the image that looks like it.'
+    # No plot: what is bright in it has to stay bright.
+    return Section(FILTERS, [words, Picture(drawn.png, drawn.caption)])
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """evaluate.py --report: the page says what the run's files say, and leaves them as they are."""
 
+import base64
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -9,14 +11,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 import input_pipeline
 import train
 from configs import reading
+from data_sources import digits
 from errors import UserError
-from inspection import report
+from inspection import examples, opened, report
+from tasks.classification import Classification
 from tasks.confusion import ConfusionReport
+from tasks.section import Section
+from tasks.task import Task
 from tests.support import files_of_at_most, result
 from training import trained
 from training.evaluation import Evaluation
@@ -85,6 +92,19 @@ def evaluated(lenet_run):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """What has to be compiled is left out of pages."""
+    for module, name in ((report.answers, 'section'), (report.network, 'filters_section')):
+        monkeypatch.setattr(module, name, lambda *_, name=name: Section(name, []))
+
+
+@pytest.fixture
+def without_curves(monkeypatch):
+    """Pages have no curves, which take a second to draw."""
+    monkeypatch.setattr(report.curves, 'pictures', lambda *_: [])
 
 
 def drawn(evaluated, **changes):
@@ -159,12 +179,56 @@ def test_the_page_lists_the_network(made):
     assert sum(parameters) == 61_706
 
 
+def test_the_surest_mistakes_come_first_with_their_heat_maps(made):
+    folder, root, _ = made
+    found = json.loads((folder / 'evaluation_test.json').read_text())
+    wrong = found['examples'] - found['correct']
+    mistakes = section(root, 'The surest mistakes')
+    assert f'{wrong} of 359 answers were wrong' in text(mistakes)
+    source = digits.load('test')
+    probabilities = opened.of(trained.load(folder)).look(source.images).predictions
+    answers, labels = probabilities.argmax(1), source.targets['label']
+    sureness = np.where(answers == labels, 0, probabilities.max(1))
+    expected = [
+        f'Example {i}, and its heat map. True: {labels[i]}. '
+        f'Answer: {answers[i]} {probabilities[i].max():.1%}.'
+        for i in np.argsort(-sureness)[: min(wrong, 12)]
+    ]
+    images = [*mistakes.iter('img')]
+    assert [image.get('alt') for image in images] == expected
+    content = base64.b64decode(images[0].get('src').partition(',')[2])
+    card = np.asarray(Image.open(io.BytesIO(content)))
+    size = card.shape[0]
+    assert card.shape == (size, 2 * size, 3)
+    first = source.images[np.argmax(sureness), ..., 0]
+    np.testing.assert_array_equal(card[:: size // 28, : size : size // 28, 0], first)
+    colors = card[:, size:]
+    assert (colors.max(2) > colors.min(2) + 20).mean() > 0.5
+
+
+def test_a_network_without_maps_shows_its_mistakes_without_heat(small_run):
+    network = opened.of(trained.load(small_run))
+    looked = examples.of(network.experiment, 'validation')
+    _, words, gallery = report.answers.section(network, looked).parts
+    assert 'There are no heat maps. config.model.name=fcn has no feature maps' in words
+    assert 'heat map' not in gallery.pictures[0].description
+    assert Image.open(io.BytesIO(gallery.pictures[0].png)).size == (168, 168)
+
+
+@pytest.mark.usefixtures('without_curves')
+def test_a_task_that_knows_no_mistakes_says_so(evaluated, monkeypatch):
+    monkeypatch.setattr(Classification, 'mistake', Task.mistake)
+    reason = text(section(drawn(evaluated), 'The surest mistakes'))
+    assert 'The task has not what this needs: tasks/task.py' in reason
+
+
 def test_every_picture_is_described(made):
     images = [*made[1].iter('img')]
     assert len(images) >= 3
     assert all(len(image.get('alt')) > 20 for image in images)
 
 
+@pytest.mark.usefixtures('quickly')
 def test_what_a_workdir_lacks_is_said_in_its_place(evaluated, lenet_run, tmp_path):
     folder = tmp_path / 'run'
     folder.mkdir()
@@ -177,6 +241,7 @@ def test_what_a_workdir_lacks_is_said_in_its_place(evaluated, lenet_run, tmp_pat
     assert 'compared with result.json' not in text(origin)
 
 
+@pytest.mark.usefixtures('quickly')
 def test_damaged_records_are_said_in_their_place(evaluated, lenet_run, tmp_path):
     folder = tmp_path / 'run'
     folder.mkdir()
@@ -191,10 +256,12 @@ def test_damaged_records_are_said_in_their_place(evaluated, lenet_run, tmp_path)
     assert 'result.json is of another run' in text(section(root, 'What made the run'))
 
 
+@pytest.mark.usefixtures('quickly', 'without_curves')
 def test_examples_that_were_left_out_are_named(evaluated):
     assert '4 record(s) did not decode and were not counted' in text(drawn(evaluated).find('body'))
 
 
+@pytest.mark.usefixtures('quickly', 'without_curves')
 def test_hostile_class_names_stay_text(evaluated):
     names = ['<script>alert(1)</script>', 'a & b', '"><img src=x onerror=y>', '$x^2$', 'قطة', '猫']
     names += [f'{"long " * 40}{i}' for i in range(4)]
@@ -206,6 +273,7 @@ def test_hostile_class_names_stay_text(evaluated):
     assert all(image.get('src').startswith('data:image/png;base64,') for image in root.iter('img'))
 
 
+@pytest.mark.usefixtures('quickly', 'without_curves')
 def test_a_thousand_classes_make_no_large_page(evaluated):
     confusion = np.random.default_rng(0).integers(0, 3, (1000, 1000))
     names = [f'a class with a long name, {i}' for i in range(1000)]
@@ -217,6 +285,7 @@ def test_a_thousand_classes_make_no_large_page(evaluated):
     assert len([*folded.iter('tr')]) == 1001
 
 
+@pytest.mark.usefixtures('quickly', 'without_curves')
 def test_the_page_goes_where_output_says(lenet_run, tmp_path):
     before = contents(lenet_run)
     root = page_of(lenet_run, f'--output={tmp_path}', split='validation')
@@ -225,6 +294,7 @@ def test_the_page_goes_where_output_says(lenet_run, tmp_path):
     assert contents(lenet_run) == before
 
 
+@pytest.mark.usefixtures('quickly', 'without_curves')
 def test_a_page_that_cannot_be_written_is_a_sentence(evaluated, tmp_path):
     with files_of_at_most(1000), pytest.raises(UserError, match=r'Cannot write .*report\.html'):
         report.write(tmp_path / 'report.html', evaluated)

@@ -6,8 +6,10 @@ run in this process. config.json says only the task's name.
 
 import json
 import os
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import jax
 import numpy as np
@@ -125,6 +127,19 @@ def test_without_its_registration_the_task_is_refused_in_a_sentence(finished, tm
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert 'there is no task "turned". A task of your own has to be registered' in done.stderr
+
+
+def test_its_page_has_what_its_report_gives(finished, tmp_path):
+    assert evaluate.main([f'--workdir={finished}', f'--output={tmp_path}', '--report']) == 0
+    root = ElementTree.parse(tmp_path / 'report.html').getroot()
+    names = [tile.text for tile in root.findall('body/header/dl/div/dt')]
+    assert names[:3] == ['error (degrees)', 'median error (degrees)', 'loss']
+    sections = {node.find('h2').text: node for node in root.iter('section')}
+    assert sections['Angles'].find('.//table') is not None
+    shown = [image.get('alt') for image in sections['The surest mistakes'].iter('img')]
+    assert len(shown) == 12
+    about = r'Example \d+, and its heat map\. True: -?\d+ degrees\. Answer: -?[\d.]+ degrees\.'
+    assert all(re.fullmatch(about, text) for text in shown)
 
 
 @pytest.mark.parametrize('size', [7, 50, 1000])
