@@ -5,6 +5,7 @@
 # make test-cluster   jobs and sweeps in a SLURM of two nodes, which it starts: as root, on Debian, after
 #                     apt-get install slurmctld slurmd slurm-client munge
 # make test-ray       a sweep on a Ray cluster of two nodes, which it starts
+# make test-page      tools.page in a browser, after apt-get install chromium
 # make bench       measure speed beside PyTorch's, which goes into .venv-torch; BENCH="--only=step"
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +16,7 @@ BENCH ?=
 # names its index: make bench TORCH_PIP="--index-url=..."
 TORCH_PIP ?=
 
-.PHONY: train test test-slow test-full test-cluster test-ray bench lint clean
+.PHONY: train test test-slow test-full test-cluster test-ray test-page bench lint clean
 
 train: .venv/installed
 	$(BIN)/python train.py --config=configs/digits_lenet.py --workdir=runs/digits_lenet
@@ -25,16 +26,19 @@ test: .venv/installed-test lint
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal \
-	  -m "slow and not full and not slurm and not ray"
+	  -m "slow and not full and not slurm and not ray and not page"
 
 test-full: .venv/installed-test lint
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m "not slurm and not ray"
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist=worksteal -m "not slurm and not ray and not page"
 
 test-cluster: .venv/installed-test .venv/installed-slurm
 	tests/cluster/run_slurm.sh $(BIN)/python
 
 test-ray: .venv/installed-test .venv/installed-ray
 	$(BIN)/python -m pytest -m ray tests/cluster
+
+test-page: .venv/installed-test .venv/installed-page
+	$(BIN)/python -m pytest -m page -rs tests/tools/page
 
 bench: .venv/installed .venv-torch/installed
 	$(BIN)/python -m benchmarks.run $(BENCH)
@@ -63,7 +67,7 @@ lint: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	@touch $@
 
-.venv/installed-slurm .venv/installed-ray: .venv/installed-%: .venv/installed requirements-%.txt
+.venv/installed-slurm .venv/installed-ray .venv/installed-page: .venv/installed-%: .venv/installed requirements-%.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.txt
 	@touch $@
 

@@ -45,12 +45,18 @@ NOT_RUN = {
         'make test-full',
         'make test-cluster',
         'make test-ray',
+        'make test-page',
         'make lint',
         'pytest tests/models/test_torch_parity.py -m ""',
         'python -m tests.data_sources.photographed --workdir=runs/mnist_lenet',
         'python -m tests.data_sources.photographed --workdir=runs/digits_lenet',
+        'python -m tests.tools.page.picture --workdir=runs/digits_lenet '
+        '--output=docs/images/page.png',
     ),
-    'serves until it is stopped': ('tensorboard --logdir=runs/profile',),
+    'serves until it is stopped': (
+        'tensorboard --logdir=runs/profile',
+        'python -m tools.page --workdir=runs/digits_lenet',
+    ),
     'downloads MNIST, or trains on it: tests/test_mnist.py does, where it is': (
         'python -m tools.prepare_data mnist',
         'python -m tools.prepare_data mnist --source=$HOME/mnist',

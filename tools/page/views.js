@@ -1,0 +1,204 @@
+// What the server has said, put on the page.
+
+const byId = (id) => document.getElementById(id);
+const percent = (share) => (share === null ? 'no number' : `${(100 * share).toFixed(1)} %`);
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+// --- the network -----------------------------------------------------------------------------
+
+export function showNetwork(about) {
+  document.title = `${about.title} · see inside`;
+  byId('title').textContent = about.title;
+  byId('facts').replaceChildren(
+    ...Object.entries(about.facts).map(([name, value]) =>
+      element('div', {}, element('dt', { textContent: name }), element('dd', { textContent: value })),
+    ),
+  );
+}
+
+// --- the answer ------------------------------------------------------------------------------
+
+let rows = new Map(); // class -> its parts, in the order in which they are shown
+
+export function showBars(names, choose) {
+  rows = new Map(names.map((name) => [name, bar(name, choose)]));
+  byId('bars').replaceChildren(...[...rows.values()].map((row) => row.item));
+  byId('bars').classList.toggle('long', names.some((name) => name.length > 4));
+}
+
+function bar(name, choose) {
+  const fill = element('span', { className: 'fill' });
+  const share = element('span', { className: 'share' });
+  const button = element(
+    'button',
+    { type: 'button', disabled: true, title: name },
+    element('span', { className: 'name', textContent: name }),
+    element('span', { className: 'track' }, fill),
+    share,
+  );
+  button.setAttribute('aria-pressed', 'false');
+  button.addEventListener('click', () => choose(name));
+  return { item: element('li', {}, button), button, fill, share };
+}
+
+// The answer without a picture: bars of nothing.
+export function showNothing() {
+  byId('answer').textContent = '';
+  for (const { item, button, fill, share } of rows.values()) {
+    fill.style.setProperty('--share', '0%');
+    share.textContent = '';
+    button.disabled = true;
+    item.className = '';
+    button.setAttribute('aria-pressed', 'false');
+  }
+  for (const id of ['given', 'heat', 'heat-scale', 'bars-hint', 'stage-choice', 'heat-hint']) byId(id).hidden = true;
+  byId('given-caption').textContent = 'Its input';
+  byId('heat-caption').textContent = 'What speaks for the answer';
+  byId('stages').replaceChildren();
+  byId('inside-hint').hidden = false;
+}
+
+export function showAnswer(found, wanted, about, choose) {
+  const shares = new Map(found.choices.map(({ name, sureness }) => [name, sureness]));
+  if ([...shares.keys()].some((name) => !about.classes.includes(name))) {
+    const names = [...shares.keys()]; // of many classes, or of things that are found
+    if (wanted !== null && !shares.has(wanted)) names.push(wanted);
+    keepFocus(() => showBars(names, choose));
+  }
+  const [first] = found.choices;
+  if (!first) {
+    byId('answer').textContent = found.text;
+    return;
+  }
+  const sure = element('small', { textContent: percent(first.sureness) });
+  byId('answer').replaceChildren(first.name, sure);
+  for (const [name, { item, button, fill, share }] of rows) {
+    const value = shares.get(name);
+    fill.style.setProperty('--share', `${100 * (value ?? 0)}%`);
+    share.textContent = value === undefined ? 'less' : percent(value);
+    item.className = name === first.name ? 'first' : '';
+    button.disabled = false;
+    button.setAttribute('aria-pressed', String(name === wanted));
+  }
+  byId('bars-hint').hidden = false;
+}
+
+// Builds the bars anew; the class that had the focus keeps it.
+function keepFocus(build) {
+  const focused = [...rows].find(([, row]) => row.button === document.activeElement)?.[0];
+  build();
+  const row = rows.get(focused);
+  if (!row) return;
+  row.button.disabled = false;
+  row.button.focus({ preventScroll: true });
+}
+
+// --- input and heat map ----------------------------------------------------------------------
+
+export function showSeen(found, about) {
+  byId('given').src = found.input;
+  byId('given').hidden = false;
+  byId('given-caption').textContent = `Its input, ${about.facts.Input}`;
+  const { choice, picture, strongest, problem } = found.heat;
+  byId('heat').hidden = !picture;
+  byId('stage-choice').hidden = !picture;
+  byId('heat-scale').hidden = !picture;
+  byId('heat-most').textContent = strongest ? `most (${strongest.toPrecision(2)})` : 'most';
+  const nothing = picture && !strongest ? `Nothing in this stage speaks for ${choice}.` : '';
+  const hint = problem ?? nothing;
+  byId('heat-hint').hidden = !hint;
+  if (picture) byId('heat').src = picture;
+  else byId('heat').removeAttribute('src');
+  byId('heat-hint').textContent = hint;
+  byId('heat-caption').textContent = picture ? `What speaks for ${choice}` : 'No heat map';
+  byId('heat').alt = picture ? `Heat map over the picture: what speaks for ${choice}` : '';
+}
+
+export function offerStages(stages, select) {
+  const names = stages.filter((stage) => stage.spatial).map((stage) => stage.name);
+  if ([...select.options].map((option) => option.value).join() === names.join()) return;
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+  select.value = names.at(-1); // the one that the server takes by itself
+}
+
+// --- the stages ------------------------------------------------------------------------------
+
+const SIDE = 84; // pixels of a feature map on the page, at most
+const UNIT = 14; // of a unit of a dense layer
+const GAP = 3;
+let shownStages = new Map(); // name -> its parts
+
+export function showStages(found, about, showWhole) {
+  byId('inside-hint').hidden = true;
+  if (!byId('stages').children.length) shownStages = new Map();
+  for (const stage of found.stages) {
+    if (!shownStages.has(stage.name)) {
+      const parts = card(stage, about.stages[stage.name]);
+      parts.more.addEventListener('click', () => showWhole(stage.name));
+      shownStages.set(stage.name, parts);
+      byId('stages').append(parts.article);
+    }
+    fill(shownStages.get(stage.name), stage);
+  }
+}
+
+function card(stage, described) {
+  const canvas = element('canvas');
+  canvas.setAttribute('role', 'img');
+  const low = element('span');
+  const high = element('span');
+  const count = element('span');
+  const more = element('button', { type: 'button', hidden: true });
+  const sees = described ? ` · each value sees ${described.sees}` : '';
+  const what = element('p', { className: 'hint', textContent: stage.size + sees });
+  const article = element(
+    'article',
+    { className: 'stage' },
+    element('header', {}, element('h3', { textContent: stage.name }), what),
+    canvas,
+    element('footer', {}, low, element('span', { className: 'scale' }), high, count, more),
+  );
+  const parts = { article, canvas, low, high, count, more, strip: new Image(), stage: null };
+  parts.strip.addEventListener('load', () => paint(parts));
+  new ResizeObserver(() => paint(parts)).observe(article);
+  return parts;
+}
+
+function fill(parts, stage) {
+  const what = stage.spatial ? 'maps' : 'units';
+  parts.next = stage;
+  parts.strip.src = stage.strip;
+  parts.low.textContent = stage.low.toPrecision(2).replace(/^0\.0$/, '0');
+  parts.high.textContent = stage.high.toPrecision(2);
+  parts.count.textContent =
+    stage.shown < stage.count ? `${stage.shown} of ${stage.count} ${what}` : `${stage.count} ${what}`;
+  parts.more.hidden = stage.shown === stage.count;
+  parts.more.textContent = `Show all ${stage.count}`;
+  parts.canvas.setAttribute('aria-label', `${stage.name}: ${parts.count.textContent}, ${stage.size}`);
+}
+
+// Lays the maps of a stage side by side, as many as fit, each pixel a whole number of pixels.
+function paint({ article, canvas, strip, next }) {
+  if (!next || !strip.naturalWidth || strip.naturalHeight !== next.shown * next.height) return;
+  const { width, height, shown, spatial } = next;
+  const ratio = devicePixelRatio;
+  const factor = Math.max(1, Math.floor(((spatial ? SIDE : UNIT) * ratio) / Math.max(width, height)));
+  const [w, h, gap] = [width * factor, height * factor, Math.round(GAP * ratio)];
+  const room = Math.floor(article.clientWidth * ratio);
+  const columns = Math.min(shown, Math.max(1, Math.floor((room + gap) / (w + gap))));
+  canvas.width = columns * (w + gap) - gap;
+  canvas.height = Math.ceil(shown / columns) * (h + gap) - gap;
+  canvas.style.width = `${canvas.width / ratio}px`;
+  const context = canvas.getContext('2d');
+  context.imageSmoothingEnabled = false;
+  for (let i = 0; i < shown; i++) {
+    const x = (i % columns) * (w + gap);
+    const y = Math.floor(i / columns) * (h + gap);
+    context.drawImage(strip, 0, i * height, width, height, x, y, w, h);
+  }
+}
