@@ -87,15 +87,23 @@ class Examples:
         """
         yield from progress.pictures(self._chunks(), self.count, of=len)
 
-    def images(self, positions: Sequence[int]) -> np.ndarray:
-        """Returns the images of some examples that decode: uint8 [n, h, w, c], in the order given.
+    def at(self, positions: Sequence[int]) -> Chunk:
+        """Returns some examples that decode, in the order given.
 
         Args:
           positions: each example's number in its split; at least one.
         """
         wanted, inverse = np.unique(np.asarray(positions, np.int32), return_inverse=True)
         found = list(self._batches(wanted))
-        return np.concatenate([batch['image'] for batch in found])[inverse]
+        arrays = {
+            name: np.concatenate([batch[name] for batch in found])[inverse]
+            for name in ('image', 'index', *self._source.kinds)
+        }
+        return Chunk(arrays.pop('image'), positions=arrays.pop('index'), targets=arrays)
+
+    def images(self, positions: Sequence[int]) -> np.ndarray:
+        """Returns the images of some examples that decode: uint8 [n, h, w, c]; as `at`."""
+        return self.at(positions).images
 
     def note(self) -> str:
         """Returns a sentence on what the last pass has left out; '' for nothing."""

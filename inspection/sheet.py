@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,6 +13,7 @@ from inspection.drawing import INK
 MARGIN = 16  # pixels around a sheet
 GAP = 10  # between its pictures
 TEXT, LINE = 13, 18  # height of letters, and from one line of text to the next
+CHARACTER = 7.3  # pixels of one on average
 LARGE = 136  # pixels of the longer side of a picture, about
 WIDTH = 960  # of a sheet without its margins, unless something in it is wider
 
@@ -50,10 +52,14 @@ class Sheet:
         first_x, first_y = max(left, within[0]), max(top, within[1])
         last_x = min(left + width, within[0] + within[2]) - 1
         last_y = min(top + height, within[1] + within[3]) - 1
-        self._pen.rectangle((first_x, first_y, last_x, last_y), outline=color, width=2)
+        if first_x <= last_x and first_y <= last_y:
+            corners = (first_x, first_y, last_x, last_y)
+            self._pen.rectangle(corners, outline=color, width=2)
 
-    def dot(self, x: float, y: float, color: str) -> None:
-        """Draws a small disk with a white rim."""
+    def dot(self, x: float, y: float, color: str, within: tuple) -> None:
+        """Draws a small disk with a white rim, on the edge of `within` where it lies beyond."""
+        x = min(max(x, within[0]), within[0] + within[2])
+        y = min(max(y, within[1]), within[1] + within[3])
         for radius, fill in ((6, 'white'), (4, color)):
             self._pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
@@ -75,11 +81,16 @@ def text_width(text: str) -> int:
     return math.ceil(font.getlength(text))
 
 
-def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Returns the (height, width) in which a picture is shown: a small one several times as large.
+def wrapped(text: str, width: int) -> list[str]:
+    """Returns a text in lines of about this many pixels."""
+    return textwrap.wrap(text, int(width / CHARACTER))
 
-    Of small pictures each pixel becomes a square; those of a photograph are made about as large.
+
+def shown_size(height: int, width: int, large: int = LARGE) -> tuple[int, int]:
+    """Returns the (height, width) in which a picture is shown, with `large` pixels at most.
+
+    A small picture is enlarged by a whole factor, so that each pixel becomes a square.
     """
     longer = max(height, width)
-    factor = LARGE / longer if longer > LARGE // 2 else LARGE // longer
+    factor = large / longer if longer > large // 2 else large // longer
     return max(1, round(height * factor)), max(1, round(width * factor))

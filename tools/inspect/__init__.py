@@ -22,7 +22,7 @@ from tools.inspect.parts import DATA, EITHER, PARTS, PICTURES, Part
 if TYPE_CHECKING:  # JAX is imported once the command line is valid
     from tools.inspect.work import Work
 
-OPTIONS = ('layer', 'stage', 'class')  # each is obeyed by some parts only
+OPTIONS = ('layer', 'stage', 'class', 'unit')  # each is obeyed by some parts only
 NEEDS = {PICTURES: 'needs an IMAGE', DATA: 'needs the data set', EITHER: 'needs IMAGEs or the set'}
 
 
@@ -44,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
     add('--only', metavar='PART[,PART]', help='the parts to do [all that can be done]')
     add('--layer', metavar='NAME', help='the layer to show, as in tools.summary [all]')
     add('--stage', metavar='NAME', help='the stage to show, or to explain by [all, or the last]')
+    add('--unit', metavar='STAGE:N[,...]', help='the units whose pictures to show, such as conv2:5 '
+        '[some of each stage]')  # fmt: skip
     add('--class', metavar='NAME', help='the class, or other part of the answer, to explain [the '
         "network's answer]")  # fmt: skip
     add(

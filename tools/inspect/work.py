@@ -11,7 +11,7 @@ import numpy as np
 
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
-from inspection import examples, mistakes, opened, survey, units
+from inspection import examples, exciting, mistakes, opened, survey, units
 from tools.inspect.output import Output
 from training import prediction, trained
 
@@ -80,7 +80,7 @@ class Work:
           UserError: as for `examples`, or none of its records decodes.
         """
         task, names = self.opened.task, self.opened.class_names
-        found = Surveyed(mistakes.Mistakes(task, names), units.Units())
+        found = Surveyed(mistakes.Mistakes(task, names), units.Units(), exciting.Likes())
         survey.run(self.opened, self.examples, list(vars(found).values()))
         if self.examples.note():
             print(f'  {self.examples.note()}', flush=True)
@@ -93,6 +93,7 @@ class Surveyed:
 
     mistakes: mistakes.Mistakes
     units: units.Units
+    likes: exciting.Likes
 
 
 def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
