@@ -30,10 +30,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
     arguments, overrides = parser.parse_known_args(_joined(argv))
     for argument in overrides:
         if not argument.startswith('--config.'):
-            name = parser.prog.removeprefix('python ')
+            start = parser.prog.removeprefix('python ')
+            name = start.removeprefix('-m ')
             known = [*re.findall(r'--[a-z_]+', parser.format_usage()), '--config.']
             raise UserError(
-                f'{shortened(argument)} is not an option of {name}; see `python {name} --help`.'
+                f'{shortened(argument)} is not an option of {name}; see `python {start} --help`.'
                 + did_you_mean(argument.partition('=')[0], known)
             )
     return arguments, overrides

@@ -13,8 +13,8 @@ examples:
   python evaluate.py --workdir=runs/digits --report
 
 Prints the report of the task (for classification: accuracy, loss, precision and recall of each
-class, and the confusion matrix), and writes evaluation_SPLIT.json and pictures such as
-confusion_SPLIT.png into the workdir. Every example counts once. Fields of the run can be set by
+class, the confusion matrix and the calibration), and writes evaluation_SPLIT.json and pictures such
+as confusion_SPLIT.png into the workdir. Every example counts once. Fields of the run can be set by
 --config.NAME=VALUE, such as --config.data.dir=DIR.
 
 --report writes report.html as well (report_validation.html for that split): the same with curves,

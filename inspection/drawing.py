@@ -156,9 +156,16 @@ def number_sides(axes: 'Axes', mosaic: Mosaic, rows: int, columns: int, row: str
     axes.set_xlabel(column, color=QUIET, fontsize=9)
 
 
-def scale_bar(figure: 'Figure', drawn: 'AxesImage', axes: 'Axes', label: str) -> None:
-    """Draws the scale of colors beside a picture."""
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.02, aspect=30)
+def scale_bar(
+    figure: 'Figure', drawn: 'AxesImage', axes: 'Axes', label: str, cut: bool = False
+) -> None:
+    """Draws the scale of colors beside a picture; with arrows where values go beyond it."""
+    values, (low, high) = drawn.get_array(), drawn.get_clim()
+    beyond = cut and (values.min() < low, values.max() > high)
+    extend = {(True, True): 'both', (True, False): 'min', (False, True): 'max'}.get(beyond)
+    bar = figure.colorbar(
+        drawn, ax=axes, fraction=0.03, pad=0.02, aspect=30, extend=extend or 'neither'
+    )
     bar.set_label(label, color=QUIET, fontsize=9)
     bar.ax.tick_params(labelsize=8, labelcolor=QUIET)
     bar.outline.set_visible(False)

@@ -13,6 +13,8 @@ from data_sources.targets import Label
 from errors import UserError
 from field import Field
 from models.network import Network
+from tasks import calibration
+from tasks.calibration import Calibration
 from tasks.confusion import ConfusionReport
 from tasks.task import Batch, Choice, Description, Hyper, Metric, Sums, Task
 
@@ -140,7 +142,8 @@ class Classification(Task):
         Args:
           outputs: logits, float [batch, classes].
           batch: as in `losses`, with 'mask' float32 [batch].
-          detailed: adds 'confusion', int32 [classes, classes], rows true and columns predicted.
+          detailed: adds 'confusion', int32 [classes, classes], rows true and columns predicted, and
+            the sums of tasks/calibration.py.
         """
         labels, mask = batch['label'], batch['mask']
         if 'other_label' in batch:
@@ -155,6 +158,8 @@ class Classification(Task):
         if detailed:
             empty = jnp.zeros((self.num_classes, self.num_classes), jnp.int32)
             sums['confusion'] = empty.at[labels, predicted].add(real)
+            sure = self.predictions(outputs).max(-1)
+            sums |= calibration.sums(sure, predicted == labels, mask)
         return sums
 
     def summarize(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
@@ -176,9 +181,9 @@ class Classification(Task):
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> ConfusionReport:
-        """Returns accuracy, loss, the confusion matrix, and precision and recall of each class."""
+        """Returns accuracy, loss, confusion matrix, calibration, and the results of each class."""
         loss = self.summarize(sums, rows)['loss']
-        return ConfusionReport(sums['confusion'], class_names, loss)
+        return ConfusionReport(sums['confusion'], class_names, loss, Calibration.of(sums))
 
     def constant_value(self, targets: Mapping[str, np.ndarray]) -> float:
         """Returns the accuracy of always predicting the most frequent class."""

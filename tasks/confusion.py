@@ -13,6 +13,7 @@ import numpy as np
 import files
 import fonts
 from files import columns
+from tasks.calibration import Calibration
 from tasks.section import Picture, Section, Table
 
 if TYPE_CHECKING:  # imported when a picture is drawn
@@ -35,6 +36,7 @@ class ConfusionReport:
       confusion: int [classes, classes]; row = true class, column = predicted class.
       class_names: one name per class.
       loss: mean loss per example, or None if it was not measured.
+      calibration: whether it is right as often as it is sure, or None if that was not measured.
 
     Precision, recall and F1 are float [classes]. They are NaN for a class that makes them 0/0: the
     precision of a class that was never predicted, the recall of a class without examples.
@@ -43,6 +45,7 @@ class ConfusionReport:
     confusion: np.ndarray
     class_names: Sequence[str]
     loss: float | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self):
         confusion = np.asarray(self.confusion)
@@ -111,11 +114,13 @@ class ConfusionReport:
 
     def text(self) -> str:
         """Returns the whole report as plain text."""
-        head = f'accuracy  {_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
+        head = [('accuracy', f'{_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})')]
         if self.loss is not None:
-            head += f'\nloss      {self.loss:.4f}'
+            head.append(('loss', f'{self.loss:.4f}'))
+        if self.calibration is not None:
+            head.append(('calibration error', self.calibration.text()))
         errors = self.confusion_table() if self.readable else self.confusions_table()
-        return '\n\n'.join([head, self.class_table(), errors])
+        return '\n\n'.join([columns(head, left_columns=2), self.class_table(), errors])
 
     def class_table(self) -> str:
         """Returns precision, recall, F1 and support of each class as aligned columns."""
@@ -167,7 +172,7 @@ class ConfusionReport:
         return rows
 
     def sections(self) -> list[Section]:
-        """Returns the results by class, and the errors."""
+        """Returns the results by class, the errors, and the calibration."""
         meaning = (
             'Precision is the fraction of the answers with a class that are right, recall the '
             'fraction of the examples of a class that are found, F1 the harmonic mean of both, '
@@ -175,7 +180,8 @@ class ConfusionReport:
         )
         title = f'The {len(self.class_names):,} classes'
         by_class = Table(title, self._class_rows(), folded=not self.readable)
-        return [Section('Results by class', [meaning, by_class]), self._errors_section()]
+        sections = [Section('Results by class', [meaning, by_class]), self._errors_section()]
+        return sections + ([self.calibration.section()] if self.calibration else [])
 
     def _errors_section(self) -> Section:
         parts, rows = [], self._confusion_rows()
@@ -222,11 +228,15 @@ class ConfusionReport:
             'correct': self.correct,
             'classes': classes,
             'confusion': self.confusion.tolist(),
+            **(self.calibration.to_json() if self.calibration else {}),
         }
 
     def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
-        """Draws confusion_SPLIT.png into a folder; returns its path in a list."""
-        return [self.confusion_png(folder / f'confusion_{split}.png', title)]
+        """Draws confusion_SPLIT.png and calibration_SPLIT.png; returns their paths."""
+        paths = [self.confusion_png(folder / f'confusion_{split}.png', title)]
+        if self.calibration:
+            paths.append(self.calibration.png(folder / f'calibration_{split}.png', title))
+        return paths
 
     def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
         """Draws the matrix as a heat map and returns its path."""

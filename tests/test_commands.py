@@ -115,8 +115,11 @@ def test_evaluate_agrees_with_the_result_and_writes_its_files(trained, tmp_path)
     assert written['loss'] == pytest.approx(result['test_loss'], rel=1e-6)
     assert np.sum(written['confusion']) == 359
     assert np.trace(written['confusion']) == result['test_correct']
-    with Image.open(tmp_path / 'confusion_test.png') as picture:
-        assert picture.size[0] > 300
+    assert sum(b['count'] for b in written['calibration_bins']) == 359
+    for name in ('confusion', 'calibration'):
+        with Image.open(tmp_path / f'{name}_test.png') as picture:
+            assert picture.size[0] > 300
+    assert f'{tmp_path}/calibration_test.png' in done.stdout
     assert 'precision' in done.stdout
 
 

@@ -292,7 +292,7 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
         (['--config.augment.mixup=1', '--config.batch_size=3'], 'config.batch_size=3: choose'),
         (['--config.augment.shfit=1'], 'config.augment.shift'),
         (['--config.data.name=nothing'], 'is not prepared'),
-        (['--size=3'], '--size=3 is not an option of -m tools.show_batch'),
+        (['--size=3'], '--size=3 is not an option of tools.show_batch'),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, message):

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict
 import input_pipeline
 import models
 from data_sources import digits
+from tasks import calibration
 from tasks.classification import Classification
 from tests.training import probe
 from training import optimizers, state, step
@@ -308,7 +309,11 @@ def evaluations():
     np.add.at(confusion, (data['label'], np.asarray(logits).argmax(-1)), 1)
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     loss = -log_p[np.arange(len(log_p)), data['label']].sum()
-    record('eval/truth', {'confusion': confusion, 'loss': loss})
+    sure, right = np.exp(log_p).max(-1), log_p.argmax(-1) == data['label']
+    chosen = np.ceil(sure * calibration.BINS).astype(int) - 1
+    bins = {'bin_count': np.ones(len(sure)), 'bin_correct': right, 'bin_confidence': sure}
+    bins = {k: np.bincount(chosen, v, calibration.BINS) for k, v in bins.items()}
+    record('eval/truth', {'confusion': confusion, 'loss': loss, **bins})
 
     for kind, devices in devices_here(DEVICES):
         runner = Runner(spec, kind, jax.devices()[:devices], detailed=True)

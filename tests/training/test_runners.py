@@ -170,6 +170,8 @@ def test_evaluation_counts_every_example_once(results, kind, devices, size):
     assert found['count'] == truth['confusion'].sum() == 359
     assert found['correct'] == np.trace(truth['confusion'])
     assert found['loss'] == pytest.approx(truth['loss'], rel=1e-6)
+    for name in ('bin_count', 'bin_correct', 'bin_confidence'):
+        np.testing.assert_allclose(found[name], truth[name], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(('kind', 'devices'), on_devices(child.SOME, child.FEW_DRAWN))
