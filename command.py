@@ -96,7 +96,7 @@ def make_parser(prog: str, doc: str, kind=argparse.ArgumentParser) -> argparse.A
     return kind(f'python -m {prog}', description=doc, formatter_class=formatter, allow_abbrev=False)
 
 
-def chosen(only: str | None, names: Sequence[str], what: str) -> list[str]:
+def chosen(only: str | None, names: Sequence[str], what: str, option: str = '--only') -> list[str]:
     """Returns the names that --only=NAME,NAME gives, in the order of all `names`.
 
     Raises:
@@ -106,7 +106,7 @@ def chosen(only: str | None, names: Sequence[str], what: str) -> list[str]:
     for name in wanted:
         if name not in names:
             there_are = f'there is no {what} "{name}"; there are {", ".join(names)}.'
-            raise UserError(f'--only: {there_are}{did_you_mean(name, names)}')
+            raise UserError(f'{option}: {there_are}{did_you_mean(name, names)}')
     return [name for name in names if name in wanted]
 
 

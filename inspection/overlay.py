@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-OPACITY = 0.6
+OPACITY, SIGNED_OPACITY = 0.6, 0.85
+_PURE = 0.8  # where the colors of a signed scale are strong, and not yet dark
 GAP = 4  # white pixels between pictures that stand side by side
 LEAST = 224  # small pictures are enlarged by a whole factor to about this many pixels
 _POSITIVE, _SIGNED = 'viridis', 'RdBu_r'
@@ -31,6 +32,11 @@ class Scale:
     high: float
     colormap: str
 
+    @property
+    def signed(self) -> bool:
+        """Whether 0 is in the middle."""
+        return self.low < 0
+
     def colors(self, values: np.ndarray) -> np.ndarray:
         """Returns uint8 [..., 3] for values [...]; those beyond the ends get the last color."""
         import matplotlib
@@ -39,14 +45,21 @@ class Scale:
         return np.asarray(matplotlib.colormaps[self.colormap](fractions, bytes=True))[..., :3]
 
 
-def scale_of(*maps: np.ndarray, signed: bool = False) -> Scale:
+def scale_of(*maps: np.ndarray, signed: bool = False, share: float = 1.0) -> Scale:
     """Returns one scale for some maps: from 0 to the largest value.
 
     If signed, it goes from minus the largest absolute value to plus that. Maps that are 0
     everywhere get a scale to 1, on which all of them has the color of 0.
+
+    Args:
+      *maps: float arrays.
+      signed: whether values below 0 mean something.
+      share: of the values that are to lie on it. In a map with a value for each pixel a few large
+        ones would leave the others without color; they get the last color.
     """
-    sizes = [float(np.abs(values).max() if signed else values.max()) for values in maps]
-    high = max(sizes)
+    values = np.concatenate([np.ravel(values) for values in maps])
+    sizes = np.abs(values) if signed else values
+    high = float(np.quantile(sizes, share)) or float(sizes.max())
     high = high if high > 0 else 1.0
     return Scale(-high, high, _SIGNED) if signed else Scale(0.0, high, _POSITIVE)
 
@@ -71,20 +84,30 @@ def enlarged(picture: np.ndarray, least: int = LEAST) -> np.ndarray:
 
 
 def lay_over(
-    picture: np.ndarray, heat: np.ndarray, scale: Scale | None = None, opacity: float = OPACITY
+    picture: np.ndarray, heat: np.ndarray, scale: Scale | None = None, opacity: float | None = None
 ) -> np.ndarray:
     """Returns a picture in shades of gray under the colors of a map that is resized to it.
+
+    On a signed scale the sign is a color and the size covers the picture, which is so seen where
+    the map says nothing.
 
     Args:
       picture: uint8 [h, w, 1 or 3].
       heat: float [h', w'].
       scale: of the colors; None for the map's own, which is signed if the map has a negative value.
-      opacity: of the colors, from 0 (the picture alone) to 1.
+      opacity: of the colors, from 0 (the picture alone) to 1; None for one that suits the scale.
 
     Returns:
       uint8 [h, w, 3].
     """
-    colors = _colored(picture, heat, scale).astype(np.float32)
+    scale = scale or _own_scale([heat])
+    if opacity is None:
+        opacity = SIGNED_OPACITY if scale.signed else OPACITY
+    values = resized(heat, *picture.shape[:2])
+    colors = scale.colors(values)
+    if scale.signed:
+        colors = scale.colors(np.sign(values) * _PURE * scale.high)
+        opacity = opacity * np.clip(np.abs(values) / scale.high, 0, 1)[..., None]
     gray = _rgb(np.asarray(Image.fromarray(_rgb(picture)).convert('L'))[..., None])
     return np.rint(opacity * colors + (1 - opacity) * gray).astype(np.uint8)
 
@@ -110,17 +133,14 @@ def side_by_side(
     rows = []
     for picture, heat in zip(pictures, heats, strict=True):
         large = enlarged(picture, least)
-        panels = [_rgb(large), _colored(large, heat, scale), lay_over(large, heat, scale)]
+        colored = scale.colors(resized(heat, *large.shape[:2]))
+        panels = [_rgb(large), colored, lay_over(large, heat, scale)]
         rows.append(_joined(panels, axis=1))
     return _joined(rows, axis=0)
 
 
 def _own_scale(heats: Sequence[np.ndarray]) -> Scale:
     return scale_of(*heats, signed=any((heat < 0).any() for heat in heats))
-
-
-def _colored(picture: np.ndarray, heat: np.ndarray, scale: Scale | None) -> np.ndarray:
-    return (scale or _own_scale([heat])).colors(resized(heat, *picture.shape[:2]))
 
 
 def _rgb(picture: np.ndarray) -> np.ndarray:

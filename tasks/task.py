@@ -304,7 +304,9 @@ class Task:
     def pictures(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns the pictures, uint8 [h, w, c], of one example's image; for a clip its frames.
 
-        A stage has as many maps for each example, one after the other.
+        A stage has as many maps for each example, one after the other. Values that belong to the
+        image's pixels (attributions, float, with as many channels or one) are taken apart in the
+        same way.
         """
         return (image,)
 

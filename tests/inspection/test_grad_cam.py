@@ -7,22 +7,18 @@ from data_sources import digits
 from errors import UserError
 from inspection import opened
 from inspection.grad_cam import combined, grad_cam
+from tests.inspection.untrained import chosen
 from training import trained
 
 
 @pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
+def network(lenet):
+    return lenet
 
 
 @pytest.fixture(scope='module')
 def pixels():
     return digits.load('test').images[:5]
-
-
-def chosen(network, name):
-    black = np.zeros((1, *network.experiment.image_shape), np.uint8)
-    return network.choice(network.look(black).prediction(0), name)
 
 
 def test_the_last_map_is_the_slow_way_with_finite_differences(network, pixels):

@@ -40,11 +40,24 @@ def test_any_map_can_be_laid_over_a_picture_in_gray_or_color(heat, signed, chann
     laid = overlay.lay_over(picture, heat, scale)
     assert laid.shape == (6, 6, 3)
     assert laid.dtype == np.uint8
-    np.testing.assert_array_equal(
-        overlay.lay_over(picture, heat, scale, opacity=0), np.full((6, 6, 3), 128)
-    )
-    colors = overlay.lay_over(picture, heat, scale, opacity=1)
-    np.testing.assert_array_equal(colors, scale.colors(overlay.resized(heat, 6, 6)))
+    np.testing.assert_array_equal(overlay.lay_over(picture, heat, scale, opacity=0), 128)
+    laid = overlay.lay_over(picture, heat, scale, opacity=1)
+    values = overlay.resized(heat, 6, 6)
+    if signed:  # the picture is seen where the map says nothing
+        np.testing.assert_array_equal(laid[values == 0], 128)
+        assert (laid[values >= scale.high] == scale.colors(np.array(0.8 * scale.high))).all()
+        assert (laid[values <= scale.low] == scale.colors(np.array(0.8 * scale.low))).all()
+    else:
+        np.testing.assert_array_equal(laid, scale.colors(values))
+
+
+def test_a_scale_can_leave_out_the_largest_values():
+    values = np.append(np.linspace(-1, 1, 999), 1000.0)
+    scale = overlay.scale_of(values, signed=True, share=0.99)
+    assert 0.9 < scale.high < 1
+    np.testing.assert_array_equal(scale.colors(values[-1:]), scale.colors(np.array([scale.high])))
+    sparse = np.append(np.zeros(999), 3.0)
+    assert overlay.scale_of(sparse, share=0.9).high == 3
 
 
 def test_larger_values_are_brighter_and_the_sign_is_a_color():

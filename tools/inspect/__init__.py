@@ -22,7 +22,7 @@ from tools.inspect.parts import DATA, EITHER, PARTS, PICTURES, Part
 if TYPE_CHECKING:  # JAX is imported once the command line is valid
     from tools.inspect.work import Work
 
-OPTIONS = ('layer', 'stage', 'class', 'unit')  # each is obeyed by some parts only
+OPTIONS = ('layer', 'stage', 'class', 'method', 'unit')  # each is obeyed by some parts only
 NEEDS = {PICTURES: 'needs an IMAGE', DATA: 'needs the data set', EITHER: 'needs IMAGEs or the set'}
 
 
@@ -46,8 +46,17 @@ def parser() -> argparse.ArgumentParser:
     add('--stage', metavar='NAME', help='the stage to show, or to explain by [all, or the last]')
     add('--unit', metavar='STAGE:N[,...]', help='the units whose pictures to show, such as conv2:5 '
         '[some of each stage]')  # fmt: skip
-    add('--class', metavar='NAME', help='the class, or other part of the answer, to explain [the '
-        "network's answer]")  # fmt: skip
+    add(
+        '--class',
+        metavar='NAME[,NAME]',
+        help="the classes, or other parts of the answer, to explain [the network's answer]",
+    )
+    add(
+        '--method',
+        metavar='NAME[,NAME]',
+        help='how to explain it: grad_cam, occlusion, integrated_gradients, smooth_grad, gradient '
+        '[all]',
+    )
     add(
         '--split',
         choices=('train', 'validation', 'test'),

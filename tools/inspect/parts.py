@@ -46,6 +46,7 @@ PARTS = (
     Part('filters', 'the kernels of each layer, and statistics of them', NOTHING, ('layer',)),
     Part('units', 'which units answer to pictures, and which to none', EITHER),
     Part('maps', 'the feature maps of each stage', PICTURES, ('stage',)),
+    Part('why', 'what in a picture speaks for the answer', PICTURES, ('stage', 'class', 'method')),
     Part('mistakes', 'the wrong answers of which the network was surest', DATA),
     Part('likes', 'the pictures that excite a unit most', DATA, ('stage', 'unit')),
 )  # fmt: skip

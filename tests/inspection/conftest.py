@@ -1,0 +1,12 @@
+"""Fixtures of the tests that look into networks."""
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def lenet(lenet_run):
+    """The trained LeNet, opened: what one test has compiled serves the others."""
+    from inspection import opened
+    from training import trained
+
+    return opened.of(trained.load(lenet_run))

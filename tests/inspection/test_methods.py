@@ -1,0 +1,164 @@
+"""Every way to explain an answer, for networks and tasks of every kind."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from data_sources import digits
+from errors import UserError
+from inspection import methods, why
+from inspection.methods import METHODS
+from inspection.opened import Opened
+from models.lenet import LeNet
+from tasks.classification import Classification
+from tests.inspection.untrained import chosen, noisy, untrained
+from tests.tasks import turned
+
+SHAPE = (28, 28, 1)
+SIZES = {'grad_cam': (5, 5)}  # the others have a value for each pixel
+
+
+class Frames(LeNet):
+    """For images of two pictures, one above the other: the mean of their features is classified."""
+
+    def stages(self, images, train=False, mask=None):
+        return super().stages(images.reshape(-1, 28, 28, 1), train, mask)
+
+    def pool_features(self, features):
+        return features.reshape(-1, 2, features.shape[-1]).mean(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfFrames(Classification):
+    def pictures(self, image):
+        return image[:28], image[28:]
+
+
+def of_frames():
+    plain = untrained('lenet', SHAPE)
+    model, task = Frames(num_classes=4), OfFrames(**vars(plain.task))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 56, 28, 1), np.float32))
+    exp = dataclasses.replace(plain.experiment, image_shape=(56, 28, 1))
+    return Opened(exp, dataclasses.replace(plain.spec, model=model, task=task), variables, 0)
+
+
+@pytest.fixture(scope='module')
+def networks(lenet):
+    return {
+        'classification': lenet,
+        'turned': untrained('lenet', SHAPE, 0, task='turned', data__name=turned.NAME),
+        'bfloat16': untrained('lenet', SHAPE, dtype='bfloat16'),
+        'frames': of_frames(),
+    }
+
+
+@pytest.mark.parametrize('name', ['classification', 'turned', 'bfloat16', 'frames'])
+@pytest.mark.parametrize('method', METHODS)
+def test_every_answer_is_explained_by_every_method(networks, name, method):
+    network = networks[name]
+    pictures = 2 if name == 'frames' else 1
+    image = np.concatenate(digits.load('test').images[:pictures])
+    choice = network.choice(network.look(image[None]).prediction(0))
+    found = METHODS[method].explain(network, image, choice, None)
+    assert len(found.maps) == pictures
+    for heat in found.maps:
+        assert heat.shape == SIZES.get(method, (28, 28))
+        assert np.isfinite(heat).all()
+    largest = max(abs(heat).max() for heat in found.maps)
+    assert largest > 0
+    if METHODS[method].signed:
+        assert min(heat.min() for heat in found.maps) < 0
+    else:
+        assert min(heat.min() for heat in found.maps) >= 0
+
+
+# SmoothGrad draws other noise for each, and a window of occlusion can lie on two of them.
+@pytest.mark.parametrize('method', ['grad_cam', 'integrated_gradients', 'gradient'])
+def test_each_picture_of_an_example_has_the_map_of_its_own_pixels(networks, method):
+    network = networks['frames']
+    first, second = digits.load('test').images[:2]
+    image, turned_round = np.concatenate([first, second]), np.concatenate([second, first])
+    choice = chosen(network, '2')
+    found, other = (
+        METHODS[method].explain(network, i, choice, None).maps for i in (image, turned_round)
+    )
+    np.testing.assert_allclose(found[::-1], other, atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_more_examples_of_several_pictures_than_a_batch_have_all_their_maps(networks, monkeypatch):
+    network = networks['frames']
+    images = noisy(3, (56, 28, 1))
+    whole = network.look(images).stages['pool2']
+    assert whole.shape == (6, 5, 5, 16)
+    monkeypatch.setattr('inspection.opened.BATCH', 2)
+    np.testing.assert_allclose(network.look(images).stages['pool2'], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_an_image_without_anything_on_it_has_finite_maps(lenet, method):
+    choice = chosen(lenet, '3')
+    for value in (0, 200):
+        image = np.full(SHAPE, value, np.uint8)
+        (heat,) = METHODS[method].explain(lenet, image, choice, None).maps
+        assert np.isfinite(heat).all()
+
+
+def test_a_network_without_maps_is_explained_by_all_but_grad_cam():
+    network = untrained('fcn', (8, 8, 1), model__units=8, model__depth=1)
+    (image,), choice = noisy(1, (8, 8, 1)), chosen(network, '1')
+    for name, method in METHODS.items():
+        if name == 'grad_cam':
+            with pytest.raises(UserError, match='has no feature maps: all its layers are fully'):
+                method.explain(network, image, choice, None)
+        else:
+            assert np.abs(method.explain(network, image, choice, None).maps[0]).max() > 0
+
+
+def test_the_stage_of_grad_cam_is_chosen_and_written_down(lenet):
+    image, choice = digits.load('test').images[0], chosen(lenet, '3')
+    found = METHODS['grad_cam'].explain(lenet, image, choice, 'conv1')
+    assert found.maps[0].shape == (28, 28)
+    assert found.note == 'conv1, 28x28'
+    with pytest.raises(UserError, match=r'"conv11" is no stage.* Did you mean "conv1"\?'):
+        METHODS['grad_cam'].explain(lenet, image, choice, 'conv11')
+
+
+def test_classes_are_named_with_commas_which_a_name_may_have_itself(lenet):
+    prediction = lenet.look(digits.load('test').images[:1]).prediction(0)
+    surest = str(prediction.argmax())
+    assert [c.name for c in methods.choices(lenet, prediction, None)] == [surest]
+    assert [c.name for c in methods.choices(lenet, prediction, '8, 3')] == ['8', '3']
+    with pytest.raises(UserError, match='"12" is no part of the answer'):
+        methods.choices(lenet, prediction, '3,12')
+    names = ('tench, Tinca tinca', 'tench', 'eft')
+    exp = dataclasses.replace(lenet.experiment, class_names=names)
+    fish = Opened(exp, lenet.spec, lenet.variables, 0)
+    named = [
+        [c.name for c in methods.choices(fish, np.array([0.5, 0.3, 0.2]), text)]
+        for text in ('eft,tench, Tinca tinca', 'tench,eft', 'tench, Tinca tinca')
+    ]
+    assert named == [['eft', 'tench, Tinca tinca'], ['tench', 'eft'], ['tench, Tinca tinca']]
+
+
+def test_the_sheet_has_a_column_for_each_method_and_one_scale_for_all_classes(networks):
+    network = networks['frames']
+    image = np.concatenate(digits.load('test').images[:2])
+    prediction = network.look(image[None]).prediction(0)
+    choices = methods.choices(network, prediction, '1,3')
+    names = ('grad_cam', 'integrated_gradients')
+    found = {
+        name: [METHODS[name].explain(network, image, choice, None) for choice in choices]
+        for name in names
+    }
+    figure = why.drawn(network, image, choices, found, 'Two pictures', 'of a test')
+    texts = [axis.get_title() for axis in figure.axes]
+    assert [text for text in texts if text.startswith('Grad-CAM')] == ['Grad-CAM\npool2, 5x5'] * 2
+    assert [choice.caption for choice in choices] == [text for text in texts if '%' in text]
+    shown = [axis for axis in figure.axes if axis.images]
+    # Two classes of two pictures: the picture, and an overlay and a map for each method.
+    assert len(shown) == 2 * 2 * (1 + 2 * len(names))
+    labels = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
+    assert labels == [METHODS[name].meaning for name in names]

@@ -1,0 +1,62 @@
+"""Occlusion against a slow loop, and where its windows lie."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_sources import digits
+from inspection.occlusion import occlusion, positions
+from tests.inspection.untrained import chosen
+
+
+@pytest.fixture(scope='module')
+def network(lenet):
+    return lenet
+
+
+def test_each_value_is_the_fall_of_the_logit_with_a_window_hidden(network):
+    images = digits.load('test').images[:2]
+    found = occlusion(network, images, chosen(network, '4'), window=6, stride=4, fill='gray')
+    assert found.shape == (2, 7, 7)
+
+    def logit(image):
+        inputs = network.inputs(image[None])
+        return np.asarray(network.spec.model.apply(network.variables, inputs))[0, 4]
+
+    for image, heat in zip(images, found, strict=True):
+        for row in (0, 2, 6):
+            for column in (0, 1, 6):
+                hidden = image.copy()
+                # Cells of 4 pixels, and a window that has a pixel more on each side.
+                for y in range(row * 4 - 1, row * 4 + 5):
+                    for x in range(column * 4 - 1, column * 4 + 5):
+                        if 0 <= y < 28 and 0 <= x < 28:
+                            hidden[y, x] = 128
+                expected = logit(image) - logit(hidden)
+                assert heat[row, column] == pytest.approx(expected, abs=1e-4)
+    assert np.abs(found).max() > 0.5
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
+def test_windows_lie_in_the_middle_of_equal_parts_of_the_picture(side, window, cells):
+    found = positions(side, window, cells)
+    assert len(found) == cells
+    for cell, hidden in enumerate(found):
+        assert 0 <= hidden.start <= hidden.stop <= side
+        if hidden.start > 0 and hidden.stop < side:
+            assert hidden.stop - hidden.start == window
+            middle = (hidden.start + hidden.stop) / 2
+            assert abs(middle - (cell + 0.5) * side / cells) <= 0.5
+    if window * cells >= side + cells:
+        assert set().union(*(range(s.start, s.stop) for s in found)) == set(range(side))
+
+
+def test_hiding_nothing_changes_nothing_and_no_map_depends_on_the_others(network, monkeypatch):
+    images, choice = digits.load('test').images[:3], chosen(network, '1')
+    black = np.zeros_like(images[:1])
+    assert (occlusion(network, black, choice, stride=14, fill='black') == 0).all()
+    together = occlusion(network, images, choice, stride=7)
+    monkeypatch.setattr('inspection.occlusion.BATCH', 11)
+    alone = [occlusion(network, images[i : i + 1], choice, stride=7)[0] for i in range(3)]
+    np.testing.assert_allclose(together, alone, atol=1e-4)
