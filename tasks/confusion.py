@@ -139,15 +139,22 @@ class ConfusionReport:
 
     def confusion_table(self) -> str:
         """Returns the matrix as aligned columns, with '.' for zero, so that errors stand out."""
-        names, heads = list(self.class_names), list(self.class_names)
-        if max(map(len, names)) > 6:  # long column heads would make the matrix too wide
-            heads = [str(i) for i in range(len(names))]
-            names = [f'{i} {name}' for i, name in enumerate(names)]
+        names, heads = self._labels()
         rows = [('true \\ predicted', *heads)]
         for name, counts in zip(names, self.confusion, strict=True):
             rows.append((name, *(str(count) if count else '.' for count in counts)))
         width = max(len(cell) for row in rows for cell in row[1:])
         return columns([(row[0], *(cell.rjust(width) for cell in row[1:])) for row in rows])
+
+    def _labels(self) -> tuple[list[str], list[str]]:
+        """Returns the names of the matrix's rows and columns.
+
+        Long column heads would make it too wide, so columns have numbers where a name is long.
+        """
+        names = list(self.class_names)
+        if max(map(len, names)) <= 6:
+            return names, names
+        return [f'{i} {name}' for i, name in enumerate(names)], [str(i) for i in range(len(names))]
 
     def confusions_table(self) -> str:
         """Returns the most frequent confusions as aligned columns."""
@@ -195,12 +202,12 @@ class ConfusionReport:
                     plot=True,
                 )
             )
-            names = list(self.class_names)
+            names, heads = self._labels()
             counts = [
                 (name, *(str(count) for count in row))
                 for name, row in zip(names, self.confusion, strict=True)
             ]
-            head = ('true \\ predicted', *names)
+            head = ('true \\ predicted', *heads)
             parts.append(Table('The matrix in numbers', [head, *counts], folded=True))
         if len(rows) > 1:
             title = f'The {len(rows) - 1} most frequent confusions'

@@ -53,6 +53,11 @@ NOT_RUN = {
         'python -m tests.tools.page.picture --workdir=runs/digits_lenet '
         '--output=docs/images/page.png',
     ),
+    'needs a browser': (
+        'chromium --headless --hide-scrollbars --window-size=1400,2360 '
+        '--force-device-scale-factor=0.45 --screenshot=docs/images/report.png '
+        'runs/digits_lenet/report.html',
+    ),
     'serves until it is stopped': (
         'tensorboard --logdir=runs/profile',
         'python -m tools.page --workdir=runs/digits_lenet',
