@@ -54,8 +54,8 @@ NOT_RUN = {
         '--output=docs/images/page.png',
     ),
     'needs a browser': (
-        'chromium --headless --hide-scrollbars --window-size=1400,2360 '
-        '--force-device-scale-factor=0.45 --screenshot=docs/images/report.png '
+        'chromium --headless --hide-scrollbars --window-size=1400,1830 '
+        '--force-device-scale-factor=0.5 --screenshot=docs/images/report.png '
         'runs/digits_lenet/report.html',
     ),
     'serves until it is stopped': (
