@@ -49,4 +49,5 @@ PARTS = (
     Part('why', 'what in a picture speaks for the answer', PICTURES, ('stage', 'class', 'method')),
     Part('mistakes', 'the wrong answers of which the network was surest', DATA),
     Part('likes', 'the pictures that excite a unit most', DATA, ('stage', 'unit')),
+    Part('embedding', 'the features of a split as points in a plane', DATA, ('stage',)),
 )  # fmt: skip

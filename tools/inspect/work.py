@@ -12,6 +12,7 @@ import numpy as np
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
 from inspection import examples, exciting, mistakes, opened, survey, units
+from inspection.embedding import Features
 from tools.inspect.output import Output
 from training import prediction, trained
 
@@ -79,8 +80,14 @@ class Work:
         Raises:
           UserError: as for `examples`, or none of its records decodes.
         """
+        stage = self.arguments.stage
         task, names = self.opened.task, self.opened.class_names
-        found = Surveyed(mistakes.Mistakes(task, names), units.Units(), exciting.Likes())
+        found = Surveyed(
+            mistakes.Mistakes(task, names),
+            units.Units(),
+            exciting.Likes(),
+            Features(task, names, stage),
+        )
         survey.run(self.opened, self.examples, list(vars(found).values()))
         if self.examples.note():
             print(f'  {self.examples.note()}', flush=True)
@@ -94,6 +101,7 @@ class Surveyed:
     mistakes: mistakes.Mistakes
     units: units.Units
     likes: exciting.Likes
+    features: Features
 
 
 def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
