@@ -16,7 +16,7 @@ from errors import UserError
 from inspection import opened, overlay
 from inspection.grad_cam import grad_cam
 from inspection.opened import Opened
-from models.trace import Stage, Trace
+from models.trace import Trace
 from training import outcome, prediction, workdir
 from training.trained import Trained
 
@@ -131,7 +131,7 @@ def _about(network: Opened, folder: Path, shape: tuple[int, int, int]) -> dict[s
         'facts': facts,
         'handwriting': experiment.handwriting and channels == 1,
         'classes': list(names) if len(names) <= FEW else [],
-        'stages': {n: _described(stage) for n, stage in traced.stages.items()} if traced else {},
+        'stages': _stages(traced, max(height, width)) if traced else {},
     }
 
 
@@ -143,11 +143,20 @@ def _traced(network: Opened) -> Trace | None:
         return None
 
 
-def _described(stage: Stage) -> dict[str, Any]:
-    """Returns the size and the receptive field of a stage in words."""
-    field = stage.receptive_field
-    sees = 'the whole picture' if math.isinf(field) else f'{field:,}x{field:,} pixels'
-    return {'spatial': len(stage.shape) == 3, 'sees': sees}
+def _stages(traced: Trace, side: int) -> dict[str, str]:
+    """Returns for each stage what a value of it sees, in words.
+
+    Args:
+      traced: the network.
+      side: the longer one of its pictures, in pixels.
+    """
+    seen = {}
+    for name, stage in traced.stages.items():
+        field = stage.receptive_field
+        seen[name] = 'the whole picture' if math.isinf(field) else f'{field:,}x{field:,} pixels'
+        if side < field < math.inf:
+            seen[name] += ', more than the picture has'
+    return seen
 
 
 def _tested(network: Opened, folder: Path) -> dict[str, str]:

@@ -8,13 +8,15 @@ const PROBLEMS = {
 };
 
 export class Camera {
-  constructor(video) {
+  // video shows what it sees, and canvas the picture that is held.
+  constructor(video, canvas) {
     this.video = video;
+    this.canvas = canvas;
     this.stream = null;
   }
 
   get running() {
-    return this.stream !== null && !this.video.paused;
+    return this.stream !== null;
   }
 
   // Starts the camera; an error says why it cannot be used.
@@ -38,23 +40,33 @@ export class Camera {
     }
   }
 
+  // Keeps what it sees now, and switches it off.
   hold() {
-    this.video.pause();
-    this.stream?.getTracks().forEach((track) => track.stop());
+    this.copy();
+    this.stop();
+    this.video.hidden = true;
+    this.canvas.hidden = false;
   }
 
   stop() {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     this.video.srcObject = null;
+    this.video.hidden = false;
+    this.canvas.hidden = true;
   }
 
-  // What it shows as a JPEG; null before its first picture.
+  copy() {
+    this.canvas.width = this.video.videoWidth;
+    this.canvas.height = this.video.videoHeight;
+    this.canvas.getContext('2d').drawImage(this.video, 0, 0);
+  }
+
+  // What it sees, or what is held, as a JPEG; null before its first picture.
   blob() {
-    const { videoWidth: width, videoHeight: height } = this.video;
-    if (!width) return null;
-    const copy = Object.assign(document.createElement('canvas'), { width, height });
-    copy.getContext('2d').drawImage(this.video, 0, 0);
-    return new Promise((resolve) => copy.toBlob(resolve, 'image/jpeg', 0.92));
+    if (this.running && !this.video.videoWidth) return null;
+    if (this.running) this.copy();
+    else if (this.canvas.hidden) return null;
+    return new Promise((resolve) => this.canvas.toBlob(resolve, 'image/jpeg', 0.92));
   }
 }

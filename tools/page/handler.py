@@ -123,16 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command not in allowed:
             listed = ', '.join(allowed)
             raise Refused(405, f'This address takes {listed}.', {'Allow': listed})
-        try:
-            return reply(self, query)
-        except UserError as error:
-            raise Refused(422, str(error)) from error
-        except (Refused, OSError):
-            raise
-        except Exception as error:  # a defect; the next request may be served all the same
-            traceback.print_exc(file=sys.stderr)
-            sentence = 'The server failed on this request; its terminal says more.'
-            raise Refused(500, sentence) from error
+        return reply(self, query)
 
     def _check_sender(self) -> None:
         """Refuses what another site asks through the browser of somebody here.
@@ -216,14 +207,32 @@ def _name_of(host: str) -> str:
         return ''
 
 
+def _answer(answer: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Calls what answers a request.
+
+    Raises:
+      Refused: it cannot, for a reason that is the user's (422) or a defect of ours (500), after
+        which the next request is served all the same.
+    """
+    try:
+        return answer(*arguments, **options)
+    except UserError as error:
+        raise Refused(422, str(error)) from error
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        sentence = 'The server failed on this request; its terminal says more.'
+        raise Refused(500, sentence) from error
+
+
 def _about(request: Handler, query: str) -> Reply:
     del query
-    return as_json({**request.server.answers.about(), 'limit': request.server.limits.body})
+    about = _answer(request.server.answers.about)
+    return as_json({**about, 'limit': request.server.limits.body})
 
 
 def _example(request: Handler, query: str) -> Reply:
     del query
-    picture = request.server.answers.example()
+    picture = _answer(request.server.answers.example)
     if picture is None:
         raise Refused(404, 'There is no example for this network.')
     return Reply(picture, 'image/jpeg')
@@ -240,14 +249,14 @@ def _look(request: Handler, query: str) -> Reply:
         raise Refused(400, 'The address asks for something else than choice, stage and whole.')
     encoded = request.body()
     with request.server.gate.entered():
-        return as_json(request.server.answers.look(encoded, **wanted))
+        return as_json(_answer(request.server.answers.look, encoded, **wanted))
 
 
 Route = tuple[str, Callable[[Handler, str], Reply]]
 
 
 def _static(name: str, kind: str) -> Route:
-    return 'GET', lambda request, query: _file(name, kind)
+    return 'GET', lambda request, query: _answer(_file, name, kind)
 
 
 # {path: (method, what answers it)}; HEAD is served where GET is.

@@ -9,6 +9,7 @@ const PAUSE = 60; // milliseconds between two requests, at least
 const RETRY = 1500; // until a server that did not answer is asked again
 const SETTLED = 1200; // without a change, until an answer is read out
 const EVERY = 350; // from one look at the camera to the next
+const SILENT = 'The server does not answer. Is python -m tools.page still running?';
 
 let about; // what the server says of its network
 let way; // 'draw', 'picture' or 'camera'
@@ -18,6 +19,7 @@ let whole = ''; // the stage of which all maps are shown
 let version = 0; // of what is looked at: answers to an earlier one are dropped
 let asking = null; // the AbortController of the request that is under way
 let again = false; // whether something has changed meanwhile
+let lost = false; // whether the server has not answered
 let timer, speaking;
 
 const drawing = new Drawing(byId('paper'), () => {
@@ -25,7 +27,7 @@ const drawing = new Drawing(byId('paper'), () => {
   if (drawing.empty) forget();
   else ask();
 });
-const camera = new Camera(byId('video'));
+const camera = new Camera(byId('video'), byId('held'));
 
 // --- asking the server -----------------------------------------------------------------------
 
@@ -44,6 +46,7 @@ async function ask() {
     const picture = await picked();
     if (picture && mine === version) {
       const answer = await send(picture, asking.signal);
+      await check();
       if (mine === version) show(answer);
     }
   } catch (error) {
@@ -73,6 +76,7 @@ function picked() {
 }
 
 class Sentence extends Error {} // an answer that says why there is no other
+class Busy extends Error {}
 
 async function send(picture, signal) {
   if (picture.size > about.limit) {
@@ -86,7 +90,7 @@ async function send(picture, signal) {
   const response = await fetch(`/look?${asked}`, { method: 'POST', body: picture, signal });
   const answer = await response.json();
   if (response.ok) return answer;
-  if (response.status === 503) throw new TypeError(answer.error);
+  if (response.status === 503) throw new Busy();
   throw new Sentence(answer.error);
 }
 
@@ -107,8 +111,21 @@ function failed(error) {
     say(error.message, true);
     return PAUSE;
   }
-  say('The server does not answer. Is python -m tools.page still running?', true);
+  if (error instanceof Busy) {
+    say('The server is busy; this page asks again.');
+    return RETRY;
+  }
+  lost = true;
+  say(SILENT, true);
   return RETRY;
+}
+
+// A server that comes back may have another network.
+async function check() {
+  if (!lost) return;
+  lost = false;
+  const now = await (await fetch('/about')).json();
+  if (JSON.stringify(now) !== JSON.stringify(about)) location.reload();
 }
 
 function say(text, wrong = false) {
@@ -244,7 +261,7 @@ async function start() {
   try {
     about = await (await fetch('/about')).json();
   } catch {
-    say('The server does not answer. Is python -m tools.page still running?', true);
+    say(SILENT, true);
     setTimeout(start, RETRY);
     return;
   }

@@ -86,6 +86,10 @@ export function showAnswer(found, wanted, about, choose) {
     button.setAttribute('aria-pressed', String(name === wanted));
   }
   byId('bars-hint').hidden = false;
+  byId('bars-hint').textContent =
+    wanted === null
+      ? 'Choose a class to see what speaks for it.'
+      : 'Choose it again to see what speaks for the answer.';
 }
 
 // Builds the bars anew; the class that had the focus keeps it.
@@ -128,7 +132,9 @@ export function offerStages(stages, select) {
 
 // --- the stages ------------------------------------------------------------------------------
 
-const SIDE = 84; // pixels of a feature map on the page, at most
+const SIDE = 96; // pixels of a feature map on the page, at most
+const NARROW = 500; // pixels of a stage; in fewer its maps are smaller
+const SMALL_SIDE = 84;
 const UNIT = 14; // of a unit of a dense layer
 const GAP = 3;
 let shownStages = new Map(); // name -> its parts
@@ -147,14 +153,14 @@ export function showStages(found, about, showWhole) {
   }
 }
 
-function card(stage, described) {
+function card(stage, seen) {
   const canvas = element('canvas');
   canvas.setAttribute('role', 'img');
   const low = element('span');
   const high = element('span');
   const count = element('span');
   const more = element('button', { type: 'button', hidden: true });
-  const sees = described ? ` · each value sees ${described.sees}` : '';
+  const sees = seen ? ` · each value sees ${seen}` : '';
   const what = element('p', { className: 'hint', textContent: stage.size + sees });
   const article = element(
     'article',
@@ -187,7 +193,8 @@ function paint({ article, canvas, strip, next }) {
   if (!next || !strip.naturalWidth || strip.naturalHeight !== next.shown * next.height) return;
   const { width, height, shown, spatial } = next;
   const ratio = devicePixelRatio;
-  const factor = Math.max(1, Math.floor(((spatial ? SIDE : UNIT) * ratio) / Math.max(width, height)));
+  const side = !spatial ? UNIT : article.clientWidth < NARROW ? SMALL_SIDE : SIDE;
+  const factor = Math.max(1, Math.floor((side * ratio) / Math.max(width, height)));
   const [w, h, gap] = [width * factor, height * factor, Math.round(GAP * ratio)];
   const room = Math.floor(article.clientWidth * ratio);
   const columns = Math.min(shown, Math.max(1, Math.floor((room + gap) / (w + gap))));

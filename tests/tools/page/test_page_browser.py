@@ -323,6 +323,8 @@ def test_the_camera_is_looked_at_and_held(playwright, url, tmp_path):
         assert answer(page) == '7'
         page.click('#shoot')
         assert page.locator('#shoot').inner_text() == 'Go on'
+        assert page.locator('#held').is_visible()
+        assert page.evaluate('() => document.querySelector("#video").srcObject') is None
         page.wait_for_load_state('networkidle')
         assert answer(page) == '7'
         page.click('#shoot')

@@ -38,6 +38,8 @@ class Recorder:
         self.inside -= 1
         if encoded == b'defect':
             raise ZeroDivisionError
+        if encoded == b'missing':
+            raise FileNotFoundError
         return {'size': len(encoded), **wanted}
 
 
@@ -167,9 +169,11 @@ def test_who_sends_slowly_is_cut_off(impatient):
 
 def test_a_defect_is_one_of_a_request_alone(server, capfd):
     server.answers.inside = 0
-    got = look(server, b'defect')
-    assert got.status == 500
-    assert 'ZeroDivisionError' in capfd.readouterr().err
+    for picture, error in ((b'defect', 'ZeroDivisionError'), (b'missing', 'FileNotFoundError')):
+        got = look(server, picture)
+        assert got.status == 500
+        assert got.error == 'The server failed on this request; its terminal says more.'
+        assert error in capfd.readouterr().err
     assert look(server, b'whole').status == 200
 
 
