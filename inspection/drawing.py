@@ -116,10 +116,18 @@ class Mosaic(NamedTuple):
     width: int
 
 
-def canvas(mosaic: Mosaic, title: str, note: str = '') -> tuple['Figure', 'Axes']:
-    """Returns (figure, axes) in which a mosaic has about its own size in pixels."""
+def canvas(
+    mosaic: Mosaic, title: str, note: str = '', beside: float = 1.2, below: float = 0.6
+) -> tuple['Figure', 'Axes']:
+    """Returns (figure, axes) in which a mosaic has about its own size in pixels.
+
+    Args:
+      mosaic: what is to be drawn.
+      title, note: as for `figure`.
+      beside, below: inches for what is written along its sides.
+    """
     height, width = (side / DPI for side in mosaic.picture.shape[:2])
-    made = figure(max(width, 3.5) + 1.2, height + 0.6, title, note)
+    made = figure(max(width, 3.5) + beside, height + below, title, note)
     return made, made.subplots()
 
 

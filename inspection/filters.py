@@ -25,8 +25,8 @@ MOST_UNITS = 128  # rows and columns of a matrix
 FIRST_CELL, FIRST_GAP, CELL = 84, (16, 8), 40  # pixels
 
 
-class _Kernel(NamedTuple):
-    """The weights of a layer as small pictures.
+class Kernel(NamedTuple):
+    """The weights of a layer as small pictures, those of a dense layer by what it reads.
 
     Attributes:
       name: the layer's.
@@ -69,10 +69,9 @@ def sheet(opened: Opened, name: str) -> Drawn:
     Raises:
       UserError: the layer has no weights.
     """
-    layer = next(layer for layer in opened.trace.layers if layer.name == name)
-    kernel = _kernel(opened, layer)
+    kernel = kernel_of(opened, name)
     if kernel is None:
-        return _channels(opened, layer)
+        return _channels(opened, _layer(opened, name))
     if kernel.of_image and kernel.values.shape[2] in (1, 3):
         return _as_pictures(kernel)
     if kernel.values.shape[:2] == (1, 1):
@@ -80,26 +79,31 @@ def sheet(opened: Opened, name: str) -> Drawn:
     return _by_channel(kernel)
 
 
-def _kernel(opened: Opened, layer: Layer) -> _Kernel | None:
+def kernel_of(opened: Opened, name: str) -> Kernel | None:
     """Returns the weights of a layer as small pictures; None if it has no kernel."""
+    layer = _layer(opened, name)
     found = weights.of_layer(opened.variables, layer).get('kernel')
     if found is None or found.ndim not in (2, 4):
         return None
-    first = layers(opened)[0] == layer.name
+    first = layers(opened)[0] == name
     if found.ndim == 4:
-        return _Kernel(layer.name, found, first, 'filter')
+        return Kernel(name, found, first, 'filter')
     # What a dense layer reads is often a map that was flattened: the output of the layer before it.
-    order = [one.name for one in opened.trace.layers]
-    place = order.index(layer.name)
+    place = opened.trace.layers.index(layer)
     before = opened.trace.layers[place - 1].out_shape if place else ()
     if first:
         before = opened.experiment.image_shape
     if len(before) != 3 or math.prod(before) != len(found):
         before = (1, 1, len(found))
-    return _Kernel(layer.name, found.reshape(*before, -1), first, 'unit')
+    return Kernel(name, found.reshape(*before, -1), first, 'unit')
 
 
-def _as_pictures(kernel: _Kernel) -> Drawn:
+def _layer(opened: Opened, name: str) -> Layer:
+    """Returns what the trace says of a layer."""
+    return next(layer for layer in opened.trace.layers if layer.name == name)
+
+
+def _as_pictures(kernel: Kernel) -> Drawn:
     """Draws filters that read the image, in its own colors."""
     values, limit = kernel.values, kernel.limit
     shown = min(values.shape[3], MOST_FIRST)
@@ -112,13 +116,13 @@ def _as_pictures(kernel: _Kernel) -> Drawn:
     else:
         scale = f'Mid-gray is 0, black {-limit:.3g}, white {limit:.3g}.'
     title = f'{kernel.name}: {_counted(shown, values.shape[3], kernel.unit)} of {kernel.shape}'
-    figure, axes = drawing.canvas(mosaic, title, scale)
+    figure, axes = drawing.canvas(mosaic, title, scale, beside=0.1, below=0.3)
     drawing.show(axes, mosaic.picture, cmap='gray', vmin=0, vmax=1)
     drawing.number_tiles(axes, mosaic, columns, range(shown))
     return Drawn(drawing.png(figure), f'{title}. {scale}')
 
 
-def _by_channel(kernel: _Kernel) -> Drawn:
+def _by_channel(kernel: Kernel) -> Drawn:
     """Draws filters in rows, with the channels that they read as columns."""
     values, limit = kernel.values, kernel.limit
     filters, channels = min(values.shape[3], MOST), min(values.shape[2], MOST)
@@ -133,7 +137,7 @@ def _by_channel(kernel: _Kernel) -> Drawn:
     return Drawn(drawing.png(figure), f'{title}. {note}')
 
 
-def _as_matrix(kernel: _Kernel) -> Drawn:
+def _as_matrix(kernel: Kernel) -> Drawn:
     """Draws weights that have no places: an output in each row, an input in each column."""
     values, limit = kernel.values[0, 0], kernel.limit
     outputs, inputs = (min(n, MOST_UNITS) for n in (values.shape[1], values.shape[0]))
@@ -153,7 +157,7 @@ def _as_matrix(kernel: _Kernel) -> Drawn:
     return Drawn(drawing.png(figure), f'{title}. {note}')
 
 
-def _texts(kernel: _Kernel, outputs: int, inputs: int, read: str) -> tuple[str, str]:
+def _texts(kernel: Kernel, outputs: int, inputs: int, read: str) -> tuple[str, str]:
     """Returns the title and the note of a sheet that shows so many outputs and inputs."""
     of = kernel.values.shape
     title = f'{kernel.name}: {_counted(outputs, of[3], kernel.unit)} of {kernel.shape}'

@@ -31,7 +31,8 @@ class Activity:
       pictures: the fraction of pictures for which each unit is not 0 somewhere, float64 [units].
       places: the fraction of all places of all pictures where it is not 0, float64 [units].
       zero: the numbers of the units that are 0 everywhere in every picture.
-      constant: those of the units that have another value, the same everywhere in every picture.
+      constant: those of the units that have another value, the same everywhere in every picture;
+        none if there was only one picture.
     """
 
     stage: str
@@ -84,7 +85,9 @@ class Units:
         found = []
         for stage, (pictures, places) in self._sums.items():
             low, high = self._bounds[stage]
-            same = high - low <= CLOSE * np.maximum(np.abs(low), np.abs(high))
+            # Of a single picture an output of a dense layer is one number, which cannot change.
+            close = high - low <= CLOSE * np.maximum(np.abs(low), np.abs(high))
+            same = close & (self.examples > 1)
             zero = pictures == 0
             found.append(
                 Activity(

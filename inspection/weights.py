@@ -13,6 +13,7 @@ from models.trace import Layer
 NEAR_ZERO = (
     0.01  # of the root mean square; 0.8 % of the numbers of a normal distribution are nearer
 )
+ORDER = ('kernel', 'scale', 'bias', 'mean', 'var')  # of a layer's arrays
 HEAD = (
     'array', 'shape', 'mean', 'std', 'min', 'max', 'near zero', 'filters', 'norm: min', 'median',
     'max',
@@ -35,7 +36,12 @@ def of_layer(variables: Mapping[str, Any], layer: Layer) -> dict[str, np.ndarray
             tree = tree.get(part, {})
         for path, array in flatten_dict(tree).items():
             found['/'.join(path)] = np.asarray(array, np.float32)
-    return dict(sorted(found.items(), key=lambda item: -item[1].ndim))  # the kernel first
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Returns what arrays are sorted by: those with a name of ORDER as there, then the others."""
+    return (ORDER.index(name) if name in ORDER else len(ORDER)), name
 
 
 def kernels(

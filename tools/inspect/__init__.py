@@ -23,7 +23,11 @@ if TYPE_CHECKING:  # JAX is imported once the command line is valid
     from tools.inspect.work import Work
 
 OPTIONS = ('layer', 'stage', 'class', 'method', 'unit')  # each is obeyed by some parts only
-NEEDS = {PICTURES: 'needs an IMAGE', DATA: 'needs the data set', EITHER: 'needs IMAGEs or the set'}
+NEEDS = {
+    PICTURES: 'needs an IMAGE',
+    DATA: 'needs the data set',
+    EITHER: 'needs several IMAGEs, or the data set',
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,14 +91,15 @@ def main(argv: list[str]) -> int:
     from tools.inspect import work as working
 
     work = working.prepared(arguments, overrides)
-    print(work.title)
+    print(work.title, flush=True)
     failed = bool(work.unreadable)
     for part in parts:
         failed |= not done(part, work)
     for part in left_out:
-        print(f'left out: {part.name}, which {NEEDS[part.needs]}')
+        print(f'left out: {part.name}, which {NEEDS[part.needs]}', flush=True)
     seconds = time.monotonic() - begin
-    print(f'{work.output.count} files in {seconds:.1f} s; all of them: {work.output.page()}')
+    files = f'{work.output.count} file' + 's' * (work.output.count != 1)
+    print(f'{files} in {seconds:.1f} s; {work.output.page()} shows all')
     return UserError.exit_code if failed else 0
 
 
@@ -147,5 +152,5 @@ def done(part: Part, work: 'Work') -> bool:
         else:
             print(f'  left out: {error}')
         return not asked
-    print(f'  {time.monotonic() - begin:.1f} s')
+    print(f'  done in {time.monotonic() - begin:.1f} s', flush=True)
     return True

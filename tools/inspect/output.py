@@ -48,8 +48,8 @@ class Output:
         self.folder, self.title, self.origin = folder, title, origin
         self.count = 0
         self._part = ''
-        listed = self._read()
-        self._listed = {e['name']: e for e in listed if files.is_file(folder / e['name'])}
+        self._listed: dict[str, dict[str, str]] = {}
+        self._read()
         with self._explaining(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._write_index()
@@ -58,8 +58,10 @@ class Output:
     def of(self, part: str) -> Iterator[None]:
         """Everything saved inside belongs to a part."""
         self._part = part
-        yield
-        self._part = ''
+        try:
+            yield
+        finally:
+            self._part = ''
 
     def save(self, name: str, content: bytes | str, caption: str) -> Path:
         """Writes a file, replacing the one of the same name that an earlier call has written.
@@ -75,18 +77,7 @@ class Output:
         Raises:
           CannotWriteError: a file of that name is not ours, or it cannot be written.
         """
-        path = self.folder / name
-        if name not in self._listed and (path.exists() or path.is_symlink()):
-            raise CannotWriteError(
-                f'{path} was not written by {COMMAND}: move it away, or choose another --output.'
-            )
-        # Listed first: a file whose writing was interrupted is still known as ours.
-        self._listed.pop(name, None)
-        entry = {'part': self._part, 'caption': caption, 'of': self.origin}
-        self._listed[name] = {'name': name, **entry}
-        with self._explaining(path):
-            self._write_index()
-            files.replace(path, content.encode() if isinstance(content, str) else content)
+        path = self._write(name, content, {'part': self._part, 'caption': caption})
         self.count += 1
         print(f'  {path}: {caption}', flush=True)
         return path
@@ -95,28 +86,46 @@ class Output:
         """Writes the page that shows all files; returns its path.
 
         Raises:
-          CannotWriteError: it cannot be written.
+          CannotWriteError: it is not ours, or cannot be written.
         """
-        path = self.folder / PAGE
+        self._read()
+        return self._write(PAGE, self._html(), {'part': '', 'caption': self.title})
+
+    def _write(self, name: str, content: bytes | str, entry: dict[str, str]) -> Path:
+        path = self.folder / name
+        self._read()  # another call may write into the folder meanwhile
+        if name not in self._listed and (path.exists() or path.is_symlink()):
+            raise CannotWriteError(
+                f'{path} was not written by {COMMAND}: move it away, or choose another --output.'
+            )
+        # Listed first: a file whose writing was interrupted is still known as ours.
+        self._listed.pop(name, None)
+        self._listed[name] = {'name': name, 'of': self.origin, **entry}
         with self._explaining(path):
-            files.replace(path, self._html().encode())
+            self._write_index()
+            files.replace(path, content.encode() if isinstance(content, str) else content)
         return path
 
-    def _read(self) -> list[dict[str, str]]:
-        """Returns what inspect.json lists."""
+    def _read(self) -> None:
+        """Reads what inspect.json lists and is there.
+
+        Raises:
+          CannotWriteError: the folder is somebody else's.
+        """
         if not self.folder.exists():
-            return []
+            return
         if not self.folder.is_dir():
             raise CannotWriteError(f'{self.folder} is no folder: choose another --output.')
         content = files.usable_json(self.folder / INDEX, FORMAT)
         if content and content['command'] == COMMAND:
-            return content['files']
-        if any(self.folder.iterdir()):
+            entries = [entry for entry in content['files'] if _is_sound(entry)]
+            there = [entry for entry in entries if files.is_file(self.folder / entry['name'])]
+            self._listed = {entry['name']: entry for entry in there}
+        elif any(self.folder.iterdir()):
             raise CannotWriteError(
                 f'{self.folder} has files that {COMMAND} did not write: choose a new or an empty '
                 'folder by --output=DIR.'
             )
-        return []
 
     def _write_index(self) -> None:
         content = {'command': COMMAND, 'files': [*self._listed.values()]}
@@ -128,7 +137,7 @@ class Output:
         sections = []
         for part in dict.fromkeys([*abouts, *(e['part'] for e in self._listed.values())]):
             own = {name: e for name, e in self._listed.items() if e['part'] == part}
-            if own:
+            if own and part:
                 about = html.escape(abouts.get(part, ''))
                 figures = ''.join(map(self._figure, own, own.values()))
                 sections.append(f'<h2>{html.escape(part)}: {about}</h2>\n{figures}')
@@ -162,6 +171,16 @@ class Output:
             raise CannotWriteError(
                 f'Cannot write {path}: {reason}. Choose another folder by --output=DIR.'
             ) from error
+
+
+def _is_sound(entry: dict[str, str]) -> bool:
+    """Whether what inspect.json says of a file can stand on a page; a stranger may have written it.
+
+    Half a surrogate pair, which JSON may hold, cannot; and a name must not lead out of the folder.
+    """
+    texts = [text for text in entry.values() if isinstance(text, str)]
+    whole = all(text == text.encode(errors='ignore').decode() for text in texts)
+    return whole and Path(entry['name']).name == entry['name']
 
 
 def named(*parts: str, suffix: str = '.png') -> str:

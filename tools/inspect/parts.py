@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # which starts JAX
 NOTHING = 'nothing'  # the checkpoint is enough
 PICTURES = 'pictures'  # the IMAGEs of the command line
 DATA = 'data'  # a split of the data set
-EITHER = 'either'  # the IMAGEs if there are any, else a split of the data set
+EITHER = 'either'  # several IMAGEs if they are named, else a split of the data set
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,11 @@ from tools.inspect.work import Work
 
 
 def write(work: Work) -> None:
-    """Writes a picture and a table, about the IMAGEs, or else about the split."""
-    if work.pictures:
+    """Writes a picture and a table, about the IMAGEs, or else about the split.
+
+    About a single IMAGE there is nothing to be said: most units answer to some pictures only.
+    """
+    if len(work.pictures) > 1:
         units, what = Units(), 'images'
         survey.run(work.opened, Given(work.pixels), [units])
         of = 'the pictures of the command line'
