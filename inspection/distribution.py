@@ -72,4 +72,4 @@ def _counted(shown: int, count: int) -> str:
     """Returns how many layers are shown."""
     if shown < count:
         return f'{shown} of {count} layers, evenly chosen'
-    return f'{count} layer' + 's' * (count != 1)
+    return drawing.counted(count, 'layer')

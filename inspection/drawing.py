@@ -168,12 +168,11 @@ def scale_bar(
     figure: 'Figure', drawn: 'AxesImage', axes: 'Axes', label: str, cut: bool = False
 ) -> None:
     """Draws the scale of colors beside a picture; with arrows where values go beyond it."""
-    values, (low, high) = drawn.get_array(), drawn.get_clim()
-    beyond = cut and (values.min() < low, values.max() > high)
-    extend = {(True, True): 'both', (True, False): 'min', (False, True): 'max'}.get(beyond)
-    bar = figure.colorbar(
-        drawn, ax=axes, fraction=0.03, pad=0.02, aspect=30, extend=extend or 'neither'
-    )
+    values, (low, high) = drawn.get_array().compressed(), drawn.get_clim()
+    below, above = ((values < low).any(), (values > high).any()) if cut else (False, False)
+    ends = {(True, True): 'both', (True, False): 'min', (False, True): 'max'}
+    extend = ends.get((bool(below), bool(above)), 'neither')
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.02, aspect=30, extend=extend)
     bar.set_label(label, color=QUIET, fontsize=9)
     bar.ax.tick_params(labelsize=8, labelcolor=QUIET)
     bar.outline.set_visible(False)
@@ -193,6 +192,11 @@ def plain(axes: 'Axes', x: str, y: str) -> None:
     axes.spines[['top', 'right']].set_visible(False)
     axes.tick_params(labelsize=8, labelcolor=QUIET, color='#c3cad1')
     axes.spines[['left', 'bottom']].set_color('#c3cad1')
+
+
+def counted(number: int, what: str) -> str:
+    """Returns a number with what is counted: '1 channel', '4,096 units'."""
+    return f'{number:,} {what}' + 's' * (number != 1)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -180,7 +180,7 @@ def _channels(opened: Opened, layer: Layer) -> Drawn:
     }
     if not arrays:
         raise UserError(f'{layer.name} has no weights: it is {layer.kind}.')
-    title = f'{layer.name}: {layer.kind}, {layer.out_shape[-1]} channels'
+    title = f'{layer.name}: {layer.kind}, {drawing.counted(layer.out_shape[-1], "channel")}'
     figure = drawing.figure(8, 0.4 + 1.5 * len(arrays), title)
     rows = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, array) in zip(rows, arrays.items(), strict=True):
@@ -194,5 +194,5 @@ def _channels(opened: Opened, layer: Layer) -> Drawn:
 def _counted(shown: int, count: int, unit: str) -> str:
     """Returns how many are shown: '6 filters', or 'the first 16 of 512 filters'."""
     if shown < count:
-        return f'the first {shown} of {count} {unit}s'
-    return f'{count} {unit}' + 's' * (count != 1)
+        return f'the first {shown} of {drawing.counted(count, unit)}'
+    return drawing.counted(count, unit)

@@ -58,10 +58,13 @@ def field(stage: Stage, row: int, column: int) -> tuple[int, int, int] | None:
 def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: str) -> Drawn:
     height, width, channels = values.shape
     shown = min(channels, MOST)
-    columns = COLUMNS if shown > COLUMNS else -(-shown // 2)
+    columns = min(shown, 3) if shown < 5 else min(-(-shown // 2), COLUMNS)
     tiles = drawing.grid(np.moveaxis(values[..., :shown], 2, 0), columns)
-    mosaic = drawing.mosaic(tiles, CELL, GAP)
-    title = f'{heading}: {height}x{width}, {channels} channels'
+    # A mosaic that is too wide is drawn smaller, and its gaps have to hold the numbers all the same.
+    room = WIDEST - PICTURE - 1.2
+    scale = min(1.0, room * drawing.DPI / (columns * max(width, CELL)))
+    mosaic = drawing.mosaic(tiles, CELL, (round(GAP[0] / scale), round(GAP[1] / scale)))
+    title = f'{heading}: {height}x{width}, {drawing.counted(channels, "channel")}'
     if shown < channels:
         title += f', of which the first {shown} are shown'
     center = field(stage, height // 2, width // 2)
@@ -71,8 +74,7 @@ def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: 
         else 'The position in the middle of a map sees the whole picture.'
     )
     tall, wide = (side / drawing.DPI for side in mosaic.picture.shape[:2])
-    scale = min(1.0, (WIDEST - PICTURE - 1.2) / wide)
-    tall, wide = tall * scale, max(wide * scale, 1.0)
+    tall, wide = tall * min(1.0, room / wide), max(min(wide, room), 1.0)
     figure = drawing.figure(PICTURE + wide + 1.2, max(tall, PICTURE) + 0.4, title, note)
     left, right = figure.subplots(1, 2, width_ratios=(PICTURE, wide + 0.8))
     _picture(left, pixels, center)
@@ -84,7 +86,8 @@ def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: 
 
 
 def _of_units(pixels: np.ndarray, values: np.ndarray, heading: str) -> Drawn:
-    title = f'{heading}: {len(values)} units, {np.count_nonzero(values)} of them not 0'
+    not_zero = np.count_nonzero(values)
+    title = f'{heading}: {drawing.counted(len(values), "unit")}, {not_zero} of them not 0'
     rows = -(-len(values) // UNITS_IN_ROW)
     bars = len(values) <= MOST_BARS
     height = PICTURE if bars else max(PICTURE, 0.1 * rows)
@@ -150,8 +153,9 @@ def _picture(axes: 'Axes', pixels: np.ndarray, center: tuple[int, int, int] | No
     axes.set_title(f'{height}x{width}', fontsize=8, color=drawing.QUIET)
     if center and not _covers(center, pixels):
         top, left, side = center
-        bottom, right = min(top + side, height), min(left + side, width)
-        top, left = max(top, 0), max(left, 0)
+        (top, bottom), (left, right) = np.clip(
+            ((top, top + side), (left, left + side)), 0, ((height,), (width,))
+        )
         corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
         axes.add_patch(
             Rectangle(

@@ -106,7 +106,7 @@ class Units:
         dead = [(a.stage, len(a.zero) + len(a.constant)) for a in found]
         total, count = sum(n for _, n in dead), sum(len(a.pictures) for a in found)
         where = ', '.join(f'{n} in {stage}' for stage, n in dead if n)
-        seen = f'{self.examples:,} picture' + 's' * (self.examples != 1)
+        seen = drawing.counted(self.examples, 'picture')
         if not total:
             return f'Each of the {count:,} units answers to some of {seen}.'
         return f'{total:,} of {count:,} units answer to none of {seen}: {where}.'

@@ -79,19 +79,25 @@ def test_every_stage_has_a_picture_that_says_what_it_is(network):
         ((1, 1, 100), '100 channels, of which the first 64 are shown'),
         ((2, 5, 9), '2x5, 9 channels'),
         ((224, 224, 2), '224x224, 2 channels'),
-        ((4096,), '4096 units'),
-        ((1000,), '1000 units'),
+        ((4096,), '4,096 units'),
     ],
 )
 def test_maps_of_any_size_are_drawn_signed_or_not(shape, said):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     places = len(shape) == 3
-    stage = Stage(shape, 4 if places else None, 43 if places else math.inf, -9 if places else None)
-    pixels = np.zeros((24, 16, 3), np.uint8)
-    for filled in (values, np.abs(values), np.zeros_like(values), np.full_like(values, np.nan)):
+    stage = Stage(shape, 1 if places else None, 43 if places else math.inf, -9 if places else None)
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    for filled in (values, np.abs(values)):
         png, caption = maps.drawn(pixels, filled, stage, 'stage')
         assert said in caption
         assert pixels_of(png).shape[1] < 1300
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 4), (300,)])
+@pytest.mark.parametrize('value', [0, np.nan])
+def test_maps_without_anything_to_see_are_drawn_all_the_same(shape, value):
+    stage = Stage(shape, 4, 43, -9)
+    maps.drawn(np.zeros((8, 8, 1), np.uint8), np.full(shape, value, np.float32), stage, 'stage')
 
 
 def test_the_frame_is_drawn_where_it_is_not_the_whole_picture(network):

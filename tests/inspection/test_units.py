@@ -96,9 +96,7 @@ def test_how_the_pictures_are_divided_does_not_matter(sizes, constant):
     for units, pieces in ((whole, [(0, total)]), (parts, zip(ends - sizes, ends, strict=True))):
         for start, stop in pieces:
             of = slice(start, stop)
-            glance = survey.Glance(
-                None, {'a': high[of]}, {}, {}, {'a': low[of]}, {'a': active[of]}
-            )
+            glance = survey.Glance(None, {'a': high[of]}, {}, {}, {'a': low[of]}, {'a': active[of]})
             units.add([None] * (stop - start), glance)
     (one,), (other,) = whole.activities(), parts.activities()
     np.testing.assert_allclose(one.pictures, other.pictures)
