@@ -60,7 +60,7 @@ def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: 
     shown = min(channels, MOST)
     columns = min(shown, 3) if shown < 5 else min(-(-shown // 2), COLUMNS)
     tiles = drawing.grid(np.moveaxis(values[..., :shown], 2, 0), columns)
-    # A mosaic that is too wide is drawn smaller, and its gaps have to hold the numbers all the same.
+    # A mosaic that is too wide is drawn smaller; its gaps have to hold the numbers all the same.
     room = WIDEST - PICTURE - 1.2
     scale = min(1.0, room * drawing.DPI / (columns * max(width, CELL)))
     mosaic = drawing.mosaic(tiles, CELL, (round(GAP[0] / scale), round(GAP[1] / scale)))
