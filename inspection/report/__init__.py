@@ -78,7 +78,9 @@ def page(evaluated: Evaluated) -> str:
 
 def _lead(evaluated: Evaluated) -> str:
     bad = evaluated.evaluation.bad_records
-    sentence = f'Every example of the {evaluated.split.split} split was counted once.'
+    split, smoke = evaluated.split.split, evaluated.trained.experiment.config.smoke
+    of = f'a sample of the {split} split, as smoke runs have it,' if smoke else f'the {split} split'
+    sentence = f'Every example of {of} was counted once.'
     if bad:
         sentence += f' {bad:,} record(s) did not decode and were not counted.'
     return sentence

@@ -1,6 +1,7 @@
 """What made a run: how to make it again, its versions, its hash and its configuration."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def _measured(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(('trained on', result['device']))
         rows.append(('devices of JAX', f'{result["devices"]:,}'))
         rows.append(('processes', f'{result["processes"]:,}'))
-    if not files.mismatch(result, {'wall_seconds': float}):
+    # JSON of other programs may have numbers that are not finite.
+    if not files.mismatch(result, {'wall_seconds': float}) and math.isfinite(
+        result['wall_seconds']
+    ):
         rows.append(('wall time', progress.format_seconds(result['wall_seconds'])))
     return rows
 
