@@ -68,8 +68,12 @@ def figure(width: float, height: float, title: str = '', note: str = '') -> 'Fig
 
 def png(figure: 'Figure') -> bytes:
     """Returns a figure as a PNG file."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    colors = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # none of it is transparent
     picture = io.BytesIO()
-    figure.savefig(picture, format='png')
+    Image.fromarray(colors).save(picture, format='png', optimize=True)
     return picture.getvalue()
 
 

@@ -16,14 +16,15 @@ from errors import UserError, shortened
 from inspection import drawing
 from inspection.drawing import Drawn
 from inspection.examples import Chunk, Examples
+from inspection.sheet import shown_size
 from inspection.survey import Glance
 from tasks.task import Task
 
 OTHERS, OTHERS_COLOR = 'others', '#b8c0c8'
 MOST_COLORS = 10  # classes; of more, the most frequent ones have a color
 LARGE = 10**9  # operations, from which on a whole decomposition takes longer than a second
-THUMBNAIL, FEW = (34, 60), 60  # pixels of the longer side in the picture; of so many examples
-SIDE = 8.0  # inches of a picture
+THUMBNAIL, FEW = (36, 60), 60  # pixels of the longer side in the picture; of so many examples
+SIDE = 7.5  # inches of a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +136,7 @@ class Features:
         figure = drawing.figure(SIDE, 0.8 * SIDE, title, note)
         axes = figure.subplots()
         colors = self._colors(classes)
-        # In the order of the data set, so that no class lies above another.
-        each = [colors[name] for name in classes] or drawing.FILL
-        axes.scatter(*embedding.points.T, s=12, c=each, alpha=0.75, linewidths=0)
+        _dots(axes, embedding, [colors[name] for name in classes])
         _label_axes(axes, embedding)
         if colors:
             _legend(figure, colors)
@@ -154,17 +153,18 @@ class Features:
         classes = self.classes()
         figure = drawing.figure(
             SIDE, 0.9 * SIDE, title,
-            f'Pictures with similar features at {self.stage} are close. A picture is left out '
-            'where it would hide another.',
+            f'Pictures with similar features at {self.stage} are close. One that would hide '
+            'another is a dot.',
         )  # fmt: skip
         axes = figure.subplots()
         low, high = embedding.points.min(0), embedding.points.max(0)
-        room = 0.05 * np.maximum(high - low, 1e-12)
+        room = 0.07 * np.maximum(high - low, 1e-12)
         left_below, right_above = low - room, high + room
         axes.set_xlim(left_below[0], right_above[0])
         axes.set_ylim(left_below[1], right_above[1])
         _label_axes(axes, embedding)
         colors = self._colors(classes)
+        _dots(axes, embedding, [colors[name] for name in classes])
         if colors:
             _legend(figure, colors)
         figure.draw_without_rendering()  # so that the place of the axes is known
@@ -172,11 +172,11 @@ class Features:
         side = THUMBNAIL[len(places) <= FEW]
         shown = thinned(places, side + 2)
         images = looked.images(self.positions[shown])
-        scale = side / max(images.shape[1:3])
-        half = np.array(images.shape[2:0:-1]) * scale / 2
+        size = np.array(shown_size(*images.shape[1:3], side)[::-1])
         for row, image in zip(shown.tolist(), images, strict=True):
+            corner = np.round(places[row] - size / 2)  # on whole pixels, so that it is not blurred
             (left, bottom), (right, top) = axes.transData.inverted().transform(
-                [places[row] - half, places[row] + half]
+                [corner, corner + size]
             )
             rgb = np.broadcast_to(image, (*image.shape[:2], 3))
             axes.imshow(rgb, extent=(left, right, bottom, top), aspect='auto', zorder=2)
@@ -218,6 +218,13 @@ def thinned(places: np.ndarray, side: float) -> np.ndarray:
             cells.setdefault((column, row), []).append(number)
             shown.append(number)
     return np.array(shown, int)
+
+
+def _dots(axes, embedding: Embedding, colors: Sequence) -> None:
+    """Draws a dot for each example, in its color if there are any."""
+    # In the order of the data set, so that no class lies above another.
+    each = list(colors) or drawing.FILL
+    axes.scatter(*embedding.points.T, s=12, c=each, alpha=0.75, linewidths=0, zorder=1)
 
 
 def _label_axes(axes, embedding: Embedding) -> None:

@@ -189,7 +189,7 @@ class Calibration:
         )  # fmt: skip
         axes.vlines(
             centers, 100 * low, 100 * high, color='black', linewidth=1.2,
-            label='95 % interval of chance',
+            label='their 95 % interval (Wilson)',
         )  # fmt: skip
         axes.plot((0, 100), (0, 100), '--', color=_QUIET, linewidth=1, label='calibrated')
         axes.set(xlim=(0, 100), ylim=(-1.5, 101.5), ylabel='right answers (%)')
