@@ -5,7 +5,7 @@
 # make test-cluster   jobs and sweeps in a SLURM of two nodes, which it starts: as root, on Debian, after
 #                     apt-get install slurmctld slurmd slurm-client munge
 # make test-ray       a sweep on a Ray cluster of two nodes, which it starts
-# make test-page      tools.page in a browser, after apt-get install chromium
+# make test-page      tools.page and report.html in a browser, after apt-get install chromium
 # make bench       measure speed beside PyTorch's, which goes into .venv-torch; BENCH="--only=step"
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,7 +38,7 @@ test-ray: .venv/installed-test .venv/installed-ray
 	$(BIN)/python -m pytest -m ray tests/cluster
 
 test-page: .venv/installed-test .venv/installed-page
-	$(BIN)/python -m pytest -m page -rs tests/tools/page
+	$(BIN)/python -m pytest -m page -rs tests/tools/page tests/inspection
 
 bench: .venv/installed .venv-torch/installed
 	$(BIN)/python -m benchmarks.run $(BENCH)
