@@ -21,13 +21,10 @@ from tests.golden.parity import (
     TRAINED,
     batch,
     names_digest,
+    rounded,
     summary,
     value,
 )
-
-
-def _rounded(numbers: list[float]) -> list[float]:
-    return [float(f'{number:.9g}') for number in numbers]
 
 
 def _names(model: str, layout: str) -> str:
@@ -49,8 +46,8 @@ def _forward(model: str, layout: str) -> dict[str, list]:
     images, _ = batch(2)
     found = torch_reference.stages(_network(model, layout), model, layout, images)
     logits = found.pop('logits')
-    stages = {name: _rounded(summary(name, stage)) for name, stage in found.items()}
-    return {**stages, 'logits': [_rounded(row) for row in logits.tolist()]}
+    stages = {name: rounded(summary(name, stage)) for name, stage in found.items()}
+    return {**stages, 'logits': [rounded(row) for row in logits.tolist()]}
 
 
 def _step(model: str) -> dict[str, Any]:
@@ -59,7 +56,7 @@ def _step(model: str) -> dict[str, Any]:
     tensors, losses = torch_reference.sgd_step(network, *batch(4), LEARNING_RATE)
     return {
         'loss': losses,
-        'tensors': {key: _rounded(summary(key, array)) for key, array in tensors.items()},
+        'tensors': {key: rounded(summary(key, array)) for key, array in tensors.items()},
     }
 
 

@@ -60,6 +60,11 @@ def summary(name: str, array: np.ndarray) -> list[float]:
     return [float(np.sqrt(np.square(array).sum())), float(projection)]
 
 
+def rounded(numbers: Iterable[float]) -> list[float]:
+    """Returns numbers with as many digits as are kept."""
+    return [float(f'{number:.9g}') for number in numbers]
+
+
 def names_digest(shapes: Iterable[tuple[str, tuple[int, ...], str]]) -> str:
     """Returns the SHA-256 of the lines 'key shape dtype' of a state dict, in its order."""
     lines = ''.join(f'{key} {list(shape)} {dtype}\n' for key, shape, dtype in shapes)

@@ -98,7 +98,7 @@ def stages(
       images: [b, h, w, c]; converted to the network's dtype.
     """
     found, hooks = {}, []
-    for stage, module in _stage_modules(network, model, layout).items():
+    for stage, module in stage_modules(network, model, layout).items():
 
         def keep(_module, _inputs, output, stage=stage):
             found[stage] = output.detach().clone()
@@ -144,7 +144,7 @@ def _from_torch(stage: torch.Tensor) -> np.ndarray:
     return (stage.permute(0, 2, 3, 1) if stage.ndim == 4 else stage).numpy()
 
 
-def _stage_modules(network: torch.nn.Module, model: str, layout: str) -> dict[str, str]:
+def stage_modules(network: torch.nn.Module, model: str, layout: str) -> dict[str, str]:
     """Returns stage -> module whose output it is."""
     four = range(1, 5)
     if model == 'alexnet':

@@ -1,6 +1,5 @@
 """Integrated gradients, SmoothGrad and the gradient against what must hold for them."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -35,6 +34,7 @@ def test_attributions_add_up_to_the_difference_of_the_logits(network, pixels, na
     assert (found.values[pixels == 0] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('compiled_in_haste')
 def test_attributions_of_a_residual_network_add_up_as_well():
     shape = (16, 16, 3)
@@ -99,10 +99,8 @@ def test_an_image_that_is_the_baseline_has_nothing_to_explain(network, pixels):
 def test_smooth_grad_without_noise_is_the_gradient(network, pixels):
     choice = chosen(network, '6')
     plain = attribution.gradient(network, pixels, choice)
-    inputs = network.inputs(pixels)
-    expected = jax.grad(
-        lambda x: network.model.apply(network.variables, x)[:, 6].sum()
-    )(inputs)  # fmt: skip
+    # tests/inspection/test_opened.py compares that with finite differences.
+    expected = network.input_gradient(network.inputs(pixels), choice)
     np.testing.assert_allclose(plain, expected, atol=1e-5)
     smooth = attribution.smooth_grad(network, pixels, choice, noise=0)
     np.testing.assert_allclose(smooth, plain, atol=1e-6)

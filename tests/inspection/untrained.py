@@ -40,6 +40,5 @@ def noisy(count, shape, seed=0):
 
 
 def chosen(network, name):
-    """Returns the choice of a name."""
-    black = np.zeros((1, *network.experiment.image_shape), np.uint8)
-    return network.choice(network.look(black).prediction(0), name)
+    """Returns the choice of a class, whatever the network's answer is."""
+    return network.choice(np.zeros(len(network.class_names)), name)
