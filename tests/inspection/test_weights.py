@@ -60,7 +60,7 @@ def test_zero_filters_and_numbers_that_are_not_finite_are_named():
     assert '... (30 in all)' in weights.summary([weights.of_array('x', kernel)])
 
 
-@pytest.mark.parametrize('name', most_slow(SMALL, ('lenet', 'fcn', 'resnet18')))
+@pytest.mark.parametrize('name', most_slow(SMALL, ('lenet', 'deep_cnn')))
 def test_every_trained_number_of_a_network_is_counted_once(name):
     options, size = SMALL[name]
     network = untrained(name, (size, size, 1), **options)

@@ -9,6 +9,7 @@ import pytest
 
 import command
 from tests.conftest import ROOT
+from tests.inspection.drawn import pixels_of
 from tests.support import train_here, write_config
 from tests.tasks import turned
 from tools import inspect
@@ -30,6 +31,12 @@ def run(lenet_run, tmp_path, capsys):
     return run
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are made and not painted, which takes most of the time."""
+    monkeypatch.setattr('inspection.drawing.png', lambda figure: b'PNG')
+
+
 @pytest.fixture(scope='module')
 def elsewhere(lenet_run, tmp_path_factory):
     """The workdir on a machine without its data set, which is no embedded one."""
@@ -45,6 +52,7 @@ def written(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_the_page_shows_every_file_that_was_written(run):
     code, said, folder = run('--only=filters,units,maps', SEVEN)
     assert code == 0
@@ -64,6 +72,7 @@ def test_the_page_shows_every_file_that_was_written(run):
     assert '143 pictures' in said
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_without_the_data_set_what_needs_it_is_left_out(run, elsewhere):
     code, said, _ = run(workdir=elsewhere, folder=None)
     assert code == 0
@@ -73,6 +82,7 @@ def test_without_the_data_set_what_needs_it_is_left_out(run, elsewhere):
     assert not any(name.startswith('units') for name in written(elsewhere / 'inspect'))
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_what_was_asked_for_and_needs_the_data_set_is_an_error(run, elsewhere):
     code, said, folder = run('--only=units,maps', '--stage=conv1', SEVEN, workdir=elsewhere)
     assert code == 2
@@ -80,6 +90,8 @@ def test_what_was_asked_for_and_needs_the_data_set_is_an_error(run, elsewhere):
     assert 'maps-seven-conv1.png' in written(folder)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('undrawn')
 def test_units_of_several_pictures_need_no_data_set(run, elsewhere, tmp_path):
     other = shutil.copy(SEVEN, tmp_path / 'other.png')
     code, said, folder = run('--only=units', SEVEN, str(other), workdir=elsewhere)
@@ -88,6 +100,7 @@ def test_units_of_several_pictures_need_no_data_set(run, elsewhere, tmp_path):
     assert 'units-images.png' in written(folder)
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_one_layer_and_one_stage(run):
     code, _, folder = run('--only=filters', '--layer=conv2')
     assert (code, written(folder)) == (0, ['filters-conv2.png', 'index.html', 'inspect.json'])
@@ -129,6 +142,7 @@ def test_a_damaged_workdir_is_a_sentence_and_nothing_is_written(run, lenet_run, 
     assert not (workdir / 'inspect').exists()
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_shown(run, tmp_path):
     broken = tmp_path / 'broken.png'
     broken.write_text('x')
@@ -140,6 +154,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_shown(run, tm
     assert 'None of the pictures can be read.' in said
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_pictures_of_the_same_name_do_not_replace_each_other(run, tmp_path):
     (tmp_path / 'more').mkdir()
     other = shutil.copy(SEVEN, tmp_path / 'more' / 'seven.png')
@@ -256,3 +271,4 @@ def test_a_task_without_classes_is_looked_into_as_well(run, tmp_path):
     code, _, folder = run('--only=filters,units,maps', SEVEN, workdir=workdir)
     assert code == 0
     assert {'filters-head.png', 'maps-seven-conv1.png'} <= set(written(folder))
+    assert all(pixels_of(path.read_bytes()).std() > 0.01 for path in folder.glob('*.png'))
