@@ -39,6 +39,7 @@ async function ask() {
     return;
   }
   again = false;
+  document.body.classList.add('asking');
   const mine = version;
   asking = new AbortController();
   let pause = PAUSE;
@@ -55,6 +56,7 @@ async function ask() {
   if (mine !== version) return; // `forget` has let the next one begin
   asking = null;
   if (again || pause > PAUSE) timer = setTimeout(ask, pause);
+  else document.body.classList.remove('asking');
 }
 
 // Drops what was shown, and whatever is still to come of it.
@@ -63,6 +65,7 @@ function forget() {
   asking?.abort();
   asking = null;
   again = false;
+  document.body.classList.remove('asking');
   clearTimeout(timer);
   clearTimeout(speaking);
   say('');

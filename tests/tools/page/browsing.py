@@ -86,7 +86,7 @@ def place(page, point: tuple[float, float]) -> tuple[float, float]:
 
 
 def wait_for_answer(page, name: str | None = None) -> None:
-    """Waits until an answer is shown: this one, or any; then until nothing more is asked."""
+    """Waits until an answer is shown: this one, or any; then until it is settled."""
     until(
         page,
         """(name) => {
@@ -95,7 +95,12 @@ def wait_for_answer(page, name: str | None = None) -> None:
         }""",
         name,
     )
-    page.wait_for_load_state('networkidle')
+    settle(page)
+
+
+def settle(page) -> None:
+    """Waits until what is shown is of what the page looks at now."""
+    until(page, '() => !document.body.classList.contains("asking")')
 
 
 def until(page, script: str, argument=None) -> None:

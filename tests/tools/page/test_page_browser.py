@@ -12,7 +12,15 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.support import once, train_here
 from tests.tools.page import browsing
-from tests.tools.page.browsing import FOUR, SEVEN, draw, place, until, wait_for_answer
+from tests.tools.page.browsing import (
+    FOUR,
+    SEVEN,
+    draw,
+    place,
+    settle,
+    until,
+    wait_for_answer,
+)
 
 pytestmark = pytest.mark.page
 
@@ -105,7 +113,7 @@ def message(page, text: str):
 
 def heat_of(page, name: str):
     until(page, 'name => document.querySelector("#heat-caption").textContent.endsWith(name)', name)
-    page.wait_for_load_state('networkidle')
+    settle(page)
 
 
 def is_empty(page) -> bool:
@@ -325,7 +333,7 @@ def test_the_camera_is_looked_at_and_held(playwright, url, tmp_path):
         assert page.locator('#shoot').inner_text() == 'Go on'
         assert page.locator('#held').is_visible()
         assert page.evaluate('() => document.querySelector("#video").srcObject') is None
-        page.wait_for_load_state('networkidle')
+        settle(page)
         assert answer(page) == '7'
         page.click('#shoot')
         until(page, '() => document.querySelector("#shoot").textContent !== "Go on"')
@@ -480,7 +488,7 @@ def test_text_can_be_read_in_light_and_dark(opened, scheme):
     draw(page, SEVEN)
     wait_for_answer(page, '7')
     page.click('#bars button:has-text("2")')
-    page.wait_for_load_state('networkidle')
+    settle(page)
     found = page.evaluate(CONTRASTS)
     assert len(found) > 60
     assert min(found)[0] >= 4.5, min(found)  # WCAG 2.1, 1.4.3, level AA
