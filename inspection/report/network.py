@@ -64,7 +64,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
     return (
         layer.name,
         layer.kind,
-        f'{layer.window} x {layer.window}' if layer.window else '',
+        f'{layer.window}x{layer.window}' if layer.window else '',
         _size(layer.out_shape),
         _field(layer.receptive_field),
         f'{layer.parameters:,}',
@@ -73,7 +73,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
 
 
 def _size(shape: Sequence[int]) -> str:
-    return ' x '.join(f'{side:,}' for side in shape)
+    return 'x'.join(map(str, shape))
 
 
 def _field(pixels: float) -> str:

@@ -170,10 +170,10 @@ def test_the_commands_of_the_page_make_the_same_run(made, tmp_path, monkeypatch)
 
 def test_the_page_lists_the_network(made):
     network = section(made[1], 'The network')
-    assert '28 x 28 x 1' in text(network)
+    assert '28x28x1' in text(network)
     assert '61,706 parameters' in text(network)
     stages = {row[0]: row[1:] for row in table(network, 'Its stages')}
-    assert stages['pool2'] == ['5 x 5 x 16', '4', '16']
+    assert stages['pool2'] == ['5x5x16', '4', '16']
     layers = table(network, 'The 7 layers')
     parameters = [int(row[-2].replace(',', '')) for row in layers[1:]]
     assert sum(parameters) == 61_706
