@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -174,8 +175,14 @@ def test_bad_records_are_reported(config, digit_set, tmp_path, capsys):
     assert sum(counts) >= 3
     assert 'did not decode; others took their place' in capsys.readouterr().out
     assert (result(run)['test_examples'], result(run)['test_bad_records']) == (27, 3)
-    assert evaluate.main([f'--workdir={run}', f'--output={tmp_path}']) == 0
+    copied = Path(shutil.copytree(run, tmp_path / 'copied'))  # to where the set lies elsewhere
+    stored = (run / 'config.json').read_text()
+    (copied / 'config.json').write_text(stored.replace(str(folder), '/nowhere'))
+    assert evaluate.main([f'--workdir={copied}', '--report', f'--config.data.dir={folder}']) == 0
     assert '3 record(s) did not decode and were not counted' in capsys.readouterr().out
+    page = (copied / 'report.html').read_text()
+    assert '<dt>records that did not decode</dt><dd>3</dd>' in page
+    assert 'of 27 answers were wrong' in page
     fields |= {'linear_probe': True, 'init_from': str(run), 'model__dropout_rate': 0.0}
     assert train_here(config, tmp_path / 'probe', data__on_bad_record='skip', **fields) == 0
     assert '3 train record(s) did not decode and are left out' in capsys.readouterr().out
