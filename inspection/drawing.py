@@ -131,7 +131,7 @@ def canvas(
       beside, below: inches for what is written along its sides.
     """
     height, width = (side / DPI for side in mosaic.picture.shape[:2])
-    made = figure(max(width, 3.5) + beside, height + below, title, note)
+    made = figure(max(width, 2.6) + beside, height + below, title, note)
     return made, made.subplots()
 
 

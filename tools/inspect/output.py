@@ -134,30 +134,38 @@ class Output:
     def _html(self) -> str:
         """Returns the page: a section for each part, in the order of PARTS."""
         abouts = {part.name: part.about for part in PARTS}
-        sections = []
-        for part in dict.fromkeys([*abouts, *(e['part'] for e in self._listed.values())]):
-            own = {name: e for name, e in self._listed.items() if e['part'] == part}
-            if own and part:
-                about = html.escape(abouts.get(part, ''))
-                figures = ''.join(map(self._figure, own, own.values()))
-                sections.append(f'<h2>{html.escape(part)}: {about}</h2>\n{figures}')
+        names = dict.fromkeys([*abouts, *(entry['part'] for entry in self._listed.values())])
+        shown = {name: self._figures(name) for name in names if name}  # the page's own has no part
+        shown = {html.escape(name): figures for name, figures in shown.items() if figures}
+        links = ' · '.join(f'<a href="#{name}">{name}</a>' for name in shown)
+        sections = [
+            f'<h2 id="{name}">{name.capitalize()}: {abouts.get(name, "")}</h2>\n{figures}'
+            for name, figures in shown.items()
+        ]
         title = html.escape(self.title)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n'
-            + '\n'.join(sections)
-            + '</html>\n'
+            f'<nav>{links}</nav>\n' + '\n'.join(sections) + '</html>\n'
         )
 
-    def _figure(self, name: str, entry: dict[str, str]) -> str:
-        caption, link = html.escape(entry['caption']), quote(name)
-        of = f' <span class="note">({html.escape(entry["of"])})</span>'
-        if Path(name).suffix not in ('.png', '.gif'):
-            return f'<p><a href="{link}">{html.escape(name)}</a>: {caption}{of}</p>\n'
+    def _figures(self, part: str) -> str:
+        """Returns the files of a part for the page."""
+        entries = [entry for entry in self._listed.values() if entry['part'] == part]
+        return ''.join(map(self._figure, entries))
+
+    def _figure(self, entry: dict[str, str]) -> str:
+        """Returns a file for the page; with where it comes from, if that is not the page's."""
+        name, link = html.escape(entry['name']), quote(entry['name'])
+        caption = html.escape(entry['caption'])
+        if entry['of'] != self.origin:
+            caption += f' <span class="note">({html.escape(entry["of"])})</span>'
+        if Path(entry['name']).suffix not in ('.png', '.gif'):
+            return f'<p><a href="{link}">{name}</a>: {caption}</p>\n'
         return (
-            f'<figure><figcaption>{caption}{of}</figcaption>'
-            f'<a href="{link}"><img src="{link}" alt="{caption}" loading="lazy"></a></figure>\n'
+            f'<figure><figcaption>{caption}</figcaption><a href="{link}">'
+            f'<img src="{link}" alt="{name}" loading="lazy"></a></figure>\n'
         )
 
     @contextlib.contextmanager
