@@ -1,8 +1,9 @@
 """Which units of a network answer to pictures at all, and to how many of them.
 
 A unit is a channel of a map or an output of a dense layer. After ReLU one can be stuck at zero: it
-gets no gradient from any picture, and never learns again. One that has the same value everywhere
-says nothing either.
+gets no gradient from any picture, and never learns again (Maas, Hannun and Ng 2013, "Rectifier
+nonlinearities improve neural network acoustic models", section 2). One that has the same value
+everywhere says nothing either.
 """
 
 import dataclasses
