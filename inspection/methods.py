@@ -79,7 +79,7 @@ def _gradient(opened: Opened, image: np.ndarray, choice: Choice, stage: str | No
 def _occlusion(opened: Opened, image: np.ndarray, choice: Choice, stage: str | None) -> Explanation:
     heat = resized(occlusion(opened, image[None], choice)[0], *image.shape[-3:-1])
     values = np.broadcast_to(heat[..., None], (*image.shape[:-1], 1))
-    return Explanation(_by_place(opened, values), 'a window hides each place')
+    return Explanation(_by_place(opened, values), 'hidden by a window')
 
 
 def _by_place(opened: Opened, values: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = 1.7  # the width of one, in inches
+PANEL = 1.35  # the width of one, in inches
 
 
 def drawn(
@@ -64,6 +64,8 @@ def drawn(
             first = row % len(pictures) == 0
             note = found[row // len(pictures)].note
             text = f'{method.title}\n{note}' if first else ''
+            if heat.shape == pictures[row % len(pictures)].shape[:2]:
+                heat = overlay.enlarged(heat)  # a value for each pixel, which is a square
             _show(over, overlay.lay_over(picture, heat, scale))
             over.set_title(text, fontsize=9, color=INK)
             _show(below, scale.colors(overlay.resized(heat, *picture.shape[:2])))

@@ -1,0 +1,15 @@
+"""The maps are those of what the network has learned: with random weights they are others."""
+
+import pytest
+
+from inspection.methods import METHODS
+from tests.inspection.sanity import likenesses
+from tests.support import most_slow
+
+
+@pytest.mark.parametrize('method', most_slow(METHODS, ('grad_cam', 'gradient')))
+def test_maps_of_a_network_with_random_weights_are_not_alike(lenet, method):
+    values, sizes = likenesses(lenet, method, count=6, seeds=(1,))
+    assert abs(values) < 0.3
+    # Black pixels have no part in integrated gradients, whatever the weights are.
+    assert (sizes > 0.9) == (method == 'integrated_gradients')
