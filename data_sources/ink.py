@@ -19,6 +19,7 @@ _DIM = 24  # of 255: where the paper is darker, noise is not magnified any furth
 _LEAST_CONTRAST = 0.12  # of ink, in parts of the brightness of its paper
 _LEAST_SIZE = 8  # pixels of _LONG: smaller things are dust
 _CUT_OFF = 0.03  # weight of a thing that touches the photo's edge, beside one that does not
+_MARGIN = 0.3  # of the longer side: of paper, put around a character that has none
 # What is narrow, in parts of the shorter side: where the character may be small, and where it is
 # known to fill half of the part that is looked at.
 _FIRST, _SECOND = 0.2, 0.32
@@ -51,6 +52,10 @@ def find(gray: np.ndarray, invert: str = 'auto') -> np.ndarray:
     Raises:
       UserError: nothing stands out from the paper.
     """
+    paper = _drawn_on(gray)
+    if paper is not None:
+        # Nothing lies on it but the character, which may touch its edge.
+        gray = np.pad(gray, round(_MARGIN * max(gray.shape)), constant_values=paper)
     first = _look(gray, invert, _FIRST)
     sides = sum(end < 0.01 or end > 0.99 for pair in first.ends for end in pair)
     if (
@@ -58,10 +63,22 @@ def find(gray: np.ndarray, invert: str = 'auto') -> np.ndarray:
     ):  # It was cut out along its edges: without paper around it, none can be estimated.
         rim = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
         paper = np.percentile(rim, 90 if first.dark else 10)
-        gray = np.pad(gray, round(0.3 * max(gray.shape)), constant_values=paper)
+        gray = np.pad(gray, round(_MARGIN * max(gray.shape)), constant_values=paper)
         first = _look(gray, invert, _FIRST)
     # The second look is at the part with the character, which so has one size in every photo.
     return _look(gray[_window(first, gray.shape)], invert, _SECOND).ink
+
+
+def _drawn_on(gray: np.ndarray) -> float | None:
+    """Returns the paper of a drawing on a screen, or None for a photo, whose paper has many values.
+
+    Of a drawing, the paper and the ink have one value each; only the edges of strokes have others.
+    """
+    counts = np.bincount(np.uint8(gray).ravel(), minlength=256)
+    paper = int(counts.argmax())
+    rim = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    two_values = np.sort(counts)[-2:].sum() >= 0.9 * gray.size
+    return paper if two_values and (rim == paper).mean() >= 0.75 else None
 
 
 def blank() -> UserError:

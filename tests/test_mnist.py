@@ -7,7 +7,7 @@ from test_commands import command
 
 from data_sources import arrays
 from tests.conftest import ROOT
-from tests.data_sources import photographed
+from tests.data_sources import drawn, photographed
 from tests.support import train_here
 from tools import prepare_data
 from training import trained
@@ -37,8 +37,8 @@ def test_one_epoch_of_lenet_recognises_97_5_percent(mnist_idx_dir, tmp_path):
 
 
 @pytest.mark.full
-def test_lenet_reads_photographed_digits(mnist_idx_dir, tmp_path):
-    """The table of docs/handwriting.md, with a network that was trained for one epoch."""
+def test_lenet_reads_photographed_and_drawn_digits(mnist_idx_dir, tmp_path):
+    """The tables of docs/handwriting.md, with a network that was trained for one epoch."""
     data, workdir = tmp_path / 'data', tmp_path / 'run'
     assert prepare_data.main(['mnist', f'--source={mnist_idx_dir}', f'--data_dir={data}']) == 0
     assert arrays.load('mnist', 'test', str(data)).handwriting
@@ -52,3 +52,6 @@ def test_lenet_reads_photographed_digits(mnist_idx_dir, tmp_path):
     }
     assert sum(right.values()) >= 0.95 * 100 * len(right), right
     assert min(right.values()) >= 85, right
+    (tmp_path / 'drawings').mkdir()
+    read = drawn.answers(network, tmp_path / 'drawings')
+    assert sum(answer == str(key[2]) for key, answer in zip(drawn.HUNDRED, read, strict=True)) >= 97

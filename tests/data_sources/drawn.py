@@ -13,17 +13,21 @@ import argparse
 import dataclasses
 import tempfile
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from command import run
 from data_sources import handwriting
 from errors import UserError
-from tests.data_sources.hands import HANDS, strokes
-from training import prediction, trained
-from training.trained import Trained
+from tests.data_sources.hands import HANDS, Hand, strokes
+
+if TYPE_CHECKING:  # JAX takes a second to import, and command.run has to set its log level before
+    from training.trained import Trained
 
 SEED = 25
 SIDE = 280  # pixels of the canvas
@@ -88,7 +92,7 @@ def drawing(style: str, hand: str, digit: int, bright: bool | None = None) -> np
     lines, pen = _lines(style, hand, digit, rng)
     ink = np.zeros((SIDE, SIDE))
     for line in lines:
-        _draw(ink, line, pen)
+        draw(ink, line, pen)
     bright = [*HANDS].index(hand) % 2 == 0 if bright is None else bright
     levels = np.rint(ink * 255).astype(np.uint8)
     return levels if bright else 255 - levels
@@ -111,7 +115,7 @@ def _lines(style: str, hand: str, digit: int, rng: Random) -> tuple[list[np.ndar
     return [_events(curve + shift, how, who, rng) for curve in curves], pen
 
 
-def _events(curve: np.ndarray, how: Style, who, rng: Random) -> np.ndarray:
+def _events(curve: np.ndarray, how: Style, who: Hand, rng: Random) -> np.ndarray:
     """Returns a curve at the places at which the pointer reported it."""
     lengths = np.concatenate([[0], np.hypot(*np.diff(curve, axis=0).T).cumsum()])
     count = max(2, round(lengths[-1] / (who.step * how.step)) + 1)
@@ -124,9 +128,9 @@ def _events(curve: np.ndarray, how: Style, who, rng: Random) -> np.ndarray:
     return np.rint(points) if who.whole else np.rint(points * 8) / 8
 
 
-def _draw(ink: np.ndarray, line: np.ndarray, pen: float) -> None:
-    """Draws a line as an HTML canvas does with round caps and joins: ink is float [h, w], 0 to 1."""
-    for start, end in zip(line[:-1], line[1:], strict=True):
+def draw(ink: np.ndarray, line: np.ndarray, pen: float) -> None:
+    """Draws a line on ink, float [h, w], as an HTML canvas does: caps and joins are round."""
+    for start, end in pairwise(line):
         low = np.floor(np.minimum(start, end) - pen / 2 - 1).astype(int).clip(0, SIDE)
         high = np.ceil(np.maximum(start, end) + pen / 2 + 1).astype(int).clip(0, SIDE)
         x = np.arange(low[0], high[0]) + 0.5
@@ -149,8 +153,10 @@ def write(folder: Path, drawings=HUNDRED) -> list[Path]:
     return paths
 
 
-def answers(network: Trained, folder: Path, drawings=HUNDRED) -> list[str | None]:
+def answers(network: 'Trained', folder: Path, drawings=HUNDRED) -> list[str | None]:
     """Returns what a network reads in drawings, by predict.py's way; None where it refuses."""
+    from training import prediction
+
     return [
         None if isinstance(answer, UserError) else answer.values['top'][0]['class']
         for _, answer in prediction.predict(network, write(folder, drawings))
@@ -168,20 +174,27 @@ def table(drawings, read: list[str | None], column: int) -> list[tuple[str, int,
 
 
 def sheet(name: str) -> Image.Image:
-    """Returns a picture: drawings of every style, each beside what a network of set `name` gets."""
-    rows = []
-    for row in range(4):
-        cells = []
-        for number in range(5):
-            style = [*STYLES][(row % 2) * 5 + number]
-            mine = [key for key in HUNDRED if key[0] == style]
-            image = drawing(*mine[(3 * number + 4 * row + 2) % 10])
-            small = Image.fromarray(image).resize((84, 84), Image.Resampling.LANCZOS)
-            seen = handwriting.normalize(image, 28, 28, name=name).repeat(3, 0).repeat(3, 1)
-            pair = np.concatenate([np.asarray(small), seen], 1)
-            cells.append(np.pad(np.pad(pair, 1, constant_values=128), 5, constant_values=255))
-        rows.append(np.concatenate(cells, 1))
-    return Image.fromarray(np.concatenate(rows))
+    """Returns a picture: two drawings of every style, each beside what a network of a set gets."""
+    side, gap, top = 112, 16, 40
+    picture = Image.new('L', (5 * (2 * side + gap) + gap, 4 * (side + 32) + top), 255)
+    pencil = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(15)
+    title = 'A digit on the canvas (left), and the 28x28 pixels that the network gets of it (right)'
+    pencil.text((gap, 10), title, 0, ImageFont.load_default(17))
+    for cell in range(20):
+        style = [*STYLES][cell // 2]
+        mine = [key for key in HUNDRED if key[0] == style]
+        image = drawing(*mine[(3 * (cell // 2) + 5 * (cell % 2) + 2) % 10])
+        small = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+        seen = handwriting.normalize(image, 28, 28, name=name).repeat(4, 0).repeat(4, 1)
+        left = gap + cell // 2 % 5 * (2 * side + gap)
+        down = top + (cell // 10 * 2 + cell % 2) * (side + 32)
+        pencil.text((left, down), style, 0, font)
+        picture.paste(small, (left, down + 20))
+        picture.paste(Image.fromarray(seen), (left + side, down + 20))
+        for start in (left, left + side):
+            pencil.rectangle((start, down + 20, start + side - 1, down + 19 + side), outline=128)
+    return picture
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -191,6 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--all', action='store_true', help='every hand in every style: 1,000')
     parser.add_argument('--picture', type=Path, help='PNG file to be written')
     arguments, overrides = parser.parse_known_args(argv)
+    from training import trained
+
     network = trained.load(arguments.workdir, 'last', overrides)
     drawings = ALL if arguments.all else HUNDRED
     with tempfile.TemporaryDirectory() as folder:
@@ -209,4 +224,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

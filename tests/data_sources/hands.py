@@ -63,9 +63,11 @@ FORMS = {
     },
     8: {
         'S': '84,14 50,0 16,16 28,40 72,58 88,82 50,100 12,82 28,58 72,40 84,14',
-        'circles': '50,0 22,8 20,36 50,46 80,36 78,8 50,0 / 50,46 14,58 10,88 50,100 90,88 86,58 50,46',
+        'circles': '50,0 22,8 20,36 50,46 80,36 78,8 50,0 / '
+                   '50,46 14,58 10,88 50,100 90,88 86,58 50,46',
         'open': '84,6 52,0 18,14 34,42 80,66 80,92 44,100 12,84 28,60 66,40 96,8',
-        'from within': '52,46 20,32 22,8 52,0 80,10 78,34 46,50 12,70 20,94 54,100 88,90 84,64 52,46',
+        'from within': '52,46 20,32 22,8 52,0 80,10 78,34 46,50 12,70 20,94 54,100 88,90 84,64 '
+                       '52,46',
     },
     9: {
         'stem': '88,14 50,0 10,18 16,48 52,52 88,14! 84,100',
@@ -102,46 +104,53 @@ _FINGER = {'step': 9.0}
 _PEN = {'step': 4.0}
 HANDS = {
     'schoolbook': Hand(
-        ('oval', 'flag', 'plain', 'round', 'open', 'capped', 'curved', 'plain', 'S', 'tail'),
+        ('oval', 'flag', 'plain', 'round', 'open',
+         'capped', 'curved', 'plain', 'S', 'tail'),
         0.06, 0.62, 0.010, **_PEN,
     ),
     'European': Hand(
-        ('open', 'upstroke', 'plain', 'round', 'open', 'one stroke', 'straight', 'barred', 'S', 'tail'),
+        ('open', 'upstroke', 'plain', 'round', 'open',
+         'one stroke', 'straight', 'barred', 'S', 'tail'),
         0.12, 0.60, 0.020, **_PEN,
     ),
     'American': Hand(
-        ('oval', 'bare', 'swan', 'smooth', 'closed', 'capped', 'straight', 'plain', 'circles', 'stem'),
+        ('oval', 'bare', 'swan', 'smooth', 'closed',
+         'capped', 'straight', 'plain', 'circles', 'stem'),
         0.16, 0.58, 0.020, **_FINGER,
     ),
     'left-hander': Hand(
-        ('from below', 'bent', 'angular', 'smooth', 'upright', 'like an S', 'small bowl', 'plain',
-         'from within', 'ball and stick'),
+        ('from below', 'bent', 'angular', 'smooth', 'upright',
+         'like an S', 'small bowl', 'plain', 'from within', 'ball and stick'),
         -0.16, 0.66, 0.022, **_PEN,
     ),
     'child': Hand(
-        ('open', 'bare', 'angular', 'round', 'upright', 'apart', 'straight', 'plain', 'circles',
-         'ball and stick'),
+        ('open', 'bare', 'angular', 'round', 'upright',
+         'apart', 'straight', 'plain', 'circles', 'ball and stick'),
         0.0, 0.78, 0.040, **_FINGER,
     ),
     'typographic': Hand(
-        ('oval', 'foot', 'plain', 'round', 'closed', 'one stroke', 'round', 'plain', 'circles', 'round'),
+        ('oval', 'foot', 'plain', 'round', 'closed',
+         'one stroke', 'round', 'plain', 'circles', 'round'),
         0.0, 0.60, 0.0, **_PEN,
     ),
     'calligrapher': Hand(
-        ('curl', 'flag', 'loop', 'flat', 'open', 'capped', 'curved', 'hooked and barred',
-         'from within', 'tail'),
+        ('curl', 'flag', 'loop', 'flat', 'open',
+         'capped', 'curved', 'hooked and barred', 'from within', 'tail'),
         0.24, 0.64, 0.012, **_PEN,
     ),
     'hasty': Hand(
-        ('open', 'bent', 'loop', 'loop', 'joined', 'like an S', 'small bowl', 'curved', 'open', 'stem'),
+        ('open', 'bent', 'loop', 'loop', 'joined',
+         'like an S', 'small bowl', 'curved', 'open', 'stem'),
         0.22, 0.54, 0.030, **_FINGER,
     ),
     'mouse': Hand(
-        ('oval', 'flag', 'swan', 'flat', 'open', 'one stroke', 'curved', 'hooked', 'S', 'stem'),
+        ('oval', 'flag', 'swan', 'flat', 'open',
+         'one stroke', 'curved', 'hooked', 'S', 'stem'),
         0.0, 0.70, 0.025, **_MOUSE,
     ),
     'clerk': Hand(
-        ('from below', 'upstroke', 'plain', 'flat', 'joined', 'apart', 'round', 'barred', 'open', 'round'),
+        ('from below', 'upstroke', 'plain', 'flat', 'joined',
+         'apart', 'round', 'barred', 'open', 'round'),
         -0.05, 0.52, 0.018, **_MOUSE,
     ),
 }  # fmt: skip

@@ -50,6 +50,8 @@ NOT_RUN = {
         'pytest tests/models/test_torch_parity.py -m ""',
         'python -m tests.data_sources.photographed --workdir=runs/mnist_lenet',
         'python -m tests.data_sources.photographed --workdir=runs/digits_lenet',
+        'python -m tests.data_sources.drawn --workdir=runs/mnist_lenet',
+        'python -m tests.data_sources.drawn --workdir=runs/digits_lenet',
         'python -m tests.inspection.sanity --workdir=runs/digits_lenet',
         'python -m tests.tools.page.picture --workdir=runs/digits_lenet '
         '--output=docs/images/page.png',
