@@ -52,8 +52,14 @@ def write(path: Path, evaluated: Evaluated) -> Path:
       UserError: the file cannot be written, or one of the run's files cannot be used.
     """
     content = page(evaluated).encode()
-    with files.explaining_errors(path):
+    try:
         files.replace(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f'Cannot write {path}: {reason}. Free some space, or give another folder by '
+            '--output=DIR.'
+        ) from error
     return path
 
 

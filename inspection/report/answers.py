@@ -19,7 +19,7 @@ SIDE = 168  # pixels of the longer side of a picture at most, and of a small one
 
 
 def section(opened: Opened, looked: Examples) -> Section:
-    """Returns the section: each example as a picture, and under the heat map of its answer.
+    """Returns the section: each example as a picture beside the heat map of its answer.
 
     Args:
       opened: the network.

@@ -299,6 +299,7 @@ def test_the_page_goes_where_output_says(lenet_run, tmp_path):
 
 @pytest.mark.usefixtures('quickly', 'without_curves')
 def test_a_page_that_cannot_be_written_is_a_sentence(evaluated, tmp_path):
-    with files_of_at_most(1000), pytest.raises(UserError, match=r'Cannot write .*report\.html'):
+    sentence = r'Cannot write .*report\.html: File too large\. .* by --output=DIR\.'
+    with files_of_at_most(1000), pytest.raises(UserError, match=sentence):
         report.write(tmp_path / 'report.html', evaluated)
     assert [*tmp_path.iterdir()] == []
