@@ -52,9 +52,8 @@ def _strips(axes, kernels: list[np.ndarray]) -> None:
     """Draws a histogram for each kernel as a strip, the darker the more weights."""
     strips, limits = [], []
     for kernel in kernels:
-        finite = kernel[np.isfinite(kernel)]
-        limit = float(np.abs(finite).max(initial=0)) or 1.0
-        counts, _ = np.histogram(finite / limit, BINS, (-1, 1))
+        limit = weights.largest(kernel)
+        counts, _ = np.histogram(weights.finite(kernel), BINS, (-limit, limit))
         strips.append(counts / max(counts.max(), 1))
         limits.append(limit)
     extent = (-1, 1, len(kernels) - 0.5, -0.5)

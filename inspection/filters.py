@@ -48,11 +48,6 @@ class Kernel(NamedTuple):
             shape = shape[2:]
         return 'x'.join(map(str, shape)) + ' weights' * (self.unit == 'unit')
 
-    @property
-    def limit(self) -> float:
-        """The largest absolute weight that is finite; 1 if there is none but zeros."""
-        return float(np.abs(self.values[np.isfinite(self.values)]).max(initial=0)) or 1.0
-
 
 def layers(opened: Opened) -> list[str]:
     """Returns the names of the layers that have filters, in order; the first one sees the image."""
@@ -105,7 +100,7 @@ def _layer(opened: Opened, name: str) -> Layer:
 
 def _as_pictures(kernel: Kernel) -> Drawn:
     """Draws filters that read the image, in its own colors."""
-    values, limit = kernel.values, kernel.limit
+    values, limit = kernel.values, weights.largest(kernel.values)
     shown = min(values.shape[3], MOST_FIRST)
     columns, color = min(COLUMNS, shown), values.shape[2] == 3
     tiles = np.moveaxis(values[..., :shown], 3, 0) / limit / 2 + 0.5
@@ -124,7 +119,7 @@ def _as_pictures(kernel: Kernel) -> Drawn:
 
 def _by_channel(kernel: Kernel) -> Drawn:
     """Draws filters in rows, with the channels that they read as columns."""
-    values, limit = kernel.values, kernel.limit
+    values, limit = kernel.values, weights.largest(kernel.values)
     filters, channels = min(values.shape[3], MOST), min(values.shape[2], MOST)
     tiles = np.transpose(values[..., :channels, :filters], (3, 2, 0, 1))
     mosaic = drawing.mosaic(tiles, CELL)
@@ -139,7 +134,7 @@ def _by_channel(kernel: Kernel) -> Drawn:
 
 def _as_matrix(kernel: Kernel) -> Drawn:
     """Draws weights that have no places: an output in each row, an input in each column."""
-    values, limit = kernel.values[0, 0], kernel.limit
+    values, limit = kernel.values[0, 0], weights.largest(kernel.values)
     outputs, inputs = (min(n, MOST_UNITS) for n in (values.shape[1], values.shape[0]))
     read = 'channel' if kernel.unit == 'filter' else 'input'
     title, note = _texts(kernel, outputs, inputs, read)

@@ -24,6 +24,9 @@ def test_statistics_are_those_of_the_numbers_one_by_one(array):
     assert found.size == len(numbers)
     assert found.mean == pytest.approx(sum(numbers) / len(numbers), abs=1e-6)
     assert (found.smallest, found.largest) == (min(numbers), max(numbers))
+    middle = sum(numbers) / len(numbers)
+    spread = (sum((x - middle) ** 2 for x in numbers) / len(numbers)) ** 0.5
+    assert found.std == pytest.approx(spread, rel=1e-6, abs=1e-4)
     root = (sum(x * x for x in numbers) / len(numbers)) ** 0.5
     near = sum(abs(x) <= 0.01 * root for x in numbers) / len(numbers)
     assert found.near_zero == pytest.approx(near, abs=1e-9)

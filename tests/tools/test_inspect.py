@@ -112,6 +112,16 @@ def test_one_layer_and_one_stage(run):
     assert 'maps-seven-pool1.png' in page
 
 
+@pytest.mark.usefixtures('undrawn')
+def test_with_an_output_nothing_in_the_workdir_is_touched(run, lenet_run):
+    def found():
+        return {path: path.stat().st_mtime_ns for path in lenet_run.rglob('*')}
+
+    before = found()
+    assert run('--only=filters,maps', '--layer=conv1', '--stage=conv1', SEVEN)[0] == 0
+    assert found() == before
+
+
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
