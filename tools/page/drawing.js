@@ -1,7 +1,7 @@
 // The paper: strokes of a mouse, a finger or a pen, kept as points so that they can be undone and
 // drawn at any size. Points and widths are in parts of the paper's side.
 
-const SENT = 320; // pixels of the side of the picture that is sent
+const SENT = 280; // pixels of the side of the picture that is sent
 
 export class Drawing {
   // changed() is called whenever the drawing is another one.
@@ -9,7 +9,7 @@ export class Drawing {
     this.canvas = canvas;
     this.changed = changed;
     this.strokes = [];
-    this.width = 0.06;
+    this.width = 0.07;
     this.hint = '';
     this.pointer = null; // of the stroke that is being drawn
     canvas.addEventListener('pointerdown', (event) => this.begin(event));

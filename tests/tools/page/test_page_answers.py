@@ -72,6 +72,7 @@ def test_it_says_what_the_network_is(answers, copied):
     assert about['facts']['Input'] == '28x28 pixels, gray'
     assert about['classes'] == list('0123456789')
     assert about['handwriting'] is True
+    assert answers.example() is None
 
 
 def test_a_run_without_a_result_has_no_accuracy_to_show(network, copied, tmp_path):
@@ -131,6 +132,16 @@ def test_a_network_without_maps_says_why_there_is_no_heat(small_run):
     assert 'has no feature maps' in found['heat']['problem']
     assert len(found['choices']) == 10
     assert [stage['height'] for stage in found['stages']] == [1] * len(found['stages'])
+
+
+def test_a_network_that_reads_no_handwriting_has_a_photograph_to_try(copied, tmp_path):
+    other = shutil.copytree(copied, tmp_path / 'run')
+    facts = json.loads((other / 'data.json').read_text())
+    (other / 'data.json').write_text(json.dumps(facts | {'handwriting': False}))
+    answers = Answers(trained.load(other), other)
+    assert answers.about()['handwriting'] is False
+    with Image.open(io.BytesIO(answers.example())) as photograph:
+        assert min(photograph.size) > 300
 
 
 # --- pictures that cannot be looked at, through the server ----------------------------------------

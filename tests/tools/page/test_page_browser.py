@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -21,6 +23,9 @@ from tests.tools.page.browsing import (
     until,
     wait_for_answer,
 )
+from tests.tools.page.served import serving
+from tools.page.answer import Answers
+from training import trained
 
 pytestmark = pytest.mark.page
 
@@ -69,7 +74,7 @@ def opened(browser, url):
     """Returns a function that opens the page; at the end, nothing has gone wrong in it."""
     contexts, problems = [], []
 
-    def open_page(**options):
+    def open_page(url=url, **options):
         context = browser.new_context(**{'viewport': {'width': 1400, 'height': 900}} | options)
         context.set_default_timeout(30_000)
         contexts.append(context)
@@ -201,7 +206,7 @@ def test_a_wider_pen_draws_wider_strokes(opened):
     draw(page, SEVEN)
     thin = ink()
     page.click('#clear')
-    page.locator('#pen').fill('12')
+    page.locator('#pen').fill('14')
     draw(page, SEVEN)
     assert 1.6 * thin < ink() < 2.4 * thin
     wait_for_answer(page)
@@ -303,6 +308,36 @@ def test_a_picture_that_is_too_large_is_not_sent(opened):
     page.dispatch_event('main', 'drop', {'dataTransfer': large})
     message(page, 'The picture has more than 8 MB: scale it down first.')
     assert not any('/look' in url for url in asked)
+
+
+def test_a_network_that_reads_no_handwriting_is_given_pictures_first(
+    opened, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('tools.page.answer.MAPS', 4)
+    other = shutil.copytree(run, tmp_path / 'run')
+    facts = json.loads((other / 'data.json').read_text())
+    (other / 'data.json').write_text(json.dumps(facts | {'handwriting': False}))
+    with serving(Answers(trained.load(other), other)) as server:
+        page = opened(url=server.url)
+        assert page.locator('#invitation').inner_text() == 'Give it a picture'
+        assert page.locator('#ways span').all_inner_texts() == ['Picture', 'Camera', 'Draw']
+        assert page.locator('#drop-hint').is_visible()
+        page.click('#example')
+        wait_for_answer(page)
+        assert page.locator('#shown').is_visible()
+        stage = page.locator('.stage').first
+        assert '4 of 6 maps' in stage.inner_text()
+        width = stage.locator('canvas').bounding_box()['width']
+        stage.locator('button').click()
+        settle(page)
+        until(page, '() => document.querySelector(".stage footer").textContent.includes("6 maps")')
+        assert '4 of 6' not in stage.inner_text()
+        assert page.locator('.stage').nth(1).inner_text().count('4 of 6 maps') == 1
+        until(
+            page,
+            'width => document.querySelector("canvas[aria-label^=conv1]").clientWidth > width',
+            width,
+        )
 
 
 # --- the camera ----------------------------------------------------------------------------------
