@@ -197,9 +197,11 @@ function paint({ article, canvas, strip, next }) {
   const factor = Math.max(1, Math.floor((side * ratio) / Math.max(width, height)));
   const [w, h, gap] = [width * factor, height * factor, Math.round(GAP * ratio)];
   const room = Math.floor(article.clientWidth * ratio);
-  const columns = Math.min(shown, Math.max(1, Math.floor((room + gap) / (w + gap))));
+  const most = Math.max(1, Math.floor((room + gap) / (w + gap)));
+  const rows = Math.ceil(shown / most);
+  const columns = Math.ceil(shown / rows); // so that the last row is nearly full
   canvas.width = columns * (w + gap) - gap;
-  canvas.height = Math.ceil(shown / columns) * (h + gap) - gap;
+  canvas.height = rows * (h + gap) - gap;
   canvas.style.width = `${canvas.width / ratio}px`;
   const context = canvas.getContext('2d');
   context.imageSmoothingEnabled = false;
