@@ -73,7 +73,7 @@ def png(figure: 'Figure') -> bytes:
     figure.canvas.draw()
     colors = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # none of it is transparent
     picture = io.BytesIO()
-    Image.fromarray(colors).save(picture, format='png', optimize=True)
+    Image.fromarray(colors).save(picture, format='png')
     return picture.getvalue()
 
 

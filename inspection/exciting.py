@@ -7,7 +7,7 @@ strongest (Zeiler and Fergus 2014, "Visualizing and understanding convolutional 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from inspection.examples import Chunk, Examples
 from inspection.opened import Opened
 from inspection.sheet import GAP, LINE, MARGIN, WIDTH, Sheet, shown_size, wrapped
 from inspection.survey import Glance
-from models.trace import Stage, trace
+from models.trace import Stage, Trace, trace
 
 KEPT = 8  # pictures for each unit
 PAIRS = 5  # of picture and patch in a row, which is then about as wide as KEPT pictures
@@ -95,6 +95,7 @@ class Likes:
         self._least: dict[str, np.ndarray] = {}
         self._count = 0
         self._image_shape: tuple[int, int, int] | None = None
+        self._traced: Trace | None = None
 
     def add(self, chunk: Chunk, glance: Glance) -> None:
         """Takes the strongest answers to some examples."""
@@ -115,6 +116,14 @@ class Likes:
             order = np.argsort(-rows[0], axis=0, kind='stable')[: self._most]
             self._kept[stage] = tuple(np.take_along_axis(a, order, 0) for a in rows)
             self._sums[stage], self._least[stage] = sums, least
+
+    def _about(self, opened: Opened) -> Mapping[str, Stage]:
+        """Returns the stages for pictures of the size that was seen, which may be larger."""
+        if self._image_shape == opened.experiment.image_shape:
+            return opened.trace.stages
+        if self._traced is None:
+            self._traced = trace(opened.model, self._image_shape)
+        return self._traced.stages
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -191,8 +200,7 @@ class Likes:
                 f'The units {", ".join(map(str, units))} of {stage} answer to all pictures of the '
                 f'{looked.split} split alike: they like none more than another.'
             )
-        # Of the pictures that were seen, which may be larger than those of training.
-        about = trace(opened.model, self._image_shape).stages[stage]
+        about = self._about(opened)[stage]
         chunk = looked.at([one.position for liked in rows.values() for one in liked])
         return _drawn(opened, about, stage, rows, chunk, title)
 

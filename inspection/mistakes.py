@@ -15,7 +15,7 @@ import files
 from errors import UserError
 from inspection.drawing import FRAME, INK, QUIET
 from inspection.examples import Chunk, Examples
-from inspection.sheet import GAP, LINE, MARGIN, WIDTH, Sheet, shown_size, text_width
+from inspection.sheet import GAP, LINE, MARGIN, WIDTH, Sheet, shown_size, text_width, wrapped
 from inspection.survey import Glance
 from tasks.task import Task
 
@@ -147,12 +147,15 @@ class Mistakes:
         columns = max(1, WIDTH // across)
         total = max(WIDTH, across)
         rows = -(-len(worst) // columns)
-        sheet = Sheet(2 * MARGIN + total, 2 * MARGIN + 3 * LINE + rows * down)
-        sheet.text(title, MARGIN, MARGIN, total)
-        sheet.text(f'{self.text()} The surest come first.', MARGIN, MARGIN + LINE, total, QUIET)
+        note = f'{self.text()} The worst come first. {looked.note()}'
+        heading = [title, *wrapped(note, total)]
+        first = MARGIN + (len(heading) + 1) * LINE
+        sheet = Sheet(2 * MARGIN + total, MARGIN + first + rows * down)
+        for number, line in enumerate(heading):
+            sheet.text(line, MARGIN, MARGIN + number * LINE, total, QUIET if number else INK)
         for number, (mistake, image) in enumerate(zip(worst, images, strict=True)):
             left = MARGIN + number % columns * across
-            top = MARGIN + 3 * LINE + number // columns * down
+            top = first + number // columns * down
             colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
             sheet.picture(self._task.drawn(colored, mistake.targets), left, top, width, height)
             for line, color in enumerate((INK, FRAME, QUIET)):

@@ -71,7 +71,7 @@ class Sheet:
     def png(self) -> bytes:
         """Returns the sheet as a PNG file."""
         file = io.BytesIO()
-        self._image.save(file, 'PNG', optimize=True)
+        self._image.save(file, 'PNG')
         return file.getvalue()
 
 

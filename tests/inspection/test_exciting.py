@@ -141,7 +141,6 @@ def test_places_of_several_pictures_are_counted_on():
 def test_a_sheet_has_a_row_for_each_unit(network, looked, likes, monkeypatch, stage, about, across):
     if about:
         monkeypatch.setitem(network.trace.stages, stage, about)
-        monkeypatch.setattr(exciting, 'trace', lambda *_: network.trace)
     units = likes.varied(stage, 3)
     drawn = likes.sheet(network, looked, stage, units, 'a title')
     assert drawn.caption.endswith(f'{", ".join(map(str, units))}.')

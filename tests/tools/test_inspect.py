@@ -278,7 +278,9 @@ def test_a_task_without_classes_is_looked_into_as_well(run, tmp_path):
     config = write_config(tmp_path, task='turned', data__name=turned.NAME, **fields)
     workdir = tmp_path / 'run'
     assert train_here(config, workdir) == 0
-    code, _, folder = run('--only=filters,units,maps', SEVEN, workdir=workdir)
+    code, _, folder = run(
+        '--only=filters,units,maps,mistakes,likes,embedding', SEVEN, workdir=workdir
+    )
     assert code == 0
     assert {'filters-head.png', 'maps-seven-conv1.png'} <= set(written(folder))
     assert all(pixels_of(path.read_bytes()).std() > 0.01 for path in folder.glob('*.png'))

@@ -12,7 +12,7 @@ def write(work: Work) -> None:
     print(f'  {mistakes.text()}')
     if mistakes.count:
         sheet = mistakes.sheet(work.examples, f'{work.title}, {split} split')
-        work.save(named('mistakes', split), sheet, f'The surest mistakes on the {split} split.')
+        work.save(named('mistakes', split), sheet, f'The worst mistakes on the {split} split.')
     for suffix, content, how in (
         ('.txt', mistakes.table(), 'as a table'),
         ('.json', json.dumps(mistakes.to_json(), indent=2) + '\n', 'with the next answers'),
