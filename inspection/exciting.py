@@ -135,7 +135,15 @@ class Likes:
 
         Those that excite it least of all pictures of the split are left out; there are none for a
         unit that answers to all alike.
+
+        Raises:
+          UserError: the unit has a value that is no finite number.
         """
+        if not np.isfinite(self._sums[stage][:, unit]).all():
+            raise UserError(
+                f'Unit {unit} of {stage} has values that are no finite numbers: the network may '
+                'have diverged.'
+            )
         columns = (array[:, unit].tolist() for array in self._kept[stage])
         rows = zip(*columns, strict=True)
         found = [Liked(position, value, place) for value, position, place in rows]
@@ -145,6 +153,9 @@ class Likes:
         """Returns the units whose strongest answers vary most from picture to picture, by number.
 
         Those that answer to all pictures alike are left out.
+
+        Raises:
+          UserError: as for `liked`.
         """
         total, squares = self._sums[stage]
         deviation = np.sqrt(np.maximum(squares / self._count - np.square(total / self._count), 0))

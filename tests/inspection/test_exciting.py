@@ -191,6 +191,17 @@ def test_a_unit_that_answers_to_all_alike_likes_nothing(network, looked):
         likes.sheet(network, looked, 'conv1', [2, 3], 'a title')
 
 
+def test_units_of_a_network_that_diverged_are_a_sentence(looked):
+    likes = Likes()
+    strongest = {'conv1': np.array([[1, np.nan], [2, np.nan]], np.float32)}
+    likes.add(
+        looked.at([0, 1]), Glance(None, strongest, {'conv1': np.zeros((2, 2), int)}, *[{}] * 3)
+    )
+    assert likes.liked('conv1', 0)
+    with pytest.raises(UserError, match='Unit 1 of conv1 has values that are no finite numbers'):
+        likes.varied('conv1')
+
+
 def test_the_command_writes_mistakes_and_likes(lenet_run, tmp_path, capsys):
     argv = [f'--workdir={lenet_run}', f'--output={tmp_path}', '--most=100', '--only=mistakes,likes']
     assert inspect.main([*argv, '--unit=conv2:5,conv2:7']) == 0
