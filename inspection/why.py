@@ -1,5 +1,6 @@
 """One picture that shows why a network gives an answer, by several methods side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.figure import Figure
 
 PANEL = 1.35  # the width of one, in inches
+CHARACTERS = 20  # of a class's name in a line above one
 
 
 def drawn(
@@ -54,7 +56,8 @@ def drawn(
             _show(axis, picture)
             if frame == 0:
                 text, font = fonts.for_text(choice.caption)
-                axis.set_title(text, font=font, fontsize=11, color=INK, parse_math=False)
+                text = textwrap.fill(text, CHARACTERS)
+                axis.set_title(text, font=font, fontsize=10, color=INK, parse_math=False)
     for column, (name, found) in enumerate(explanations.items(), start=1):
         maps = [heat for explanation in found for heat in explanation.maps]
         method = METHODS[name]
