@@ -29,6 +29,21 @@ def images():
     return digits.load('validation').images
 
 
+class Kept:
+    """A collector that keeps what it is given."""
+
+    def add(self, chunk, glance):
+        self.weakest = glance.weakest
+
+
+def test_the_weakest_value_is_that_over_all_places(network, images):
+    kept = Kept()
+    survey.run(network, Given(images[:64]), [kept])
+    for stage, values in network.look(images[:64]).stages.items():
+        expected = values.reshape(64, -1, values.shape[-1]).min(1)
+        np.testing.assert_allclose(kept.weakest[stage], expected, atol=1e-5)
+
+
 def test_fractions_are_those_of_the_stages_picture_by_picture(network, images):
     units, found = activities(network, images)
     look = network.look(images)
@@ -97,6 +112,10 @@ def test_how_the_pictures_are_divided_does_not_matter(sizes, constant):
     np.testing.assert_allclose(one.places, other.places)
     assert one.zero.tolist() == other.zero.tolist()
     assert one.constant.tolist() == other.constant.tolist()
+    assert one.constant.tolist() == [
+        unit for unit in range(4)
+        if total > 1 and high[:, unit].max() == low[:, unit].min() and active[:, unit].any()
+    ]  # fmt: skip
     assert (constant in one.constant) == (total > 1)
     assert whole.table() == parts.table()
     assert f'{total} picture' in whole.text()
