@@ -95,12 +95,12 @@ class Calibration:
 
     def text(self) -> str:
         """Returns the error in percent, and on which side the network errs."""
-        if not self.examples:
-            return '-'
+        if not math.isfinite(self.error):
+            return _percent(self.error)
         sure = self.confidence.sum() / self.examples
         right = self.correct.sum() / self.examples
-        means = f'on average {100 * sure:.2f} % sure, {100 * right:.2f} % right'
-        return f'{100 * self.error:.2f} % ({means})'
+        means = f'on average {_percent(sure)} sure, {_percent(right)} right'
+        return f'{_percent(self.error)} ({means})'
 
     def rows(self) -> list[tuple[str, ...]]:
         """Returns a table: column heads, then a row for each bin that has examples."""
@@ -111,8 +111,8 @@ class Calibration:
                 (
                     f'{low:.1f} to {high:.1f} %',
                     f'{self.count[number]:,}',
-                    f'{100 * self.confidences[number]:.2f} %',
-                    f'{100 * self.accuracies[number]:.2f} %',
+                    _percent(self.confidences[number]),
+                    _percent(self.accuracies[number]),
                 )
             )
         return rows
@@ -163,7 +163,7 @@ class Calibration:
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, height_ratios=(3, 1), sharex=True)
         heading = f'{title}\n' if title else ''
-        upper.set_title(f'{heading}calibration error {100 * self.error:.2f} %', fontsize=10)
+        upper.set_title(f'{heading}calibration error {_percent(self.error)}', fontsize=10)
         self._draw_reliability(upper)
         figure.legend(loc='outside lower center', ncols=2, fontsize=8, frameon=False)
         self._draw_counts(lower)
@@ -218,6 +218,10 @@ def _interval(correct: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.nd
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / 4 / count)
     return middle - half, middle + half
+
+
+def _percent(value: float) -> str:
+    return f'{100 * value:.2f} %' if math.isfinite(value) else '-'
 
 
 def _plain(value: float) -> float | None:

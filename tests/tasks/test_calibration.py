@@ -124,6 +124,13 @@ def test_a_split_without_examples_has_no_error():
     assert len(nothing.rows()) == 1
 
 
+def test_a_network_that_diverged_has_none_either():
+    nowhere = Calibration(np.ones(BINS, int), np.ones(BINS, int), np.full(BINS, np.nan))
+    assert nowhere.text() == '-'
+    assert nowhere.rows()[1][1:] == ('1', '-', '100.00 %')
+    assert nowhere.drawn().startswith(b'\x89PNG')
+
+
 def test_the_report_says_it_in_words_numbers_and_a_picture(tmp_path):
     logits, labels, mask = example()
     sums = compiled('softmax')(logits, {'label': labels, 'mask': mask})
