@@ -11,14 +11,13 @@ from PIL import Image
 
 from data_sources import digits
 from errors import UserError
-from inspection import embedding, examples, opened, survey
+from inspection import embedding, examples, survey
 from inspection.embedding import MOST_COLORS, OTHERS, Features, embed, thinned
 from inspection.examples import Chunk
 from inspection.survey import Glance
 from tasks.classification import Classification
 from tests.tasks.turned import Turned
 from tools import inspect
-from training import trained
 
 
 def slowly(features):
@@ -82,8 +81,8 @@ def test_thumbnails_do_not_hide_each_other_and_none_is_left_out_that_has_room(pl
 
 
 @pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
+def network(lenet):
+    return lenet
 
 
 @pytest.fixture(scope='module')

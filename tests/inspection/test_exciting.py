@@ -12,18 +12,17 @@ from PIL import Image
 
 from data_sources import digits
 from errors import UserError
-from inspection import examples, exciting, nudging, opened, survey
+from inspection import examples, exciting, nudging, survey
 from inspection.examples import Chunk
 from inspection.exciting import BEYOND, Likes, Window, window
 from inspection.survey import Glance
 from models.trace import Stage
 from tools import inspect
-from training import trained
 
 
 @pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
+def network(lenet):
+    return lenet
 
 
 @pytest.fixture(scope='module')

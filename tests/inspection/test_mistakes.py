@@ -7,19 +7,18 @@ from hypothesis import strategies as st
 
 from data_sources import digits
 from errors import UserError
-from inspection import examples, opened, survey
+from inspection import examples, survey
 from inspection.mistakes import Mistakes
 from inspection.survey import Glance
 from tasks.classification import Classification
 from tests.tasks.turned import Turned
-from training import trained
 
 NAMES = tuple('0123456789')
 
 
 @pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
+def network(lenet):
+    return lenet
 
 
 @pytest.fixture(scope='module')

@@ -18,6 +18,7 @@ from tests.support import QUICKLY
 from training import evaluation
 
 CLASSES = 4
+binned = jax.jit(calibration.sums, compiler_options=QUICKLY)
 
 
 @functools.cache
@@ -105,13 +106,13 @@ def test_a_bin_that_is_as_often_right_as_sure_adds_nothing(data):
 )
 def test_an_edge_belongs_to_the_bin_below(confidence, number):
     arrays = [np.array([value], kind) for value, kind in ((confidence, np.float32), (1, bool))]
-    sums = calibration.sums(*arrays, np.ones(1, np.float32))
+    sums = binned(*arrays, np.ones(1, np.float32))
     assert np.flatnonzero(sums['bin_count']).tolist() == [number]
 
 
 def test_padding_that_is_no_number_adds_nothing():
     sure, right = np.array([0.8, np.nan], np.float32), np.array([True, True])
-    sums = calibration.sums(sure, right, np.array([1, 0], np.float32))
+    sums = binned(sure, right, np.array([1, 0], np.float32))
     assert sums['bin_confidence'].sum() == pytest.approx(0.8)
     assert sums['bin_count'].sum() == sums['bin_correct'].sum() == 1
 
