@@ -105,6 +105,8 @@ class Answers:
             heat = grad_cam(self._opened, pixels[None], choice, stage)[0]
         except UserError as error:  # no maps in the network, or no such thing in its answer
             return {'problem': str(error)}
+        if not np.isfinite(heat).all():
+            return {'problem': 'There is no heat map: the network has diverged.'}
         scale = overlay.scale_of(heat)
         laid = overlay.lay_over(overlay.enlarged(pixels), heat, scale)
         strongest = scale.high if heat.any() else 0.0

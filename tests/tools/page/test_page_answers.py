@@ -1,6 +1,7 @@
 """What the page says of a picture, by a real network on a machine without the data set."""
 
 import base64
+import dataclasses
 import io
 import json
 import shutil
@@ -8,6 +9,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import psutil
 import pytest
@@ -17,9 +19,11 @@ import command
 from data_sources import arrays
 from models.trace import trace
 from tests.conftest import ROOT
+from tests.support import slow
 from tests.tools.page.served import look, serving
 from tools import page
 from tools.page.answer import Answers
+from tools.page.handler import as_json
 from tools.page.server import Server
 from training import prediction, trained
 
@@ -142,6 +146,16 @@ def test_a_network_that_reads_no_handwriting_has_a_photograph_to_try(copied, tmp
     assert answers.about()['handwriting'] is False
     with Image.open(io.BytesIO(answers.example())) as photograph:
         assert min(photograph.size) > 300
+
+
+@pytest.mark.parametrize('value', [np.nan, slow(np.inf), slow(1e38)])
+def test_a_network_that_has_diverged_says_so(network, copied, value):
+    params = jax.tree.map(lambda array: np.full_like(array, value), network.state.params)
+    state = dataclasses.replace(network.state, params=params)
+    answers = Answers(dataclasses.replace(network, state=state), copied)
+    found = json.loads(as_json(answers.look(SEVEN.read_bytes())).body)
+    assert found['heat'] == {'problem': 'There is no heat map: the network has diverged.'}
+    assert {choice['sureness'] for choice in found['choices']} == {None}
 
 
 # --- pictures that cannot be looked at, through the server ----------------------------------------
