@@ -21,6 +21,7 @@ INK, QUIET, FRAME = (
     '#d1495b',
 )  # text, lesser text, what is marked in a picture
 FILL = '#3d6f9e'  # bars and areas
+MOST_WITH_GAPS = 128  # bars
 LABELS = 16  # numbers along an axis at most
 GAP = (3, 3)  # pixels below and beside a tile
 CHARACTERS, LINE = 12.5, 0.2  # of text in an inch; inches of a line
@@ -196,6 +197,13 @@ def plain(axes: 'Axes', x: str, y: str) -> None:
     axes.spines[['top', 'right']].set_visible(False)
     axes.tick_params(labelsize=8, labelcolor=QUIET, color='#c3cad1')
     axes.spines[['left', 'bottom']].set_color('#c3cad1')
+
+
+def bars(axes: 'Axes', values: np.ndarray, color: str = FILL) -> None:
+    """Draws a bar for each unit, with gaps between them if they are not too many for that."""
+    width = 0.85 if len(values) <= MOST_WITH_GAPS else 1.0
+    axes.bar(np.arange(len(values)), values, width=width, color=color, linewidth=0)
+    axes.set_xlim(-0.6, len(values) - 0.4)
 
 
 def counted(number: int, what: str) -> str:

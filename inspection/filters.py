@@ -180,9 +180,8 @@ def _channels(opened: Opened, layer: Layer) -> Drawn:
     rows = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, array) in zip(rows, arrays.items(), strict=True):
         axes.axhline(0, color=drawing.QUIET, linewidth=0.8)
-        axes.bar(np.arange(len(array)), array, width=0.9, color=drawing.FILL)
+        drawing.bars(axes, array)
         drawing.plain(axes, 'channel' if axes is rows[-1] else '', name)
-    rows[-1].set_xlim(-0.7, max(map(len, arrays.values())) - 0.3)
     return Drawn(drawing.png(figure), f'{title}. For each its {", ".join(arrays)}.')
 
 

@@ -95,8 +95,7 @@ def _of_units(pixels: np.ndarray, values: np.ndarray, heading: str) -> Drawn:
     left, right = figure.subplots(1, 2, width_ratios=(PICTURE, WIDEST - 1 - PICTURE))
     _picture(left, pixels, None)
     if bars:
-        right.bar(np.arange(len(values)), values, width=0.85, color=drawing.FILL)
-        right.set_xlim(-0.6, len(values) - 0.4)
+        drawing.bars(right, values)
         drawing.plain(right, 'unit', 'activation')
         return Drawn(drawing.png(figure), f'{title}.')
     filled = np.full(rows * UNITS_IN_ROW, np.nan, np.float32)

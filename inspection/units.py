@@ -19,7 +19,6 @@ from inspection.survey import Glance
 
 CLOSE = 1e-6  # two values that differ by less, relative to the larger, are the same
 LISTED, LISTED_IN_PICTURE = 30, 8  # numbers of units in a line
-MOST_BARS = 128
 PICTURES, PLACES = '#b9cfe4', drawing.FILL
 
 
@@ -152,10 +151,8 @@ class Units:
 
 def _draw(axes, one: Activity) -> None:
     """Draws the panel of a stage."""
-    units = np.arange(len(one.pictures))
-    width = 0.85 if len(units) <= MOST_BARS else 1.0
     for values, color in ((one.pictures, PICTURES), (one.places, PLACES)):
-        axes.bar(units, 100 * values, width=width, color=color, linewidth=0)
+        drawing.bars(axes, 100 * values, color)
     dead = np.concatenate([one.zero, one.constant])
     axes.plot(dead, np.full(len(dead), 4), '^', color=drawing.FRAME, markersize=5)
     drawing.plain(axes, '', '')
@@ -163,7 +160,6 @@ def _draw(axes, one: Activity) -> None:
         f'{one.stage}: {one.text(LISTED_IN_PICTURE)}', fontsize=9, loc='left', color=drawing.INK
     )
     axes.set_ylim(0, 100)
-    axes.set_xlim(-0.6, len(units) - 0.4)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
