@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = 1.35  # the width of one, in inches
+PANEL = 1.5  # the width of one, in inches
 CHARACTERS = 20  # of a class's name in a line above one
 
 

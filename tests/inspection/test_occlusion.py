@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data_sources import digits
 from inspection.occlusion import occlusion, positions
+from inspection.opened import BATCH
 from tests.inspection.untrained import chosen
 
 
@@ -17,12 +18,13 @@ def network(lenet):
 
 def test_each_value_is_the_fall_of_the_logit_with_a_window_hidden(network):
     images = digits.load('test').images[:2]
-    found = occlusion(network, images, chosen(network, '4'), window=6, stride=4, fill='gray')
+    choice = chosen(network, '4')
+    found = occlusion(network, images, choice, window=6, stride=4, fill='gray')
     assert found.shape == (2, 7, 7)
 
     def logits(pictures):
-        inputs = network.inputs(np.stack(pictures))
-        return np.asarray(network.spec.model.apply(network.variables, inputs))[:, 4]
+        filled = np.stack([*pictures, *[images[0]] * (BATCH - len(pictures))])
+        return network.score(network.inputs(filled), choice)[: len(pictures)]
 
     places = [(row, column) for row in (0, 2, 6) for column in (0, 1, 6)]
     for image, heat in zip(images, found, strict=True):

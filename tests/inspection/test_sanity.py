@@ -4,10 +4,10 @@ import pytest
 
 from inspection.methods import METHODS
 from tests.inspection.sanity import likenesses
-from tests.support import most_slow
 
 
-@pytest.mark.parametrize('method', most_slow(METHODS, ('grad_cam', 'gradient')))
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
 def test_maps_of_a_network_with_random_weights_are_not_alike(lenet, method):
     values, sizes = likenesses(lenet, method, count=6, seeds=(1,))
     assert abs(values) < 0.3
