@@ -75,7 +75,8 @@ def test_every_answer_is_explained_by_every_method(opened_as, name, method):
     network = opened_as(name)
     pictures = 2 if name == 'frames' else 1
     image = np.concatenate(digits.load('test').images[:pictures])
-    prediction = np.float32(9) if name == 'turned' else np.zeros(len(network.class_names))
+    answers = {'turned': np.float32(9), 'classification': np.eye(10)[digits.load('test').labels[0]]}
+    prediction = answers.get(name, np.zeros(len(network.class_names)))
     found = METHODS[method].explain(network, image, network.choice(prediction), None)
     assert len(found.maps) == pictures
     for heat in found.maps:
