@@ -177,6 +177,19 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(run, tmp_path):
     assert '<b>' not in (folder / 'index.html').read_text()
 
 
+@pytest.mark.usefixtures('undrawn')
+def test_pictures_whose_names_are_alike_once_written_keep_their_files(run, tmp_path):
+    names = ['a b', 'a_b', 'x', 'x_2', 'L' * 90 + '1', 'L' * 90 + '2', 'L' * 90 + '3']
+    (tmp_path / 'more').mkdir()
+    paths = [tmp_path / f'{name}.png' for name in names] + [tmp_path / 'more' / 'x.png']
+    for path in paths:
+        shutil.copy(SEVEN, path)
+    code, said, folder = run('--only=maps', '--stage=conv1', *map(str, paths))
+    assert code == 0
+    assert len([*folder.glob('maps-*.png')]) == len(paths)
+    assert f'{len(paths)} files in ' in said
+
+
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -266,6 +279,14 @@ def test_names_of_files_are_harmless(part):
     name = output.named('maps', part)
     assert re.fullmatch(r'maps-[\w.-]{1,60}\.png', name)
     assert len(name.encode()) <= 255
+
+
+@pytest.mark.parametrize('part', ['x' * 30, '猫' * 60])
+def test_a_name_of_many_parts_is_short_and_another_one_for_other_parts(part):
+    first, second = (output.named('why', *[part] * 9, last) for last in 'ab')
+    assert first != second
+    assert max(len(name.encode()) for name in (first, second)) <= 210
+    assert first.startswith(f'why-{part[:20]}')
 
 
 # --- another task --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ is replaced only if inspect.json lists it: whatever else is there belongs to som
 """
 
 import contextlib
+import hashlib
 import html
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ INDEX, PAGE = 'inspect.json', 'index.html'
 FORMAT = {'command': str, 'files': [{'name': str, 'part': str, 'caption': str, 'of': str}]}
 COMMAND = 'tools.inspect'
 LONGEST = 60  # characters of a part of a name
+LONGEST_NAME = 200  # bytes of a name without its suffix; file systems take 255 with everything
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
   color: #1c2733; background: #fff }
@@ -194,7 +196,12 @@ def _is_sound(entry: dict[str, str]) -> bool:
 def named(*parts: str, suffix: str = '.png') -> str:
     """Returns a file name of several parts, such as a part's name, a stage and a picture.
 
-    Whatever is no letter, digit, dot or dash becomes an underscore, and long parts are cut.
+    Whatever is no letter, digit, dot or dash becomes an underscore, and long parts are cut. Of many
+    parts the last ones are replaced by a hash of all, so that other parts have another name.
     """
     words = [''.join(c if c.isalnum() or c in '.-' else '_' for c in part) for part in parts]
-    return '-'.join(word[:LONGEST] for word in words) + suffix
+    name = '-'.join(word[:LONGEST] for word in words)
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = name.encode()[: LONGEST_NAME - 9].decode(errors='ignore') + f'-{digest}'
+    return name + suffix

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from data_sources import images
 from errors import UserError, did_you_mean, shortened
 from inspection import examples, exciting, mistakes, opened, survey, units
 from inspection.embedding import Features
-from tools.inspect.output import Output
+from tools.inspect.output import LONGEST, Output, named
 from training import prediction, trained
 
 MOST_PICTURES = 100  # each has several files
+NUMBERED = LONGEST - 4  # characters of a name with a number behind it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Picture:
     """A picture of the command line.
 
     Attributes:
-      name: its file's name without the suffix; with a number where two would be the same.
+      name: its file's name without the suffix; with a number where files of two would be the same.
       path: the file.
       pixels: uint8 [h, w, c], as the network gets it.
     """
@@ -146,7 +148,7 @@ def _read(network: opened.Opened, paths: Sequence[Path], invert: str) -> tuple[l
     if not paths:
         return [], 0
     _, read = prediction.reader(network.experiment, invert)
-    pictures, names = [], {}
+    pictures, taken = [], set()
     for path in paths:
         try:
             pixels = read(path)
@@ -155,9 +157,21 @@ def _read(network: opened.Opened, paths: Sequence[Path], invert: str) -> tuple[l
                 raise
             print(f'error: {error}', file=sys.stderr)
             continue
-        count = names[path.stem] = names.get(path.stem, 0) + 1
-        name = path.stem if count == 1 else f'{path.stem}_{count}'
-        pictures.append(Picture(name, path, pixels))
+        pictures.append(Picture(_free_name(path.stem, taken), path, pixels))
     if not pictures:
         raise UserError('None of the pictures can be read.')
     return pictures, len(paths) - len(pictures)
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """Returns a picture's name, with a number where its files would replace another picture's.
+
+    Args:
+      stem: of its file.
+      taken: what `named` has made of the other names; that of this one is added.
+    """
+    for number in itertools.count(1):
+        name = stem if number == 1 else f'{stem[:NUMBERED]}_{number}'
+        if named(name) not in taken:
+            taken.add(named(name))
+            return name
