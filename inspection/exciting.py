@@ -81,6 +81,35 @@ def window(stage: Stage, place: int) -> Window:
     return Window(picture, top, left, stage.receptive_field)
 
 
+def named_units(wanted: str, counts: Mapping[str, int]) -> dict[str, list[int]]:
+    """Returns {stage: units} of a text such as 'conv2:5,conv2:7,dense1:0'.
+
+    Args:
+      wanted: the text.
+      counts: {stage: how many units it has}.
+
+    Raises:
+      UserError: there is no such unit.
+    """
+    found: dict[str, list[int]] = {}
+    for name in wanted.split(','):
+        stage, _, number = name.strip().rpartition(':')
+        if stage not in counts:
+            first = next(iter(counts))
+            raise UserError(
+                f'--unit={shortened(wanted)}: name a stage and the number of a unit, such as '
+                f'{first}:0; there are {", ".join(counts)}.' + did_you_mean(stage or name, counts)
+            )
+        is_number = number.isascii() and number.isdigit() and len(number) < 10
+        if not is_number or int(number) >= counts[stage]:
+            raise UserError(
+                f'--unit={shortened(wanted)}: the units of {stage} have the numbers 0 to '
+                f'{counts[stage] - 1}.'
+            )
+        found.setdefault(stage, []).append(int(number))
+    return found
+
+
 class Likes:
     """A collector of a pass (survey.py) that keeps for every unit the pictures that excite it most.
 
@@ -161,33 +190,6 @@ class Likes:
         deviation = np.sqrt(np.maximum(squares / self._count - np.square(total / self._count), 0))
         order = np.argsort(-deviation, kind='stable')[:most]
         return sorted(unit for unit in order.tolist() if self.liked(stage, unit))
-
-    def units(self, wanted: str) -> dict[str, list[int]]:
-        """Returns {stage: units} of a text such as 'conv2:5,conv2:7,dense1:0'.
-
-        Raises:
-          UserError: there is no such unit.
-        """
-        found: dict[str, list[int]] = {}
-        for name in wanted.split(','):
-            stage, _, number = name.strip().rpartition(':')
-            if stage not in self._kept:
-                raise UserError(
-                    f'--unit={shortened(wanted)}: name a stage and the number of a unit, such as '
-                    f'{self.stages[0]}:0; there are {", ".join(self.stages)}.'
-                    + did_you_mean(stage or name, self.stages)
-                )
-            count = self._kept[stage][0].shape[1]
-            if not (number.isascii() and number.isdigit() and len(number) < 10):
-                count = 0
-            if not count or int(number) >= count:
-                last = self._kept[stage][0].shape[1] - 1
-                raise UserError(
-                    f'--unit={shortened(wanted)}: the units of {stage} have the numbers 0 to '
-                    f'{last}.'
-                )
-            found.setdefault(stage, []).append(int(number))
-        return found
 
     def sheet(
         self, opened: Opened, looked: Examples, stage: str, units: Sequence[int], title: str

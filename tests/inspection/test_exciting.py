@@ -14,7 +14,7 @@ from data_sources import digits
 from errors import UserError
 from inspection import examples, exciting, nudging, survey
 from inspection.examples import Chunk
-from inspection.exciting import BEYOND, Likes, Window, window
+from inspection.exciting import BEYOND, Likes, Window, named_units, window
 from inspection.survey import Glance
 from models.trace import Stage
 from tools import inspect
@@ -158,6 +158,9 @@ def test_a_sheet_has_a_row_for_each_unit(network, looked, likes, monkeypatch, st
         assert found
 
 
+COUNTS = {'conv1': 6, 'conv2': 16, 'dense1': 120}
+
+
 @pytest.mark.parametrize(
     ('wanted', 'message'),
     [
@@ -170,13 +173,14 @@ def test_a_sheet_has_a_row_for_each_unit(network, looked, likes, monkeypatch, st
         ('', 'name a stage and the number of a unit'),
     ],
 )
-def test_units_that_do_not_exist_are_a_sentence(likes, wanted, message):
+def test_units_that_do_not_exist_are_a_sentence(wanted, message):
     with pytest.raises(UserError, match=message):
-        likes.units(wanted)
+        named_units(wanted, COUNTS)
 
 
-def test_units_are_named_by_stage_and_number(likes):
-    assert likes.units('conv2:5, dense1:0,conv2:15') == {'conv2': [5, 15], 'dense1': [0]}
+def test_units_are_named_by_stage_and_number():
+    found = named_units('conv2:5, dense1:0,conv2:15', COUNTS)
+    assert found == {'conv2': [5, 15], 'dense1': [0]}
 
 
 def test_a_unit_that_answers_to_all_alike_likes_nothing(network, looked):

@@ -76,7 +76,8 @@ def test_the_page_shows_every_file_that_was_written(run):
 def test_without_the_data_set_what_needs_it_is_left_out(run, elsewhere):
     code, said, _ = run(workdir=elsewhere, folder=None)
     assert code == 0
-    assert said.count('left out: Data set "mnist" is not prepared in ') >= 2
+    assert said.count('left out: Data set "mnist" is not prepared in ') == 1
+    assert said.count('left out: for the same reason') == 3
     assert 'left out: maps, which needs an IMAGE' in said
     assert 'filters-conv1.png' in written(elsewhere / 'inspect')
     assert not any(name.startswith('units') for name in written(elsewhere / 'inspect'))
@@ -88,6 +89,18 @@ def test_what_was_asked_for_and_needs_the_data_set_is_an_error(run, elsewhere):
     assert code == 2
     assert 'error: units: Data set "mnist" is not prepared in ' in said
     assert 'maps-seven-conv1.png' in written(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('undrawn')
+def test_an_option_of_several_parts_asks_for_none_of_them(run, elsewhere):
+    code, said, folder = run('--stage=conv1', '--method=gradient', SEVEN, workdir=elsewhere)
+    assert code == 0
+    assert 'maps-seven-conv1.png' in written(folder)
+    assert 'likes: the pictures that excite a unit most\n  left out' in said
+    code, said, _ = run('--unit=conv1:0', workdir=elsewhere)
+    assert code == 2
+    assert 'error: likes: ' in said
 
 
 @pytest.mark.slow
@@ -132,6 +145,10 @@ def test_with_an_output_nothing_in_the_workdir_is_touched(run, lenet_run):
         (['--only=filters', '--layer=pool1'], 'filters: pool1 has no weights: it is max pool'),
         (['--only=filters', '--stage=conv1'], '--stage means nothing to what is to be done'),
         (['--stage=conv1', '--only=filters,units', SEVEN], '--stage means nothing'),
+        (['--unit=conv9:1'], 'error: --unit=conv9:1: name a stage and the number of a unit'),
+        (['--unit=conv2:16', SEVEN], 'error: --unit=conv2:16: the units of conv2 have the numbers'),
+        (['--method=gradcam', SEVEN], 'error: --method: there is no method "gradcam"'),
+        (['--class=', '--only=filters'], '--class means nothing to what is to be done'),
         (['--checkpoint=7'], '--checkpoint=7: choose last, best, or one of the steps'),
         (['nothing.png'], 'nothing.png does not exist'),
     ],
@@ -140,6 +157,7 @@ def test_a_mistake_is_a_sentence(run, arguments, sentence):
     code, said, _ = run(*arguments)
     assert code == 2
     assert sentence in said
+    assert said.count('\n') <= 4  # nothing was computed before
 
 
 def test_a_damaged_workdir_is_a_sentence_and_nothing_is_written(run, lenet_run, tmp_path):

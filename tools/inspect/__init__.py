@@ -12,6 +12,7 @@ which shows them all. Nothing else is changed: a folder with other files in it i
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,9 @@ def main(argv: list[str]) -> int:
 
     work = working.prepared(arguments, overrides)
     print(work.title, flush=True)
-    failed = bool(work.unreadable)
+    failed, said = bool(work.unreadable), set()
     for part in parts:
-        failed |= not done(part, work)
+        failed |= not done(part, work, is_asked_for(part, arguments, parts), said)
     for part in left_out:
         print(f'left out: {part.name}, which {NEEDS[part.needs]}', flush=True)
     seconds = time.monotonic() - begin
@@ -117,7 +118,9 @@ def chosen(arguments: argparse.Namespace) -> tuple[list[Part], list[Part]]:
         raise UserError(f'--only={without[0].name} needs an IMAGE: name a picture or a folder.')
     parts = [part for part in wanted if part not in without]
     for option in OPTIONS:
-        if getattr(arguments, option) and not any(option in part.options for part in parts):
+        if getattr(arguments, option) is not None and not any(
+            option in part.options for part in parts
+        ):
             able = ', '.join(part.name for part in PARTS if option in part.options)
             raise UserError(
                 f'--{option} means nothing to what is to be done; it is for the parts {able}'
@@ -126,19 +129,34 @@ def chosen(arguments: argparse.Namespace) -> tuple[list[Part], list[Part]]:
     return parts, without
 
 
-def done(part: Part, work: 'Work') -> bool:
+def is_asked_for(part: Part, arguments: argparse.Namespace, parts: Sequence[Part]) -> bool:
+    """Whether it is an error if a part cannot be done.
+
+    It is for a part of --only, and for the only one of `parts` that obeys an option that is given.
+    """
+    for option in part.options:
+        others = [other for other in parts if option in other.options and other is not part]
+        if getattr(arguments, option) is not None and not others:
+            return True
+    return arguments.only is not None
+
+
+def done(part: Part, work: 'Work', asked: bool, said: set[str]) -> bool:
     """Does a part; returns False where it cannot be done and was asked for.
 
-    A part that cannot be done says so in a sentence, and the next one follows. One is asked for by
-    --only, or by an option of its own.
+    A part that cannot be done says so in a sentence, and the next one follows.
+
+    Args:
+      part: the part.
+      work: what it works with.
+      asked: see `is_asked_for`.
+      said: the sentences of the parts before; that of this one is added. None is said twice.
 
     Raises:
       UserError: its files cannot be written.
     """
     from tools.inspect.output import CannotWriteError
 
-    given = vars(work.arguments)
-    asked = given['only'] is not None or any(given[option] for option in part.options)
     print(f'{part.name}: {part.about}', flush=True)
     begin = time.monotonic()
     try:
@@ -147,10 +165,12 @@ def done(part: Part, work: 'Work') -> bool:
     except CannotWriteError:
         raise
     except UserError as error:
+        reason = 'for the same reason' if str(error) in said else str(error)
+        said.add(str(error))
         if asked:
-            print(f'error: {part.name}: {error}', file=sys.stderr)
+            print(f'error: {part.name}: {reason}', file=sys.stderr)
         else:
-            print(f'  left out: {error}')
+            print(f'  left out: {reason}')
         return not asked
     print(f'  done in {time.monotonic() - begin:.1f} s', flush=True)
     return True

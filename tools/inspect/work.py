@@ -5,14 +5,15 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+import command
 from data_sources import images
 from errors import UserError, did_you_mean, shortened
-from inspection import examples, exciting, mistakes, opened, survey, units
+from inspection import examples, exciting, methods, mistakes, opened, survey, units
 from inspection.embedding import Features
 from tools.inspect.output import LONGEST, Output, named
 from training import prediction, trained
@@ -41,10 +42,11 @@ class Work:
     """What the parts work with.
 
     Attributes:
-      arguments: of the command line; `layer`, `stage` and `class` are for the parts.
+      arguments: of the command line; `layer`, `stage`, `class` and `method` are for the parts.
       opened: the network.
       pictures: those of the command line that could be read.
       unreadable: how many could not.
+      units: {stage: the numbers of the units} of --unit; empty without it.
       title: a line that says which network of which run it is.
       output: where files go.
     """
@@ -53,6 +55,7 @@ class Work:
     opened: opened.Opened
     pictures: tuple[Picture, ...]
     unreadable: int
+    units: Mapping[str, list[int]]
     title: str
     output: Output
 
@@ -110,8 +113,8 @@ def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
     """Opens everything but the data set.
 
     Raises:
-      UserError: there is no such checkpoint, picture, layer or stage, or the folder for the files
-        cannot be used.
+      UserError: there is no such checkpoint, picture, layer, stage, unit or method, or the folder
+        for the files cannot be used.
     """
     paths = images.list_images(arguments.images)
     if len(paths) > MOST_PICTURES:
@@ -122,12 +125,15 @@ def prepared(arguments: argparse.Namespace, overrides: Sequence[str]) -> Work:
     network = opened.of(trained.load(arguments.workdir, arguments.checkpoint, overrides))
     _check_name('layer', arguments.layer, [layer.name for layer in network.trace.layers])
     _check_name('stage', arguments.stage, list(network.trace.stages))
+    command.chosen(arguments.method, [*methods.METHODS], 'method', '--method')
+    counts = {name: stage.shape[-1] for name, stage in network.trace.stages.items()}
+    chosen = {} if arguments.unit is None else exciting.named_units(arguments.unit, counts)
     config, step = network.experiment.config, network.step
     title = f'{config.model.name} on {config.data.name}, step {step} of {arguments.workdir}'
     pictures, unreadable = _read(network, paths, arguments.invert)
     folder = arguments.output or Path(arguments.workdir) / 'inspect'
     output = Output(folder, title, f'step {step}')
-    return Work(arguments, network, tuple(pictures), unreadable, title, output)
+    return Work(arguments, network, tuple(pictures), unreadable, chosen, title, output)
 
 
 def _check_name(option: str, name: str | None, known: Sequence[str]) -> None:
