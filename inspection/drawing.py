@@ -21,6 +21,7 @@ INK, QUIET, FRAME = (
     '#d1495b',
 )  # text, lesser text, what is marked in a picture
 FILL = '#3d6f9e'  # bars and areas
+GRID = '#aab4be'  # between tiles that are mostly pale
 MOST_WITH_GAPS = 128  # bars
 LABELS = 16  # numbers along an axis at most
 GAP = (3, 3)  # pixels below and beside a tile
@@ -183,11 +184,11 @@ def scale_bar(
     bar.outline.set_visible(False)
 
 
-def signed_colors() -> Any:
-    """Returns the colors of signed numbers: blue below 0, white 0, red above; NaN is light gray."""
+def signed_colors(gaps: str = '#e9ecef') -> Any:
+    """Returns the colors of signed numbers: blue below 0, white 0, red above; NaN as gaps."""
     from matplotlib import colormaps
 
-    return colormaps['RdBu_r'].with_extremes(bad='#e9ecef')
+    return colormaps['RdBu_r'].with_extremes(bad=gaps)
 
 
 def plain(axes: 'Axes', x: str, y: str) -> None:

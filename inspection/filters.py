@@ -125,7 +125,7 @@ def _by_channel(kernel: Kernel) -> Drawn:
     mosaic = drawing.mosaic(tiles, CELL)
     title, note = _texts(kernel, filters, channels, 'channel')
     figure, axes = drawing.canvas(mosaic, title, note)
-    colors = drawing.signed_colors()
+    colors = drawing.signed_colors(drawing.GRID)
     drawn = drawing.show(axes, mosaic.picture, cmap=colors, vmin=-limit, vmax=limit)
     drawing.number_sides(axes, mosaic, filters, channels, kernel.unit, 'channel')
     drawing.scale_bar(figure, drawn, axes, 'weight')

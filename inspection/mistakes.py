@@ -104,6 +104,13 @@ class Mistakes:
         percent = 100 * self.count / self.examples
         return f'{self.count:,} of {self.examples:,} answers {were} wrong ({percent:.2f} %).'
 
+    def listed(self) -> str:
+        """Returns `text`, and which of them the lists and pictures show."""
+        kept = len(self._heap)
+        if kept < self.count:
+            return f'{self.text()} The {kept:,} worst are shown, the worst first.'
+        return self.text() + ' The worst come first.' * (kept > 1)
+
     def rows(self) -> list[tuple[str, ...]]:
         """Returns a table: column heads, then a row for each mistake, the worst first."""
         rows = [('example', 'truth', 'answer')]
@@ -111,17 +118,19 @@ class Mistakes:
 
     def table(self) -> str:
         """Returns the mistakes in columns of text, below how many there are."""
-        return (
-            '\n\n'.join([self.text()] + [files.columns(self.rows(), 3)] * bool(self.count)) + '\n'
-        )
+        if not self.count:
+            return self.text() + '\n'
+        return f'{self.listed()}\n\n{files.columns(self.rows(), 3)}\n'
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all that is known of them as values for JSON."""
+        """Returns all that is known of them as values for JSON, null for what is not finite."""
         mistakes = [
             {'position': m.position, 'badness': m.badness, 'truth': m.truth, **m.described}
             for m in self.worst()
         ]
-        return {'examples': self.examples, 'mistakes': self.count, 'worst': mistakes}
+        return files.nan_to_null(
+            {'examples': self.examples, 'mistakes': self.count, 'worst': mistakes}
+        )
 
     def sheet(self, looked: Examples, title: str) -> bytes:
         """Returns the mistakes as pictures with truth and answer below them: a PNG file.
@@ -147,7 +156,7 @@ class Mistakes:
         columns = max(1, WIDTH // across)
         total = max(WIDTH, across)
         rows = -(-len(worst) // columns)
-        note = f'{self.text()} The worst come first. {looked.note()}'
+        note = f'{self.listed()} {looked.note()}'
         heading = [title, *wrapped(note, total)]
         first = MARGIN + (len(heading) + 1) * LINE
         sheet = Sheet(2 * MARGIN + total, MARGIN + first + rows * down)

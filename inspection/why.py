@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = 1.5  # the width of one, in inches
+PANEL = 1.45  # the width of one, in inches
 CHARACTERS = 20  # of a class's name in a line above one
 
 
@@ -74,6 +74,15 @@ def drawn(
             _show(below, scale.colors(overlay.resized(heat, *picture.shape[:2])))
         _add_bar(axes[:, column], scale, method.meaning)
     return made
+
+
+def legend(names: Sequence[str]) -> str:
+    """Returns what the colors of some methods mean, in sentences."""
+    signed = any(METHODS[name].signed for name in names)
+    plain = [METHODS[name].title for name in names if not METHODS[name].signed]
+    sentences = [f'Yellow is for it ({" and ".join(plain)}).'] * bool(plain)
+    sentences += ['Red is for it, blue against it.'] * signed
+    return ' '.join(sentences)
 
 
 def _show(axis: 'Axes', picture: np.ndarray) -> None:

@@ -44,8 +44,7 @@ def section(opened: Opened, looked: Examples) -> Section:
         stage, words = None, f'There are no heat maps. {error}'
     images = looked.images([mistake.position for mistake in worst])
     cards = [_card(opened, stage, m, image) for m, image in zip(worst, images, strict=True)]
-    text = mistakes.text() + ' The surest come first.' * (len(worst) > 1)
-    return Section(TITLE, [text, words, Gallery(cards)])
+    return Section(TITLE, [mistakes.listed(), words, Gallery(cards)])
 
 
 def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray) -> Picture:

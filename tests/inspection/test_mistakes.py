@@ -1,5 +1,7 @@
 """The surest mistakes of a pass against those that a slow look at all answers finds."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,7 +88,7 @@ def test_the_mistakes_are_all_wrong_answers_the_surest_first(found, look):
 def test_the_table_lists_them(found):
     mistakes, _ = found
     head, _, titles, *lines = mistakes.table().splitlines()
-    assert head == mistakes.text()
+    assert head == mistakes.listed()
     assert titles.split() == ['example', 'truth', 'answer']
     assert [int(line.split()[0]) for line in lines] == [m.position for m in mistakes.worst()]
 
@@ -140,3 +142,14 @@ def test_no_mistake_is_a_sentence_and_one_that_is_no_number_comes_first(looked):
     mistakes.add(Chunk([0, 1], [2, 3]), Glance(answers, *[{}] * 5))
     assert [m.position for m in mistakes.worst()] == [3, 2]
     assert mistakes.text() == '2 of 4 answers were wrong (50.00 %).'
+    assert mistakes.listed() == f'{mistakes.text()} The worst come first.'
+    read = json.loads(json.dumps(mistakes.to_json(), allow_nan=False))
+    assert [mistake['badness'] for mistake in read['worst']] == [None, 0.9]
+
+
+def test_how_many_of_the_mistakes_are_shown_is_said():
+    mistakes = Mistakes(Classification(2), ('a', 'b'), 2)
+    mistakes.add(Chunk([1] * 3, [0, 1, 2]), Glance(np.array([[0.9, 0.1]] * 3), *[{}] * 5))
+    sentence = '3 of 3 answers were wrong (100.00 %). The 2 worst are shown, the worst first.'
+    assert mistakes.listed() == sentence
+    assert mistakes.table().startswith(sentence + '\n')

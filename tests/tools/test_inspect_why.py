@@ -8,6 +8,7 @@ from PIL import Image
 
 from data_sources import digits
 from errors import UserError
+from inspection import why as explained
 from inspection.methods import METHODS
 from tests.conftest import ROOT
 from tools import inspect
@@ -39,6 +40,21 @@ def test_one_picture_shows_the_methods_for_each_class(why):
     assert 'what speaks for 7 ' in output
     assert ' and 3 ' in output
     assert 'by Grad-CAM, Gradient' in output
+
+
+@pytest.mark.parametrize(
+    ('names', 'legend'),
+    [
+        (['grad_cam'], 'Yellow is for it (Grad-CAM).'),
+        (['gradient'], 'Red is for it, blue against it.'),
+        (
+            ['grad_cam', 'occlusion'],
+            'Yellow is for it (Grad-CAM). Red is for it, blue against it.',
+        ),
+    ],
+)
+def test_the_legend_is_that_of_the_methods_shown(names, legend):
+    assert explained.legend(names) == legend
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def write(work: Work) -> None:
             continue
         explanations = _explained(work, picture, choices, names, say=row == 0)
         captions = ' and '.join(choice.caption for choice in choices)
-        note = f'{work.title}. Yellow and red are for it, blue is against it.'
+        note = f'{work.title}. {why.legend([*explanations])}'
         title = f'{picture.path.name}: why {captions}?'
         made = why.drawn(work.opened, picture.pixels, choices, explanations, title, note)
         which = [choice.name for choice in choices] if wanted else []
