@@ -26,18 +26,18 @@ def for_text(text: str) -> Drawable:
     """Returns the text with a font that has all its characters.
 
     DejaVu Sans, which matplotlib brings along, has Latin, Greek, Cyrillic, Arabic and more. For
-    other scripts the fonts of the system are searched.
+    other scripts the fonts of the system are searched. A text may have several lines.
     """
     import matplotlib
 
     default = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-    needed = frozenset(map(ord, text))
+    needed = frozenset(map(ord, text)) - {ord('\n')}
     if needed <= _characters(default):
         return Drawable(text, default)
     for path in _system_fonts():
         if needed <= _characters(path):
             return Drawable(text, path)
-    there = _characters(default)
+    there = _characters(default) | {ord('\n')}
     escaped = (c if ord(c) in there else c.encode('unicode_escape').decode() for c in text)
     return Drawable(''.join(escaped), default)
 

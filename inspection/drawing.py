@@ -59,10 +59,9 @@ def figure(width: float, height: float, title: str = '', note: str = '') -> 'Fig
     )  # fmt: skip
     FigureCanvasAgg(made)
     if lines:
-        fitting = [fonts.for_text(line) for line in lines]
-        font = max((one.font for one in fitting), key=[one.font for one in fitting].count)
+        text, font = fonts.for_text('\n'.join(lines))
         made.suptitle(
-            '\n'.join(one.text for one in fitting), font=font, fontsize=10, color=INK, x=0.01,
+            text, font=font, fontsize=10, color=INK, x=0.01,
             ha='left', linespacing=1.4, parse_math=False,
         )  # fmt: skip
     return made

@@ -5,6 +5,7 @@ from matplotlib import font_manager
 from PIL import ImageFont
 
 import fonts
+from inspection import drawing
 
 
 @pytest.fixture
@@ -66,3 +67,15 @@ def test_without_a_font_a_name_is_still_told_from_others(system_fonts):
     system_fonts()
     assert fonts.for_text('a猫').text == 'a\\u732b'
     assert fonts.for_text('犬').text != fonts.for_text('猫').text
+
+
+def test_one_font_has_all_lines_of_a_figures_title(system_fonts, cats):
+    """A font for most of the lines would draw boxes in the others."""
+    system_fonts(cats)  # which has no Latin letters
+    made = drawing.figure(
+        4, 3, '猫', 'a note that is long enough for two lines at the least of them'
+    )
+    first, *others = made.get_suptitle().split('\n')
+    assert first == '\\u732b'
+    assert len(others) == 2
+    assert drawing.figure(4, 3, '猫').get_suptitle() == '猫'
