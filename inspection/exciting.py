@@ -77,8 +77,7 @@ def window(stage: Stage, place: int) -> Window:
     height, width, _ = stage.shape
     picture, rest = divmod(place, height * width)
     row, column = divmod(rest, width)
-    top, left = (stage.start + stage.stride * number for number in (row, column))
-    return Window(picture, top, left, stage.receptive_field)
+    return Window(picture, *stage.field(row, column))
 
 
 def named_units(wanted: str, counts: Mapping[str, int]) -> dict[str, list[int]]:

@@ -44,17 +44,6 @@ def drawn(
     return _of_channels(pixels, values, stage, heading)
 
 
-def field(stage: Stage, row: int, column: int) -> tuple[int, int, int] | None:
-    """Returns (top, left, side) in pixels of the image of what a position of a stage sees.
-
-    It may begin below 0 and end beyond the image, in the padding. None where that is all of it.
-    """
-    if stage.start is None or stage.stride is None:
-        return None
-    top, left = (stage.start + place * stage.stride for place in (row, column))
-    return top, left, int(stage.receptive_field)
-
-
 def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: str) -> Drawn:
     height, width, channels = values.shape
     shown = min(channels, MOST)
@@ -67,7 +56,7 @@ def _of_channels(pixels: np.ndarray, values: np.ndarray, stage: Stage, heading: 
     title = f'{heading}: {height}x{width}, {drawing.counted(channels, "channel")}'
     if shown < channels:
         title += f', of which the first {shown} are shown'
-    center = field(stage, height // 2, width // 2)
+    center = stage.field(height // 2, width // 2)
     note = f'Stride {stage.stride}, receptive field {_side(stage)}. ' + (
         'The frame is what the position in the middle of a map sees.'
         if center and not _covers(center, pixels)

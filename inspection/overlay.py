@@ -7,14 +7,12 @@ middle.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 OPACITY, SIGNED_OPACITY = 0.6, 0.85
 _PURE = 0.8  # where the colors of a signed scale are strong, and not yet dark
-GAP = 4  # white pixels between pictures that stand side by side
 LEAST = 224  # small pictures are enlarged by a whole factor to about this many pixels
 _POSITIVE, _SIGNED = 'viridis', 'RdBu_r'
 
@@ -100,7 +98,7 @@ def lay_over(
     Returns:
       uint8 [h, w, 3].
     """
-    scale = scale or _own_scale([heat])
+    scale = scale or scale_of(heat, signed=bool((heat < 0).any()))
     if opacity is None:
         opacity = SIGNED_OPACITY if scale.signed else OPACITY
     values = resized(heat, *picture.shape[:2])
@@ -112,47 +110,6 @@ def lay_over(
     return np.rint(opacity * colors + (1 - opacity) * gray).astype(np.uint8)
 
 
-def side_by_side(
-    pictures: Sequence[np.ndarray],
-    heats: Sequence[np.ndarray],
-    scale: Scale | None = None,
-    least: int = LEAST,
-) -> np.ndarray:
-    """Returns picture, map and overlay beside each other, with a row for each picture.
-
-    Args:
-      pictures: uint8 [h, w, 1 or 3] each, the pictures of one example (`Task.pictures`).
-      heats: float [h', w'], one for each picture.
-      scale: as in `lay_over`; None for one that all maps share.
-      least: pictures are enlarged to about this size.
-
-    Returns:
-      uint8 [height, width, 3].
-    """
-    scale = scale or _own_scale(heats)
-    rows = []
-    for picture, heat in zip(pictures, heats, strict=True):
-        large = enlarged(picture, least)
-        colored = scale.colors(resized(heat, *large.shape[:2]))
-        panels = [_rgb(large), colored, lay_over(large, heat, scale)]
-        rows.append(_joined(panels, axis=1))
-    return _joined(rows, axis=0)
-
-
-def _own_scale(heats: Sequence[np.ndarray]) -> Scale:
-    return scale_of(*heats, signed=any((heat < 0).any() for heat in heats))
-
-
 def _rgb(picture: np.ndarray) -> np.ndarray:
     """Returns uint8 [h, w, 1 or 3] with three channels."""
     return np.broadcast_to(picture, (*picture.shape[:2], 3))
-
-
-def _joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Returns pictures side by side (axis 1) or below each other (0), with white gaps."""
-    gap = np.full_like(parts[0], 255)
-    gap = gap[:, :GAP] if axis else gap[:GAP]
-    joined = [parts[0]]
-    for part in parts[1:]:
-        joined += [gap, part]
-    return np.concatenate(joined, axis)

@@ -88,13 +88,22 @@ class Stage:
       receptive_field: as for a layer.
       start: the row and column of the image where the receptive field of position (0, 0) begins,
         below 0 in the padding; None where there are no positions, or the field is the whole image.
-        The field of position (y, x) begins at (start + y * stride, start + x * stride).
     """
 
     shape: tuple[int, ...]
     stride: int | None
     receptive_field: float
     start: int | None
+
+    def field(self, row: int, column: int) -> tuple[int, int, int] | None:
+        """Returns (top, left, side) in pixels of the image of what a position sees.
+
+        It may begin below 0 and end beyond the image, in the padding. None where that is all of it.
+        """
+        if self.start is None or self.stride is None:
+            return None
+        top, left = (self.start + place * self.stride for place in (row, column))
+        return top, left, int(self.receptive_field)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ def center_of(network, images, name):
 def test_the_middle_of_a_map_sees_what_is_in_its_frame_and_nothing_else(network, name):
     stage = network.trace.stages[name]
     height, width = stage.shape[:2]
-    top, left, side = maps.field(stage, height // 2, width // 2)
+    top, left, side = stage.field(height // 2, width // 2)
     assert top >= 0 <= left
     assert top + side <= 28 >= left + side
     rng = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_the_middle_of_a_map_sees_what_is_in_its_frame_and_nothing_else(network,
 
 
 def test_a_stage_that_sees_everything_has_no_frame():
-    assert maps.field(Stage((84,), None, math.inf, None), 0, 0) is None
+    assert Stage((84,), None, math.inf, None).field(0, 0) is None
 
 
 def test_a_picture_says_what_its_stage_is(network):

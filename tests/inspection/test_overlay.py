@@ -1,7 +1,6 @@
 """Heat maps in color: sizes, values, scales."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -76,26 +75,3 @@ def test_a_map_of_zeros_has_the_color_of_zero_everywhere():
     scale = overlay.scale_of(np.zeros((2, 2)))
     assert (scale.low, scale.high) == (0, 1)
     np.testing.assert_array_equal(scale.colors(np.zeros(1)), [[68, 1, 84]])
-    picture = np.zeros((4, 4, 1), np.uint8)
-    assert len(np.unique(overlay.side_by_side([picture], [np.zeros((2, 2))], least=4))) <= 7
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_picture_map_and_overlay_stand_beside_each_other_a_row_for_each_picture(channels):
-    random = np.random.default_rng(0)
-    frames = random.integers(0, 256, (3, 28, 28, channels), dtype=np.uint8)
-    heats = np.stack([np.full((5, 5), value, np.float32) for value in (1, 2, 4)])
-    sheet = overlay.side_by_side(tuple(frames), heats)
-    gap, side = overlay.GAP, 224
-    assert sheet.shape == (3 * side + 2 * gap, 3 * side + 2 * gap, 3)
-    scale = overlay.scale_of(heats)
-    for row, (frame, heat) in enumerate(zip(frames, heats, strict=True)):
-        strip = sheet[row * (side + gap) :][:side]
-        np.testing.assert_array_equal(
-            strip[:, :side], overlay.enlarged(np.broadcast_to(frame, (28, 28, 3)))
-        )
-        assert (strip[:, side : side + gap] == 255).all()
-        color = scale.colors(heat[0, 0])  # one scale for all frames
-        assert (strip[:, side + gap :][:, :side] == color).all()
-        large = overlay.enlarged(frame)
-        np.testing.assert_array_equal(strip[:, -side:], overlay.lay_over(large, heat, scale))
