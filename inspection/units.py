@@ -8,6 +8,7 @@ everywhere says nothing either.
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Collection
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from inspection import drawing
 from inspection.drawing import Drawn
 from inspection.examples import Chunk
 from inspection.survey import Glance
+from models.trace import Trace
 
 CLOSE = 1e-6  # two values that differ by less, relative to the larger, are the same
 LISTED, LISTED_IN_PICTURE = 30, 8  # numbers of units in a line
@@ -56,15 +58,25 @@ class Activity:
         return '; '.join(found) or f'all {count} units answer'
 
 
+def pooled(traced: Trace) -> set[str]:
+    """Returns the stages that pool a map: their channels are units of the stage before."""
+    pools = {layer.name for layer in traced.layers if layer.kind.endswith(' pool')}
+    return pools & set(traced.stages)
+
+
 class Units:
     """A collector of a pass (survey.py) of what units are active.
+
+    Args:
+      without: names of stages whose channels are not counted, such as those of `pooled`.
 
     Attributes:
       examples: how many pictures were looked at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, without: Collection[str] = ()):
         self.examples = 0
+        self._without = without
         self._sums: OrderedDict[str, list[np.ndarray]] = OrderedDict()
         self._bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -72,6 +84,8 @@ class Units:
         """Takes the activity of some examples."""
         self.examples += len(chunk)
         for stage, active in glance.active.items():
+            if stage in self._without:
+                continue
             sums = np.stack([(active > 0).sum(0), active.sum(0, dtype=np.float64)])
             low, high = glance.weakest[stage].min(0), glance.strongest[stage].max(0)
             if stage in self._sums:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_sources import digits
 from inspection import opened, survey
 from inspection.examples import Given
-from inspection.units import Units
+from inspection.units import Units, pooled
 from tests.inspection.drawn import pixels_of, untrained
 from training import trained
 
@@ -63,6 +63,14 @@ def test_fractions_are_those_of_the_stages_picture_by_picture(network, images):
     png, caption = units.drawn('a title')
     assert units.text() in caption
     assert pixels_of(png).std() > 0.01
+
+
+def test_a_channel_that_is_pooled_counts_once(network, images):
+    assert pooled(network.trace) == {'pool1', 'pool2'}
+    units = Units(pooled(network.trace))
+    survey.run(network, Given(images[:4]), [units])
+    assert [one.stage for one in units.activities()] == ['conv1', 'conv2', 'dense1', 'dense2']
+    assert sum(len(one.pictures) for one in units.activities()) == 6 + 16 + 120 + 84
 
 
 @pytest.fixture(scope='module')

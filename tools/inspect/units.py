@@ -2,7 +2,7 @@
 
 from inspection import survey
 from inspection.examples import Given
-from inspection.units import Units
+from inspection.units import Units, pooled
 from tools.inspect.output import named
 from tools.inspect.work import Work
 
@@ -13,7 +13,7 @@ def write(work: Work) -> None:
     About a single IMAGE there is nothing to be said: most units answer to some pictures only.
     """
     if len(work.pictures) > 1:
-        units, what = Units(), 'images'
+        units, what = Units(pooled(work.opened.trace)), 'images'
         survey.run(work.opened, Given(work.pixels), [units])
         of = 'the pictures of the command line'
     else:

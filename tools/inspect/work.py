@@ -89,7 +89,7 @@ class Work:
         task, names = self.opened.task, self.opened.class_names
         found = Surveyed(
             mistakes.Mistakes(task, names),
-            units.Units(),
+            units.Units(units.pooled(self.opened.trace)),
             exciting.Likes(),
             Features(task, names, stage),
         )
