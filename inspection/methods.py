@@ -53,7 +53,8 @@ class Method:
 def _grad_cam(opened: Opened, image: np.ndarray, choice: Choice, stage: str | None) -> Explanation:
     name = opened.stage(stage)
     maps = grad_cam(opened, image[None], choice, name)
-    return Explanation(tuple(maps), f'{name}, {maps.shape[1]}x{maps.shape[2]}')
+    note = f'{name}, {maps.shape[1]}x{maps.shape[2]}' + ', 0 everywhere' * (not maps.any())
+    return Explanation(tuple(maps), note)
 
 
 def _integrated(

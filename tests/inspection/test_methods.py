@@ -169,3 +169,11 @@ def test_the_sheet_has_a_column_for_each_method_and_one_scale_for_all_classes(op
     assert len(shown) == 2 * 2 * (1 + 2 * len(names))
     labels = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
     assert labels == [METHODS[name].meaning for name in names]
+
+
+@pytest.mark.parametrize(('largest', 'note'), [(0, 'pool2, 5x5, 0 everywhere'), (1, 'pool2, 5x5')])
+def test_a_grad_cam_of_zeros_says_so(lenet, monkeypatch, largest, note):
+    """All of it has the color of nothing, which is easily taken for a defect."""
+    monkeypatch.setattr(methods, 'grad_cam', lambda *_: np.full((1, 5, 5), largest, np.float32))
+    image = digits.load('test').images[0]
+    assert METHODS['grad_cam'].explain(lenet, image, chosen(lenet, '7'), None).note == note

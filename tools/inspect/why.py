@@ -19,10 +19,10 @@ def write(work: Work) -> None:
     """
     wanted = vars(work.arguments)['class']
     names = command.chosen(work.arguments.method, [*methods.METHODS], 'method', '--method')
-    predictions = work.opened.look(work.pixels)
     for row, picture in enumerate(work.pictures):
+        prediction = work.opened.look(picture.pixels[None]).prediction(0)
         try:
-            choices = methods.choices(work.opened, predictions.prediction(row), wanted)
+            choices = methods.choices(work.opened, prediction, wanted)
         except UserError as error:
             if wanted or len(work.pictures) == 1:
                 raise
