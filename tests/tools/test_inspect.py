@@ -126,6 +126,16 @@ def test_one_layer_and_one_stage(run):
 
 
 @pytest.mark.usefixtures('undrawn')
+def test_of_many_layers_without_a_sheet_a_few_are_named(run, monkeypatch):
+    monkeypatch.setattr('tools.inspect.filters.MOST_SHEETS', 2)
+    monkeypatch.setattr('tools.inspect.filters.MOST_NAMES', 2)
+    _, said, folder = run('--only=filters')
+    assert {'filters-conv1.png', 'filters-head.png'} <= set(written(folder))
+    assert '3 of 5 layers with filters have no sheet yet' in said
+    assert said.count('lists them: conv2, dense1, ...\n') == 1
+
+
+@pytest.mark.usefixtures('undrawn')
 def test_with_an_output_nothing_in_the_workdir_is_touched(run, lenet_run):
     def found():
         return {path: path.stat().st_mtime_ns for path in lenet_run.rglob('*')}

@@ -4,7 +4,7 @@ from inspection import distribution, drawing, filters, weights
 from tools.inspect.output import named
 from tools.inspect.work import Work
 
-MOST_SHEETS = 8
+MOST_SHEETS, MOST_NAMES = 8, 6
 
 
 def write(work: Work) -> None:
@@ -24,8 +24,10 @@ def write(work: Work) -> None:
     shown = [layer] if layer else [names[i] for i in drawing.spread(len(names), MOST_SHEETS)]
     for name in shown:
         work.save(named('filters', name), *filters.sheet(network, name))
-    if layer is None and len(shown) < len(names):
+    others = [name for name in names if name not in shown]
+    if layer is None and others:
+        listed = ', '.join(others[:MOST_NAMES]) + ', ...' * (len(others) > MOST_NAMES)
         print(
-            f'  {len(names) - len(shown)} of {len(names)} layers with filters have no sheet yet; '
-            f'--layer=NAME gives one: {", ".join(name for name in names if name not in shown)}'
+            f'  {len(others)} of {len(names)} layers with filters have no sheet yet; --layer=NAME '
+            f'gives one, and tools.summary lists them: {listed}'
         )
