@@ -64,6 +64,7 @@ def test_white_on_black_and_black_on_white_are_the_same_to_a_network(name):
         assert np.abs(bright - dark).max() <= 3, (style, hand, digit)
 
 
+@pytest.mark.slow
 def test_drawn_digits_come_close_to_the_embedded_ones():
     """Without a network: the class of the nearest training digit."""
     source = digits.load('train')

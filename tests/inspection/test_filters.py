@@ -99,7 +99,7 @@ def test_the_first_layer_of_a_fully_connected_network_is_drawn_as_images():
     assert filters.kernel_of(network, 'dense2').values.shape == (1, 1, 100, 100)
 
 
-@pytest.mark.parametrize('name', most_slow(SMALL, ('deep_cnn',)))
+@pytest.mark.parametrize('name', most_slow(SMALL, ()))
 def test_every_layer_has_a_sheet_or_a_sentence(name):
     options, size = SMALL[name]
     network = untrained(name, (size, size, 1), **options)

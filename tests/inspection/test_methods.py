@@ -61,7 +61,7 @@ def opened_as(lenet):
 
 NETWORKS = ('classification', 'turned', 'bfloat16', 'frames')
 SOONEST = [('classification', method) for method in METHODS]
-SOONEST += [('turned', 'grad_cam'), ('frames', 'grad_cam')]
+SOONEST += [('frames', 'grad_cam')]
 
 
 @pytest.mark.parametrize(

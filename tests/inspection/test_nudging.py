@@ -1,5 +1,7 @@
 """Stages of every family as `stages` gives them, and the gradients with respect to them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def made(name, **fields):
 
 
 @pytest.mark.usefixtures('compiled_in_haste')
-@pytest.mark.parametrize('name', most_slow(FAMILIES, ('lenet', 'deep_cnn', 'fcn', 'resnet18')))
+@pytest.mark.parametrize('name', most_slow(FAMILIES, ('lenet', 'fcn')))
 def test_stages_and_outputs_are_the_networks_own_and_every_stage_has_a_part(name):
     model, inputs, variables = made(name)
 
@@ -58,22 +60,28 @@ def test_stages_and_outputs_are_the_networks_own_and_every_stage_has_a_part(name
 def test_the_gradient_of_the_last_stage_is_that_of_pool_features_and_logits():
     model, inputs, variables = made('deep_cnn')
     model = plain(model)
-    last = model.apply(variables, inputs, method='stages')['pool2']
-    expected = jax.grad(
-        lambda maps: model.apply(variables, maps, method=lambda m, x: m.logits(m.pool_features(x)))[
-            :, 1
-        ].sum()
-    )(last)
-    nudge = {'pool2': jnp.zeros_like(last)}
-    found = jax.grad(lambda n: nudged(model, variables, inputs, n)[1][:, 1].sum())(nudge)
-    np.testing.assert_allclose(found['pool2'], expected, rtol=1e-5)
+    last = jax.jit(partial(model.apply, method='stages'))(variables, inputs)['pool2']
+
+    @jax.jit
+    @jax.grad
+    def expected(maps):
+        logits = model.apply(variables, maps, method=lambda m, x: m.logits(m.pool_features(x)))
+        return logits[:, 1].sum()
+
+    @jax.jit
+    @jax.grad
+    def found(nudge):
+        return nudged(model, variables, inputs, {'pool2': nudge})[1][:, 1].sum()
+
+    zero = jnp.zeros_like(last)
+    np.testing.assert_allclose(found(zero), expected(last), rtol=1e-5)
 
 
 def test_a_nudge_arrives_at_the_stages_after_it_and_at_no_other():
     model, inputs, variables = made('lenet')
-    before, _ = nudged(model, variables, inputs, {})
-    nudge = jnp.ones_like(before['pool1'])
-    after, _ = nudged(plain(model), variables, inputs, {'pool1': nudge})
+    applied = jax.jit(partial(nudged, plain(model)))
+    before, _ = applied(variables, inputs, {})
+    after, _ = applied(variables, inputs, {'pool1': jnp.ones_like(before['pool1'])})
     np.testing.assert_allclose(after['pool1'], before['pool1'] + 1, atol=1e-5)
     np.testing.assert_allclose(after['conv1'], before['conv1'], atol=1e-5)
     expected = model.apply(
@@ -85,7 +93,7 @@ def test_a_nudge_arrives_at_the_stages_after_it_and_at_no_other():
 def test_a_head_of_another_task_hands_on_the_stages_of_its_backbone():
     model = AngleHead(backbone=models.create('lenet', num_classes=0))
     inputs = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
-    variables = model.init(jax.random.key(0), inputs)
-    stages, outputs = nudged(plain(model), variables, inputs, {})
+    variables = jax.jit(model.init)(jax.random.key(0), inputs)
+    stages, outputs = jax.jit(partial(nudged, plain(model)))(variables, inputs, {})
     assert [*stages] == ['conv1', 'pool1', 'conv2', 'pool2', 'dense1', 'dense2']
     np.testing.assert_allclose(outputs, model.apply(variables, inputs), rtol=1e-5, atol=1e-5)

@@ -288,6 +288,7 @@ def test_a_thousand_classes_make_no_large_page(evaluated):
     assert len([*folded.iter('tr')]) == 1001
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quickly', 'without_curves')
 def test_the_page_goes_where_output_says(lenet_run, tmp_path):
     before = contents(lenet_run)

@@ -13,6 +13,7 @@ from PIL import Image
 import command
 from data_sources import digits
 from models.layers import LayerFactory
+from tests.support import slow
 from tools import convolve
 from tools.convolve import animation, colors, filters, inputs, plan, scene, sliding, text
 
@@ -84,7 +85,7 @@ def test_a_convolution_equals_loops(data):
 
 
 @pytest.mark.parametrize(
-    ('side', 'stride', 'padding'), [(3, 1, 0), (3, 2, 1), (5, 3, 4), (1, 2, 0)]
+    ('side', 'stride', 'padding'), [slow(3, 1, 0), (3, 2, 1), slow(5, 3, 4), slow(1, 2, 0)]
 )
 def test_a_convolution_equals_the_networks_own(side, stride, padding):
     rng = np.random.default_rng(side)

@@ -80,6 +80,7 @@ def test_the_help_names_all_methods():
     assert ', '.join(METHODS) in ' '.join(inspect.parser().format_help().split())
 
 
+@pytest.mark.slow
 def test_a_fully_connected_network_is_explained_without_grad_cam(why, small_run, tmp_path):
     digit = tmp_path / 'digit.png'
     Image.fromarray(np.squeeze(digits.load('test').images[0])).save(digit)
