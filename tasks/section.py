@@ -1,7 +1,7 @@
 """What a report shows, in order, without saying how it is laid out.
 
 A task's report gives sections (tasks/task.py:Report), and so does what looks into a network.
-inspection/document.py makes a page of them.
+inspection/report/document.py makes a page of them.
 """
 
 import dataclasses
