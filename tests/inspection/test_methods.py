@@ -61,7 +61,6 @@ def opened_as(lenet):
 
 NETWORKS = ('classification', 'turned', 'bfloat16', 'frames')
 SOONEST = [('classification', method) for method in METHODS]
-SOONEST += [('frames', 'grad_cam')]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_without_its_registration_the_task_is_refused_in_a_sentence(finished, tm
     assert 'there is no task "turned". A task of your own has to be registered' in done.stderr
 
 
+@pytest.mark.slow
 def test_its_page_has_what_its_report_gives(finished, tmp_path):
     assert evaluate.main([f'--workdir={finished}', f'--output={tmp_path}', '--report']) == 0
     root = ElementTree.parse(tmp_path / 'report.html').getroot()
