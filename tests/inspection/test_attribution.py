@@ -10,11 +10,6 @@ from tests.inspection.untrained import chosen, noisy, untrained
 
 
 @pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
-
-
-@pytest.fixture(scope='module')
 def pixels():
     return digits.load('test').images[:4]
 

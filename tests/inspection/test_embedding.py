@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_sources import digits
 from errors import UserError
-from inspection import embedding, examples, survey
+from inspection import embedding, survey
 from inspection.embedding import MOST_COLORS, OTHERS, Features, embed, thinned
 from inspection.examples import Chunk
 from inspection.survey import Glance
@@ -78,16 +78,6 @@ def test_thumbnails_do_not_hide_each_other_and_none_is_left_out_that_has_room(pl
         earlier = [other for other in shown if other < number]
         free = all(np.abs(places[other] - place).max() >= side for other in earlier)
         assert (number in shown) == free
-
-
-@pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
-
-
-@pytest.fixture(scope='module')
-def looked(network):
-    return examples.of(network.experiment, 'validation')
 
 
 @pytest.mark.parametrize('stage', [None, 'pool2'])

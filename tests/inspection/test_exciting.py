@@ -12,22 +12,12 @@ from PIL import Image
 
 from data_sources import digits
 from errors import UserError
-from inspection import examples, exciting, nudging, survey
+from inspection import exciting, nudging, survey
 from inspection.examples import Chunk
 from inspection.exciting import BEYOND, Likes, Window, named_units, window
 from inspection.survey import Glance
 from models.trace import Stage
 from tools import inspect
-
-
-@pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
-
-
-@pytest.fixture(scope='module')
-def looked(network):
-    return examples.of(network.experiment, 'validation')
 
 
 @pytest.fixture(scope='module')

@@ -12,11 +12,6 @@ from training import trained
 
 
 @pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
-
-
-@pytest.fixture(scope='module')
 def pixels():
     return digits.load('test').images[:5]
 

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from data_sources import digits
-from inspection import maps, opened
+from inspection import maps
 from models.trace import Stage
 from tests.inspection.drawn import pixels_of
-from training import trained
-
-
-@pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
 
 
 def center_of(network, images, name):

@@ -48,10 +48,10 @@ def of_frames():
 
 
 @pytest.fixture(scope='module')
-def opened_as(lenet):
+def opened_as(network):
     """Returns a function that gives a network by its name, made once."""
     make = {
-        'classification': lambda: lenet,
+        'classification': lambda: network,
         'turned': lambda: untrained('lenet', SHAPE, 0, task='turned', data__name=turned.NAME),
         'bfloat16': lambda: untrained('lenet', SHAPE, dtype='bfloat16'),
         'frames': of_frames,
@@ -116,33 +116,33 @@ def test_more_examples_of_several_pictures_than_a_batch_have_all_their_maps(open
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_an_image_without_anything_on_it_has_finite_maps(lenet, method):
-    choice = chosen(lenet, '3')
+def test_an_image_without_anything_on_it_has_finite_maps(network, method):
+    choice = chosen(network, '3')
     for value in (0, 200):
         image = np.full(SHAPE, value, np.uint8)
-        (heat,) = METHODS[method].explain(lenet, image, choice, None).maps
+        (heat,) = METHODS[method].explain(network, image, choice, None).maps
         assert np.isfinite(heat).all()
 
 
-def test_the_stage_of_grad_cam_is_chosen_and_written_down(lenet):
-    image, choice = digits.load('test').images[0], chosen(lenet, '3')
-    found = METHODS['grad_cam'].explain(lenet, image, choice, 'conv1')
+def test_the_stage_of_grad_cam_is_chosen_and_written_down(network):
+    image, choice = digits.load('test').images[0], chosen(network, '3')
+    found = METHODS['grad_cam'].explain(network, image, choice, 'conv1')
     assert found.maps[0].shape == (28, 28)
     assert found.note == 'conv1, 28x28'
     with pytest.raises(UserError, match=r'"conv11" is no stage.* Did you mean "conv1"\?'):
-        METHODS['grad_cam'].explain(lenet, image, choice, 'conv11')
+        METHODS['grad_cam'].explain(network, image, choice, 'conv11')
 
 
-def test_classes_are_named_with_commas_which_a_name_may_have_itself(lenet):
-    prediction = lenet.look(digits.load('test').images[:1]).prediction(0)
+def test_classes_are_named_with_commas_which_a_name_may_have_itself(network):
+    prediction = network.look(digits.load('test').images[:1]).prediction(0)
     surest = str(prediction.argmax())
-    assert [c.name for c in methods.choices(lenet, prediction, None)] == [surest]
-    assert [c.name for c in methods.choices(lenet, prediction, '8, 3')] == ['8', '3']
+    assert [c.name for c in methods.choices(network, prediction, None)] == [surest]
+    assert [c.name for c in methods.choices(network, prediction, '8, 3')] == ['8', '3']
     with pytest.raises(UserError, match='"12" is no part of the answer'):
-        methods.choices(lenet, prediction, '3,12')
+        methods.choices(network, prediction, '3,12')
     names = ('tench, Tinca tinca', 'tench', 'eft')
-    exp = dataclasses.replace(lenet.experiment, class_names=names)
-    fish = Opened(exp, lenet.spec, lenet.variables, 0)
+    exp = dataclasses.replace(network.experiment, class_names=names)
+    fish = Opened(exp, network.spec, network.variables, 0)
     named = [
         [c.name for c in methods.choices(fish, np.array([0.5, 0.3, 0.2]), text)]
         for text in ('eft,tench, Tinca tinca', 'tench,eft', 'tench, Tinca tinca')
@@ -171,8 +171,8 @@ def test_the_sheet_has_a_column_for_each_method_and_one_scale_for_all_classes(op
 
 
 @pytest.mark.parametrize(('largest', 'note'), [(0, 'pool2, 5x5, 0 everywhere'), (1, 'pool2, 5x5')])
-def test_a_grad_cam_of_zeros_says_so(lenet, monkeypatch, largest, note):
+def test_a_grad_cam_of_zeros_says_so(network, monkeypatch, largest, note):
     """All of it has the color of nothing, which is easily taken for a defect."""
     monkeypatch.setattr(methods, 'grad_cam', lambda *_: np.full((1, 5, 5), largest, np.float32))
     image = digits.load('test').images[0]
-    assert METHODS['grad_cam'].explain(lenet, image, chosen(lenet, '7'), None).note == note
+    assert METHODS['grad_cam'].explain(network, image, chosen(network, '7'), None).note == note

@@ -19,11 +19,6 @@ NAMES = tuple('0123456789')
 
 
 @pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
-
-
-@pytest.fixture(scope='module')
 def looked(network):
     return examples.of(network.experiment, 'test')
 

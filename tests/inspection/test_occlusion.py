@@ -1,7 +1,6 @@
 """Occlusion against a slow loop, and where its windows lie."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,11 +8,6 @@ from data_sources import digits
 from inspection.occlusion import occlusion, positions
 from inspection.opened import BATCH
 from tests.inspection.untrained import chosen
-
-
-@pytest.fixture(scope='module')
-def network(lenet):
-    return lenet
 
 
 def test_each_value_is_the_fall_of_the_logit_with_a_window_hidden(network):

@@ -7,12 +7,6 @@ import pytest
 from data_sources import digits
 from errors import UserError
 from inspection import opened
-from training import trained
-
-
-@pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
 
 
 @pytest.fixture(scope='module')

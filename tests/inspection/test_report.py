@@ -78,7 +78,7 @@ def made(lenet_run, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(lenet_run):
-    """What `made` is made of, without a command."""
+    """The evaluation that a page is made of, without running the command."""
     network = trained.load(lenet_run)
     split = input_pipeline.open_split(network.experiment.config, 'test')
     confusion = 30 * np.eye(10, dtype=int)
@@ -96,7 +96,7 @@ def contents(folder):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    """What has to be compiled is left out of pages."""
+    """Leaves out of pages the sections that compile a program."""
     for module, name in ((report.answers, 'section'), (report.network, 'filters_section')):
         monkeypatch.setattr(module, name, lambda *_, name=name: Section(name, []))
 

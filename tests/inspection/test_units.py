@@ -6,22 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_sources import digits
-from inspection import opened, survey
+from inspection import survey
 from inspection.examples import Given
 from inspection.units import Units, pooled
 from tests.inspection.drawn import pixels_of, untrained
-from training import trained
 
 
 def activities(network, images):
     units = Units()
     survey.run(network, Given(images), [units])
     return units, {one.stage: one for one in units.activities()}
-
-
-@pytest.fixture(scope='module')
-def network(lenet_run):
-    return opened.of(trained.load(lenet_run))
 
 
 @pytest.fixture(scope='module')
