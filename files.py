@@ -40,8 +40,17 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
       UserError: the file cannot be written.
     """
     text = json.dumps(nan_to_null(value), indent=2, sort_keys=True, allow_nan=False)
+    write(path, text.encode() + b'\n')
+
+
+def write(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a whole file, as `replace` does.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     with explaining_errors(path):
-        replace(Path(path), text.encode() + b'\n')
+        replace(Path(path), content)
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:

@@ -5,13 +5,10 @@ Repository, 1998 (its test part), as shipped with scikit-learn: 8x8 pixels, 0 (p
 All arithmetic here is on integers, so that every machine and version sees the same bytes.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
+from data_sources import scikit_learn
 from data_sources.arrays import ArraySource
-from errors import UserError
 
 _SIDE = 20  # MNIST's digits fill a box of 20x20 ...
 _MARGIN = 4  # ... in a frame of 28x28.
@@ -41,14 +38,7 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
 
     They are read from the file itself: importing scikit-learn for its `load_digits` takes seconds.
     """
-    package = importlib.util.find_spec('sklearn')
-    folder = Path(package.submodule_search_locations[0]) if package else Path('sklearn')
-    file = folder / 'datasets' / 'data' / 'digits.csv.gz'
-    if not file.is_file():
-        raise UserError(
-            f'The digits are read from {file}, which does not exist: install the version of '
-            'scikit-learn that requirements.txt names.'
-        )
+    file = scikit_learn.shipped('data/digits.csv.gz', 'The digits are')
     rows = np.loadtxt(file, np.int64, delimiter=',')
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int32)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import rng
 from inspection import fills
-from inspection.opened import Opened
+from inspection.opened import Opened, filled
 from tasks.task import Choice
 from training import progress
 
@@ -133,7 +133,7 @@ def _integrated(
     most_steps: int,
 ) -> tuple[np.ndarray, float, float, int]:
     """Returns one image's (values, difference, error, steps); see `Integrated`."""
-    low, high = map(float, opened.score(_filled(np.stack([start, end])), choice)[:2])
+    low, high = map(float, opened.score(filled(np.stack([start, end]), ROWS), choice)[:2])
     line = end - start
     steps, total = ROWS, 0.0
     places = _midpoints(steps)
@@ -160,10 +160,5 @@ def _slopes(opened: Opened, inputs: np.ndarray, choice: Choice) -> np.ndarray:
     In a terminal a bar shows the progress.
     """
     parts = [inputs[i : i + ROWS] for i in range(0, len(inputs), ROWS)]
-    found = (opened.input_gradient(_filled(part), choice)[: len(part)] for part in parts)
+    found = (opened.input_gradient(filled(part, ROWS), choice)[: len(part)] for part in parts)
     return np.concatenate([*progress.pictures(found, len(inputs), of=len)])
-
-
-def _filled(inputs: np.ndarray) -> np.ndarray:
-    """Returns inputs, at most ROWS, with the last one repeated so that there are so many."""
-    return np.concatenate([inputs, np.repeat(inputs[-1:], ROWS - len(inputs), 0)])

@@ -46,6 +46,11 @@ class Mistake:
     prediction: Any
     targets: dict[str, np.ndarray]
 
+    @property
+    def lines(self) -> tuple[str, str, str]:
+        """What is written below its picture."""
+        return f'true: {self.truth}', f'answer: {self.answer}', f'example {self.position:,}'
+
 
 class Mistakes:
     """A collector of a pass (survey.py) that keeps the worst mistakes, however many there are.
@@ -147,10 +152,7 @@ class Mistakes:
             raise UserError(self.text())
         images = looked.images([m.position for m in worst])
         height, width = shown_size(*images.shape[1:3])
-        texts = [
-            (f'true: {m.truth}', f'answer: {m.answer}', f'example {m.position:,}') for m in worst
-        ]
-        widest = max(text_width(line) for lines in texts for line in lines)
+        widest = max(text_width(line) for mistake in worst for line in mistake.lines)
         across = max(width, min(widest, LONGEST)) + 2 * GAP
         down = height + 3 * LINE + GAP
         columns = max(1, WIDTH // across)
@@ -167,7 +169,8 @@ class Mistakes:
             top = first + number // columns * down
             colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
             sheet.picture(self._task.drawn(colored, mistake.targets), left, top, width, height)
-            for line, color in enumerate((INK, FRAME, QUIET)):
+            colors = (INK, FRAME, QUIET)
+            for line, (text, color) in enumerate(zip(mistake.lines, colors, strict=True)):
                 below = top + height + 2 + line * LINE
-                sheet.text(texts[number][line], left, below, across - GAP, color)
+                sheet.text(text, left, below, across - GAP, color)
         return sheet.png()

@@ -167,12 +167,18 @@ class Opened:
         results = []
         for start in range(0, len(array), rows):
             part = array[start : start + rows]
-            filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), 0)])
-            result = function(self.variables, filled, *more)
+            result = function(self.variables, filled(part, rows), *more)
             results.append(jax.tree.map(functools.partial(_first, len(part), rows), result))
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *results)
 
-    # Each is compiled once, and has the variables as an argument, so that they are no constants.
+    def applied(self, variables: Any, pixels: jax.Array) -> tuple[OrderedDict[str, jax.Array], Any]:
+        """Returns the stages and outputs for images, uint8 [b, h, w, c]; called inside jit.
+
+        The variables are an argument, so that they are no constants of the compiled program.
+        """
+        return nudging.nudged(self.model, variables, network_input(self.spec, pixels), {})
+
+    # Each is compiled once.
 
     @functools.cached_property
     def _inputs(self) -> Callable[[np.ndarray], jax.Array]:
@@ -181,7 +187,7 @@ class Opened:
     @functools.cached_property
     def _look(self) -> Callable[..., Any]:
         def look(variables, pixels):
-            stages, outputs = nudging.nudged(self.model, variables, self._inputs(pixels), {})
+            stages, outputs = self.applied(variables, pixels)
             return stages, self.task.predictions(outputs)
 
         return jax.jit(look)
@@ -208,9 +214,7 @@ class Opened:
 
         def gradients(variables, pixels, values):
             inputs = self._inputs(pixels)
-            shapes, _ = jax.eval_shape(
-                lambda v, x: nudging.nudged(self.model, v, x, {}), variables, inputs
-            )
+            shapes, _ = jax.eval_shape(self.applied, variables, pixels)
             nudges = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             slopes, (scores, stages) = jax.grad(total, has_aux=True)(
                 nudges, variables, inputs, values
@@ -221,6 +225,14 @@ class Opened:
 
     def _scored(self, variables: Any, inputs: jax.Array, values: Any) -> jax.Array:
         return self.task.score(self.model.apply(variables, inputs, train=False), values)
+
+
+def filled(array: np.ndarray, rows: int) -> np.ndarray:
+    """Returns an array with the last of its rows repeated up to so many.
+
+    What is compiled for a number of rows then serves for fewer.
+    """
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), 0)])
 
 
 def _first(real: int, rows: int, array: jax.Array) -> np.ndarray:

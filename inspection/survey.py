@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inspection import nudging
 from inspection.examples import BATCH, Chunk, Examples, Given
-from inspection.opened import Opened
-from training.inputs import network_input
+from inspection.opened import Opened, filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +63,7 @@ def run(opened: Opened, looked: Examples | Given, collectors: Sequence[Collector
     glance = jax.jit(_glance(opened))
     rows = min(BATCH, looked.count)
     for chunk in looked:
-        # Filled up, so that there is one shape and one program.
-        missing = rows - len(chunk)
-        pixels = np.concatenate([chunk.images, np.repeat(chunk.images[-1:], missing, 0)])
-        result = glance(opened.variables, pixels)
+        result = glance(opened.variables, filled(chunk.images, rows))
         real = slice(len(chunk))
         found = jax.tree.map(lambda array, real=real: np.asarray(array)[real], result)
         for collector in collectors:
@@ -79,8 +74,7 @@ def _glance(opened: Opened) -> Callable[..., tuple[Any, ...]]:
     """Returns a function of variables and pixels that gives the values of a `Glance`."""
 
     def glance(variables: Any, pixels: jax.Array) -> tuple[Any, ...]:
-        inputs = network_input(opened.spec, pixels)
-        stages, outputs = nudging.nudged(opened.model, variables, inputs, {})
+        stages, outputs = opened.applied(variables, pixels)
         flat = OrderedDict(
             (name, stage.astype(jnp.float32).reshape(len(pixels), -1, stage.shape[-1]))
             for name, stage in stages.items()

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import files
+from tasks.numbers import percent, plain
 from tasks.section import Picture, Section, Table
 
 if TYPE_CHECKING:  # imported when a picture is drawn
@@ -96,11 +97,11 @@ class Calibration:
     def text(self) -> str:
         """Returns the error in percent, and on which side the network errs."""
         if not math.isfinite(self.error):
-            return _percent(self.error)
+            return percent(self.error)
         sure = self.confidence.sum() / self.examples
         right = self.correct.sum() / self.examples
-        means = f'on average {_percent(sure)} sure, {_percent(right)} right'
-        return f'{_percent(self.error)} ({means})'
+        means = f'on average {percent(sure)} sure, {percent(right)} right'
+        return f'{percent(self.error)} ({means})'
 
     def rows(self) -> list[tuple[str, ...]]:
         """Returns a table: column heads, then a row for each bin that has examples."""
@@ -111,8 +112,8 @@ class Calibration:
                 (
                     f'{low:.1f} to {high:.1f} %',
                     f'{self.count[number]:,}',
-                    _percent(self.confidences[number]),
-                    _percent(self.accuracies[number]),
+                    percent(self.confidences[number]),
+                    percent(self.accuracies[number]),
                 )
             )
         return rows
@@ -121,10 +122,10 @@ class Calibration:
         """Returns {'calibration_error', 'calibration_bins'}; null for what is not known."""
         pairs = zip(self.count, self.accuracies, self.confidences, strict=True)
         bins = [
-            {'count': int(n), 'accuracy': _plain(right), 'confidence': _plain(sure)}
+            {'count': int(n), 'accuracy': plain(right), 'confidence': plain(sure)}
             for n, right, sure in pairs
         ]
-        return {'calibration_error': _plain(self.error), 'calibration_bins': bins}
+        return {'calibration_error': plain(self.error), 'calibration_bins': bins}
 
     def section(self) -> Section:
         """Returns the diagram, what it means and the bins in numbers."""
@@ -149,8 +150,7 @@ class Calibration:
         Raises:
           UserError: the file cannot be written.
         """
-        with files.explaining_errors(path):
-            files.replace(path, self.drawn(title))
+        files.write(path, self.drawn(title))
         return path
 
     def drawn(self, title: str = '') -> bytes:
@@ -163,7 +163,7 @@ class Calibration:
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, height_ratios=(3, 1), sharex=True)
         heading = f'{title}\n' if title else ''
-        upper.set_title(f'{heading}calibration error {_percent(self.error)}', fontsize=10)
+        upper.set_title(f'{heading}calibration error {percent(self.error)}', fontsize=10)
         self._draw_reliability(upper)
         figure.legend(loc='outside lower center', ncols=2, fontsize=8, frameon=False)
         self._draw_counts(lower)
@@ -218,12 +218,3 @@ def _interval(correct: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.nd
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / 4 / count)
     return middle - half, middle + half
-
-
-def _percent(value: float) -> str:
-    return f'{100 * value:.2f} %' if math.isfinite(value) else '-'
-
-
-def _plain(value: float) -> float | None:
-    """Returns a Python number, or None if it is not finite."""
-    return float(value) if math.isfinite(value) else None

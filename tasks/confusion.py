@@ -14,6 +14,7 @@ import files
 import fonts
 from files import columns
 from tasks.calibration import Calibration
+from tasks.numbers import percent, plain
 from tasks.section import Picture, Section, Table
 
 if TYPE_CHECKING:  # imported when a picture is drawn
@@ -114,7 +115,7 @@ class ConfusionReport:
 
     def text(self) -> str:
         """Returns the whole report as plain text."""
-        head = [('accuracy', f'{_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})')]
+        head = [('accuracy', f'{percent(self.accuracy)} ({self.correct:,} of {self.examples:,})')]
         if self.loss is not None:
             head.append(('loss', f'{self.loss:.4f}'))
         if self.calibration is not None:
@@ -132,7 +133,7 @@ class ConfusionReport:
         )
         rows = [('class', 'precision', 'recall', 'F1', 'support')]
         rows += [
-            (name, _percent(precision), _percent(recall), _percent(f1), f'{support:,}')
+            (name, percent(precision), percent(recall), percent(f1), f'{support:,}')
             for name, precision, recall, f1, support in measured
         ]
         return rows
@@ -225,12 +226,12 @@ class ConfusionReport:
             'support': self.support,
         }
         classes = [
-            {'name': name, **{key: _plain(values[i]) for key, values in columns.items()}}
+            {'name': name, **{key: plain(values[i]) for key, values in columns.items()}}
             for i, name in enumerate(self.class_names)
         ]
         return {
-            'accuracy': _plain(self.accuracy),
-            'loss': _plain(self.loss),
+            'accuracy': plain(self.accuracy),
+            'loss': plain(self.loss),
             'examples': self.examples,
             'correct': self.correct,
             'classes': classes,
@@ -248,8 +249,7 @@ class ConfusionReport:
     def confusion_png(self, path: str | os.PathLike, title: str = '') -> Path:
         """Draws the matrix as a heat map and returns its path."""
         path = Path(path)
-        with files.explaining_errors(path):
-            files.replace(path, self._drawn(title))
+        files.write(path, self._drawn(title))
         return path
 
     def _drawn(self, title: str) -> bytes:
@@ -270,7 +270,7 @@ class ConfusionReport:
             _draw_counts(axes, self)
         heading = f'{title}\n' if title else ''
         axes.set_title(
-            f'{heading}accuracy {_percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
+            f'{heading}accuracy {percent(self.accuracy)} ({self.correct:,} of {self.examples:,})'
         )
         axes.set_xlabel('predicted class')
         axes.set_ylabel('true class')
@@ -342,14 +342,3 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Returns numerator / denominator, NaN for 0/0, without a warning."""
     result = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=result, where=denominator > 0)
-
-
-def _plain(value: Any) -> Any:
-    """Returns a Python number, or None if it is not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _percent(value: float) -> str:
-    return f'{100 * value:.2f} %' if math.isfinite(value) else '-'

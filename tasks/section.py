@@ -1,4 +1,4 @@
-"""What a report shows, in order, without saying how it is laid out.
+"""The parts of a report in their order, without their layout.
 
 A task's report gives sections (tasks/task.py:Report), and so does what looks into a network.
 inspection/report/document.py makes a page of them.

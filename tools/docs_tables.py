@@ -51,8 +51,7 @@ def update(path: Path, kind: str, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         before, begin, end, after = _split(whole, path, kind, name)
         whole = f'{before}{begin}\n{text}\n{end}{after}'
-    with files.explaining_errors(path):
-        files.replace(path, whole.encode())
+    files.write(path, whole.encode())
 
 
 def _read(path: Path) -> str:

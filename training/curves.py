@@ -50,8 +50,7 @@ def plot_curves(
     panels = sorted(metrics, key=lambda metric: metric.name != 'loss')
     picture = _drawn(workdir, records, panels, metrics[0], steps_per_epoch, title)
     path = Path(workdir) / CURVES_FILE
-    with files.explaining_errors(path):
-        files.replace(path, picture)
+    files.write(path, picture)
     return path
 
 

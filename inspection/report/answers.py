@@ -63,7 +63,7 @@ def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray
     return Picture(
         _png(np.concatenate([np.concatenate(row, axis=1) for row in rows])),
         f'Example {mistake.position:,}{beside}. True: {mistake.truth}. Answer: {mistake.answer}.',
-        [f'true: {mistake.truth}', f'answer: {mistake.answer}', f'example {mistake.position:,}'],
+        mistake.lines,
     )
 
 

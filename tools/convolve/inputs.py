@@ -1,13 +1,13 @@
 """The pictures that a filter passes over: the textbook's, a digit, a photograph, a file."""
 
 import dataclasses
-import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data_sources import scikit_learn
 from errors import UserError, did_you_mean, shortened
 
 TEXTBOOK = ('11100', '01110', '00111', '00110', '01100')
@@ -45,7 +45,8 @@ def embedded(name: str) -> Picture:
         return Picture("the textbook's picture", values, 1, ('cross',))
     if name == 'tower':
         note = 'Photograph by danielbuechele, CC BY 2.0, from scikit-learn.'
-        return dataclasses.replace(from_file(_tower()), title='the tower', notes=(note,))
+        path = scikit_learn.shipped('images/china.jpg', 'The tower is')
+        return dataclasses.replace(from_file(path), title='the tower', notes=(note,))
     if name == 'digit' or name.startswith('digit:'):
         return _digit(name)
     raise UserError(
@@ -72,19 +73,6 @@ def _digit(name: str) -> Picture:
         split.images[index, ..., 0].astype(float),
         notes=(note,),
     )
-
-
-def _tower() -> Path:
-    """Returns the path of the photograph in scikit-learn, which is not imported: it is slow."""
-    package = importlib.util.find_spec('sklearn')
-    folder = Path(package.submodule_search_locations[0]) if package else Path('sklearn')
-    path = folder / 'datasets' / 'images' / 'china.jpg'
-    if not path.is_file():
-        raise UserError(
-            f'The tower is read from {path}, which does not exist: install the version of '
-            'scikit-learn that requirements.txt names.'
-        )
-    return path
 
 
 def from_file(path: Path) -> Picture:

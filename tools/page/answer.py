@@ -1,7 +1,6 @@
 """What the page shows of a picture: the answer, the network's input, a heat map, feature maps."""
 
 import base64
-import importlib.util
 import io
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 import files
+from data_sources import scikit_learn
 from data_sources.picture_files import InMemory
 from errors import UserError
 from inspection import opened, overlay
@@ -48,8 +48,7 @@ class Answers:
         """Returns a photograph; None for handwriting, of which the page can draw examples."""
         if self._about['handwriting']:
             return None
-        folder = importlib.util.find_spec('sklearn').submodule_search_locations[0]
-        return Path(folder, 'datasets', 'images', 'flower.jpg').read_bytes()
+        return scikit_learn.shipped('images/flower.jpg', 'The example is').read_bytes()
 
     def warm_up(self) -> None:
         """Compiles what `look` needs, so that the first picture does not wait for it."""
