@@ -15,7 +15,8 @@ from PIL import Image
 import input_pipeline
 from configs import base
 from data_sources import arrays
-from data_sources.targets import Label, LabelMap, Points, Vector
+from data_sources.label_maps import LabelMap
+from data_sources.targets import Label, Points, Vector
 from errors import UserError
 from tasks import registry
 from tests.support_targets import SIZES, Turned, turned, write_set

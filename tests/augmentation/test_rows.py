@@ -15,7 +15,8 @@ from augmentation import registry as augmentations
 from augmentation.row import Applied, Augmentation, Stage
 from configs import base, reading, schema, search
 from data_sources.draws import Draws
-from data_sources.targets import Label, LabelMap, Points
+from data_sources.label_maps import LabelMap
+from data_sources.targets import Label, Points
 from errors import UserError
 from field import Field
 from sweeps import population

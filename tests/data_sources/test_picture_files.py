@@ -12,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from data_sources import decoding, images, picture_files, png
-from data_sources.targets import LabelMap
+from data_sources.label_maps import LabelMap
 from errors import UserError
 from preparation import picture_check
 from tests.conftest import ROOT
