@@ -7,7 +7,6 @@ Without a validation folder, validation (and test, unless it has a folder) is ta
 set with a validation folder but no test folder has no test split.
 """
 
-import dataclasses
 import hashlib
 import os
 import stat
@@ -18,27 +17,10 @@ from typing import Any
 
 from data_sources.picture_files import MAX_BYTES, SUFFIXES
 from errors import UserError, did_you_mean
-from preparation import folder_listing
+from preparation import folder_listing, splits
 from preparation.folder_listing import Found
 from preparation.picture_sets import Picture
-
-_SPLITS = {
-    'train': 'train',
-    'training': 'train',
-    'val': 'validation',
-    'valid': 'validation',
-    'validation': 'validation',
-    'test': 'test',
-    'testing': 'test',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Fractions:
-    """The fractions of each class's pictures that are taken out of train."""
-
-    validation: float = 0.1
-    test: float = 0.1
+from preparation.splits import Fractions
 
 
 class ImageFolder:
@@ -157,11 +139,6 @@ class ImageFolder:
         """
         root = self._roots['train']
         pictures = [found for found in files if not found.fault]
-        pictures.sort(
-            key=lambda found: hashlib.sha256(
-                os.fsencode(found.path.relative_to(root).as_posix())
-            ).digest()
-        )
         if len(pictures) <= len(self.made):
             others = _counted(Counter(found.kind for found in files if found.fault))
             raise UserError(
@@ -172,13 +149,12 @@ class ImageFolder:
                 + f' Its other files are no pictures that are read here: {others}.'
                 * bool(others)
             )
-        divided, total = {}, len(pictures)
-        for number, split in enumerate(self.made):
-            reserved = len(self.made) - number  # one for each later split and one for train
-            count = max(1, round(total * self._fractions[split]))
-            count = min(count, len(pictures) - reserved)
-            divided[split], pictures = pictures[:count], pictures[count:]
-        divided['train'] = pictures + [found for found in files if found.fault]
+        divided = splits.dealt(
+            pictures,
+            lambda found: os.fsencode(found.path.relative_to(root).as_posix()),
+            {split: self._fractions[split] for split in self.made},
+        )
+        divided['train'] += [found for found in files if found.fault]
         return {split: sorted(entries) for split, entries in divided.items()}
 
     def about_left_out(self) -> list[str]:
@@ -298,46 +274,32 @@ def _check_level(source: Path, folder: Path, class_names: tuple[str, ...]) -> No
 
 def _find_splits(folder: Path) -> dict[str, Path]:
     """Returns split -> the folder that contains its class folders."""
-    names = folder_listing.folders(folder)
-    splits = {}
-    for name in names:
-        if split := _SPLITS.get(name.lower()):
-            if split in splits:
-                raise UserError(
-                    f'{folder} has two folders for {split} ({splits[split].name}, {name}): keep '
-                    'only one.'
-                )
-            splits[split] = folder / name
-    others = [name for name in names if name.lower() not in _SPLITS]
-    if 'train' not in splits and len(splits) > 1:
-        raise UserError(
-            f'{folder} has the folders {", ".join(p.name for p in splits.values())} but no train: '
-            'add a folder train with the training pictures.'
-        )
+    found = splits.folders(folder)
+    others = [name for name in folder_listing.folders(folder) if name.lower() not in splits.NAMES]
+    if len(found) > 1:
+        splits.check_train(folder, found)
     # A class may be called "test", or even "train" if it contains pictures and no folders.
-    if 'train' not in splits or (
-        others and len(splits) == 1 and not folder_listing.folders(splits['train'])
+    if 'train' not in found or (
+        others and len(found) == 1 and not folder_listing.folders(found['train'])
     ):
         return {'train': folder}
     if others:
         raise UserError(
-            f'{folder} has folders for the splits ({", ".join(p.name for p in splits.values())}) '
+            f'{folder} has folders for the splits ({", ".join(p.name for p in found.values())}) '
             f'and other folders ({", ".join(others[:3])}): move the others elsewhere, or move all '
             'classes into train.'
         )
-    return {split: splits[split] for split in ('train', 'validation', 'test') if split in splits}
+    return {split: found[split] for split in splits.ALL if split in found}
 
 
 def _splits_to_make(roots: Mapping[str, Path], fractions: Fractions | None) -> tuple[str, ...]:
     """Returns the splits that are to be taken out of train."""
-    if 'validation' not in roots:
-        return tuple(split for split in ('validation', 'test') if split not in roots)
-    if fractions is not None:
+    if 'validation' in roots and fractions is not None:
         raise UserError(
             f'{roots["validation"]} is the validation split, so nothing is taken out of train: '
             'leave out --val_fraction and --test_fraction.'
         )
-    return ()
+    return splits.to_make(roots)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
