@@ -47,6 +47,11 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
     return pixels
 
 
+def flat_mode(picture: Image.Image) -> str:
+    """Returns the mode, 'L' or 'RGB', that keeps what an opaque 8-bit picture can keep of one."""
+    return 'L' if picture.mode.startswith(('1', 'L', 'I', 'F')) and picture.mode != 'LAB' else 'RGB'
+
+
 def _strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yields (first row, some rows of the picture) from top to bottom."""
     rows = max(1, _STRIP // picture.width)

@@ -14,9 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from preparation import picture_check, sharded_writer
+from preparation import picture_check, sharded_writer, tfds_files
 from preparation.sharded_writer import Item, Totals
 
 
@@ -113,45 +112,34 @@ class PictureSet:
 
     def describe(self, folder: Path, splits: Mapping[str, Totals]) -> None:
         """Writes tfds's files; builder.info.metadata has the kinds and the rejected pictures."""
-        features = tfds.features.FeaturesDict(
-            {
-                'image': tfds.features.Image(
-                    shape=(None, None, 3), dtype=np.uint8, encoding_format='jpeg'
-                ),
-                'label': tfds.features.ClassLabel(names=self._source.class_names),
-                'file_name': tfds.features.Text(),
-            }
-        )
+        features = {
+            'image': tfds.features.Image(
+                shape=(None, None, 3), dtype=np.uint8, encoding_format='jpeg'
+            ),
+            'label': tfds.features.ClassLabel(names=self._source.class_names),
+            'file_name': tfds.features.Text(),
+        }
         description = self._source.description
         if self._shorter_side:
             description += (
                 f' Pictures with a shorter side of more than {self._shorter_side} pixels were '
                 'scaled to it (bicubic, antialiased) and encoded again (JPEG, quality 95, 4:2:0).'
             )
-        tfds.folder_dataset.write_metadata(
-            data_dir=folder,
-            features=features,
-            split_infos=[
-                tfds.core.SplitInfo(
-                    name=split,
-                    shard_lengths=[records for records, _, _ in total.shards],
-                    num_bytes=sum(size for _, size, _ in total.shards),
-                )
-                for split, total in splits.items()
-            ],
+        tfds_files.describe(
+            folder,
+            features,
+            splits,
+            metadata={
+                'shorter_side': self._shorter_side,
+                'upright': self._source.upright,
+                'kinds': {split: dict(total.kinds) for split, total in splits.items()},
+                'rejected': {split: total.defective for split, total in splits.items()},
+            },
+            supervised_keys=('image', 'label'),
             version=self.version,
-            check_data=False,  # tfds's own check needs TensorFlow
             description=description,
             homepage=self._source.homepage,
             citation=self._source.citation,
-            supervised_keys=('image', 'label'),
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(
-                shorter_side=self._shorter_side,
-                upright=self._source.upright,
-                kinds={split: dict(total.kinds) for split, total in splits.items()},
-                rejected={split: total.defective for split, total in splits.items()},
-            ),
         )
 
 
@@ -168,17 +156,8 @@ def _to_item(picture: Picture, shorter_side: int | None, upright: bool) -> Item:
     checked = picture_check.check(picture.data, shorter_side, upright)
     if checked.fault:
         return Item(picture.cursor, picture.size, file=picture.file, fault=checked.fault)
-    record = _serialize(checked.data, picture.label, picture.name)
+    name = picture.name.encode('utf-8', 'replace')
+    record = tfds_files.serialized(
+        {'image': checked.data, 'label': picture.label, 'file_name': name}
+    )
     return Item(picture.cursor, picture.size, record, checked.kinds)
-
-
-def _serialize(image: bytes, label: int, file_name: str) -> bytes:
-    """Serialises one example as tfds does, but always to the same bytes."""
-    name = file_name.encode('utf-8', 'replace')
-    feature = {
-        'image': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[image])),
-        'label': tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[label])),
-        'file_name': tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[name])),
-    }
-    example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
-    return example.SerializeToString(deterministic=True)  # a map has no order otherwise
