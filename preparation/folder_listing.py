@@ -7,6 +7,7 @@ and not opened.
 import functools
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,3 +140,29 @@ def files_below(folder: Path) -> list[Found]:
         # Reversed, because `pop` takes the last one: the folders are visited in order of name.
         waiting.extend(reversed(below))
     return sorted(files)
+
+
+def contents(path: Path) -> tuple[bytes | None, str]:
+    """Returns (what is in a file, ''), or (None, why it cannot be read)."""
+    try:
+        status = path.stat()  # before it is opened: opening a pipe would wait for its other end
+        if stat.S_ISREG(status.st_mode) and status.st_size <= picture_files.MAX_BYTES:
+            return path.read_bytes(), ''
+        return None, f'not a regular file of at most {picture_files.MAX_BYTES >> 20} MiB'
+    except OSError as error:
+        return None, f'cannot be read: {error.strerror or error}'
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Returns the size and time of a file; zeros for one that `contents` does not read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (0, 0)
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Returns, for instance, '8 .txt, 2 hidden'; '' for none."""
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ', '.join(f'{count:,} {kind}' for kind, count in ranked if count)

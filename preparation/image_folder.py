@@ -9,13 +9,12 @@ set with a validation folder but no test folder has no test split.
 
 import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_sources.picture_files import MAX_BYTES, SUFFIXES
+from data_sources.picture_files import SUFFIXES
 from errors import UserError, did_you_mean
 from preparation import folder_listing, splits
 from preparation.folder_listing import Found
@@ -111,14 +110,8 @@ class ImageFolder:
         name = str(path.relative_to(self._root_of(path)))
         if fault:
             return Picture(file, name, label, cursor, 0, None, fault, defective=False)
-        try:
-            size, mode = path.stat().st_size, path.stat().st_mode
-            if stat.S_ISREG(mode) and size <= MAX_BYTES:
-                return Picture(file, name, label, cursor, size, path.read_bytes())
-            fault = f'not a regular file of at most {MAX_BYTES >> 20} MiB'
-        except OSError as error:
-            fault = f'cannot be read: {error.strerror or error}'
-        return Picture(file, name, label, cursor, 0, None, fault)
+        data, fault = folder_listing.contents(path)
+        return Picture(file, name, label, cursor, len(data or b''), data, fault)
 
     def _root_of(self, path: Path) -> Path:
         return next(root for root in self._roots.values() if path.is_relative_to(root))
@@ -140,7 +133,7 @@ class ImageFolder:
         root = self._roots['train']
         pictures = [found for found in files if not found.fault]
         if len(pictures) <= len(self.made):
-            others = _counted(Counter(found.kind for found in files if found.fault))
+            others = folder_listing.counted(Counter(found.kind for found in files if found.fault))
             raise UserError(
                 f'Class "{class_name}" in {root} has {len(pictures)} pictures: at least '
                 f'{len(self.made) + 1} are needed to give each of train, {", ".join(self.made)} '
@@ -173,7 +166,7 @@ class ImageFolder:
                 Counter({f'pictures {folder_listing.NO_SUFFIX}': self.unnamed}),
             ),
         )
-        texts = ((sentence, _counted(counts)) for sentence, counts in sentences)
+        texts = ((sentence, folder_listing.counted(counts)) for sentence, counts in sentences)
         return [sentence.format(counts) for sentence, counts in texts if counts]
 
     def _count(self, files: list[Found]) -> None:
@@ -223,7 +216,7 @@ class ImageFolder:
                 if not pictures:
                     absent.append(name)
                 for path in pictures:
-                    size, changed = _size_and_time(path)
+                    size, changed = folder_listing.size_and_time(path)
                     entry = f'{path.relative_to(self._folder)}\0{size}\0'
                     identity.update(os.fsencode(entry))
                     stamp.update(os.fsencode(f'{entry}{changed}\0'))
@@ -239,12 +232,6 @@ class ImageFolder:
         for split, count in self.counts.items():
             if not count:
                 raise UserError(f'{self._roots[split]} has no pictures: add some, or remove it.')
-
-
-def _counted(kinds: Mapping[str, int]) -> str:
-    """Returns, for instance, '8 .txt, 2 hidden'; '' for none."""
-    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
-    return ', '.join(f'{count:,} {kind}' for kind, count in ranked if count)
 
 
 def _check_level(source: Path, folder: Path, class_names: tuple[str, ...]) -> None:
@@ -300,12 +287,3 @@ def _splits_to_make(roots: Mapping[str, Path], fractions: Fractions | None) -> t
             'leave out --val_fraction and --test_fraction.'
         )
     return splits.to_make(roots)
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Returns the size and time of a file; zeros for a broken link, which `_read` reports."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (0, 0)

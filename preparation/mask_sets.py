@@ -40,7 +40,7 @@ from preparation import picture_check, sharded_writer, tfds_files
 from preparation.mask_files import MaskFaultError
 from preparation.sharded_writer import Item, Totals
 
-CONVERTED = 'stored as PNG'
+CONVERTED = 'stored anew as grey or RGB'
 STRETCHED = 'stretched'
 UNTURNED = 'left unrotated with its mask'
 _CLASS = 'class '  # + its number: a kind under which the pictures that show it are counted
@@ -58,12 +58,15 @@ class Drawn:
     Attributes:
       values: int [height, width]: classes or objects.
       file: the name of its file in messages; '' if it has none of its own.
-      notes: what the user should know of it, such as that objects overlap; the example is kept.
+      notes: what the user should know of it, such as that objects overlap; the example is kept,
+        and listed with these sentences.
+      kinds: the words under which such an example is counted.
     """
 
     values: np.ndarray
     file: str = ''
     notes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +266,7 @@ def _to_item(
             'file_name': pair.name.encode('utf-8', 'replace'),
         }
     )
-    kinds = (*checked.kinds, *kinds)
+    kinds = (*checked.kinds, *drawn.kinds, *kinds)
     return Item(pair.cursor, pair.size, record, kinds, pair.file, '; '.join(notes), defective=False)
 
 

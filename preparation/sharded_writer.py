@@ -50,7 +50,8 @@ class Item:
       record: the serialised example, or None.
       kinds: the words under which the record is counted, such as 'resized'.
       file: the name of the file, if there is a fault.
-      fault: why the file has no record, or ''.
+      fault: why the file has no record, or ''. With a record: what the user should know of it; it
+        is listed with what is left out, as kept.
       defective: whether the fault counts as a defect; False for a file that is no example.
       ends_shard: whether the shard is closed after this item, whatever its size.
     """
@@ -306,6 +307,7 @@ def _write_shard(
             kinds.update(item.kinds)
         if item.fault:
             entry = {'file': item.file, 'split': split, 'reason': item.fault}
+            entry |= {'kept': True} if item.record is not None else {}
             rejected.append(json.dumps({**entry, 'defective': item.defective}) + '\n')
             if item.defective:
                 defects.append(f'{item.file} ({item.fault})')

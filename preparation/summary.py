@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 import files
 from data_sources import decoding, orientation, picture_files
-from preparation import picture_check
+from preparation import mask_summary, picture_check
 
 FILE = 'summary.json'
 _SAMPLE = 1000  # pictures of train from which mean and std are computed
@@ -47,13 +47,14 @@ def of(folder: Path, advance: Callable[[int, int], None] = lambda *_: None) -> d
     """Returns the figures of the finished set in `folder`; reads all of it the first time.
 
     Args:
-      folder: <data_dir>/<name>/<version> of a set with 'image', 'label' and 'file_name'.
+      folder: <data_dir>/<name>/<version> of a set with 'image', 'file_name', and 'label' or masks.
       advance: called with (pictures, bytes) while it is read.
 
     Returns:
       what summary.json holds: 'splits' {split: pictures}, 'classes' {class: its pictures in each
-      split}, 'formats' and 'modes' {name: pictures}, 'turned' (how many carry an EXIF
-      rotation, or did before they were scaled),
+      split} ({} without labels), 'masks' (see mask_summary; {} without masks), 'formats' and
+      'modes' {name: pictures}, 'turned' (how many carry an EXIF rotation, or did before they were
+      scaled),
       'sizes' [smallest, median, largest] by area, each [width, height]; 'copies', see `_copies`;
       'mean' and 'std' of pixels in [0, 1] by channel, of 'sampled' pictures of train.
     """
@@ -73,21 +74,26 @@ def _figures(folder: Path, advance: Callable[[int, int], None]) -> dict[str, Any
     formats, modes, tables = Counter(), Counter(), {}
     kinds = (builder.info.metadata or {}).get('kinds', {}).values()
     turned = sum(of_split.get(picture_check.TURNED, 0) for of_split in kinds)
+    masks = mask_summary.of_features(builder.info.features)
     for split, records in splits.items():
         table = tables[split] = np.empty(len(records), _TABLE)
         numbers = range(len(records))
-        looks = picture_check.in_order(lambda n, r=records: _look(r[n]), numbers, _THREADS)
-        for row, (look, size) in enumerate(looks):
+        looks = picture_check.in_order(lambda n, r=records: _look(r[n], masks), numbers, _THREADS)
+        for row, (look, mask, size) in enumerate(looks):
             table[row] = look[:4]
+            if masks:
+                masks.add(split, mask)
             formats[look.form] += 1
             modes[look.mode] += 1
             turned += look.turned
             advance(1, size)
-    names = builder.info.features['label'].names
+    features = builder.info.features
+    names = features['label'].names if 'label' in features else ()
     counts = [np.bincount(table['label'], minlength=len(names)) for table in tables.values()]
     return {
         'splits': {split: len(records) for split, records in splits.items()},
         'classes': {n: [int(of[label]) for of in counts] for label, n in enumerate(names)},
+        'masks': masks.figures() if masks else {},
         'formats': dict(formats.most_common()),
         'modes': dict(modes.most_common()),
         'turned': turned,
@@ -101,15 +107,20 @@ def _features(serialized: bytes) -> Mapping[str, Any]:
     return tf_example_pb2.Example.FromString(serialized).features.feature
 
 
-def _look(serialized: bytes) -> tuple[_Look, int]:
-    """Returns what is seen of a record, and its size."""
+def _look(serialized: bytes, masks: Any) -> tuple[_Look, Any, int]:
+    """Returns what is seen of a record's picture, of its mask, and its size."""
     features = _features(serialized)
-    image, label = features['image'].bytes_list.value[0], features['label'].int64_list.value[0]
+    image, label = features['image'].bytes_list.value[0], _label(features)
     digest = int.from_bytes(hashlib.sha256(image).digest()[:8])
     with picture_files.opened(image) as picture:
         turned = orientation.may_be_turned(image, 0) and orientation.of(picture) != 1
         look = _Look(digest, label, *picture.size, picture.format, picture.mode, turned)
-    return look, len(serialized)
+    return look, masks.look(features) if masks else None, len(serialized)
+
+
+def _label(features: Mapping[str, Any]) -> int:
+    """Returns the label of an example; 0 without one."""
+    return features['label'].int64_list.value[0] if 'label' in features else 0
 
 
 def _sizes(table: np.ndarray) -> list[list[int]]:
@@ -137,8 +148,8 @@ def _copies(
     for number in np.flatnonzero(times[picture] > 1):
         features = _features(splits[split[number]][where[number]])
         file = features['file_name'].bytes_list.value[0].decode('utf-8', 'replace')
-        label = features['label'].int64_list.value[0]
-        groups[picture[number]].append([str(split[number]), names[label], file])
+        name = names[_label(features)] if names else ''
+        groups[picture[number]].append([str(split[number]), name, file])
     found = [
         (
             len({member[0] for member in group}) == 1,
@@ -195,8 +206,10 @@ def mean_and_std(found: np.ndarray) -> tuple[list[float], list[float]]:
 def text(figures: Mapping[str, Any], folder: Path) -> str:
     """Returns the figures of `of` as lines for a terminal; the folder is named in them."""
     small, median, large = ('x'.join(map(str, size)) for size in figures['sizes'])
+    splits = tuple(figures['splits'])
     lines = [
-        classes(figures['classes'], tuple(figures['splits'])),
+        classes(figures['classes'], splits) if figures['classes'] else '',
+        mask_summary.text(figures['masks'], splits) if figures.get('masks') else '',
         f'Formats: {_listed(figures["formats"])}. Modes: {_listed(figures["modes"])}.',
         f'Sizes, width x height: {small} to {large}, the median is {median}.',
         f'Pictures with a rotation or mirroring in their EXIF data: {figures["turned"]:,}.',

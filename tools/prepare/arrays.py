@@ -97,7 +97,7 @@ def prepare_idx(args: argparse.Namespace) -> None:
     given, facts = args.class_names, {'handwriting': True} if args.handwriting else {}
     first = idx_sets.first_label(examples, given)
     names = given or idx_sets.class_names(examples, first, files)
-    _check_class_names(names)
+    common.check_class_names(names)
     examples = idx_sets.from_zero(examples, first, len(names), files, bool(given))
     if first:
         facts['first_label'] = first
@@ -172,14 +172,6 @@ def _report(
         f'Next: python train.py --config=configs/{config}.py '
         f'--workdir=runs/{name}_{config.rpartition("_")[2]}{option} --config.data.dir={data_dir}'
     )
-
-
-def _check_class_names(names: Sequence[str]) -> None:
-    if len(set(names)) < len(names) or not all(names):
-        raise UserError(
-            f'--class_names={",".join(names)} has an empty or repeated name: give each class a '
-            'name of its own.'
-        )
 
 
 def add_commands(commands: 'argparse._SubParsersAction') -> None:

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,19 @@ def check_name(name: str) -> None:
         )
     if name in RESERVED or re.fullmatch(r'imagenet2012_\d+', name):
         raise UserError(f'--name={name} is reserved: choose another name.')
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Checks that --class_names gives each class a name of its own.
+
+    Raises:
+      UserError: a name is empty, or there twice.
+    """
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(
+            f'--class_names={",".join(names)} has an empty or repeated name: give each class a '
+            'name of its own.'
+        )
 
 
 @contextlib.contextmanager

@@ -1,14 +1,11 @@
 """The subcommands imagenet2012 and folder: encoded pictures of any size, streamed in training."""
 
 import argparse
-import collections
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import files
-from tools.prepare import common
+from tools.prepare import common, writing
 
 if TYPE_CHECKING:  # slow to import; not for --help
     from preparation.picture_sets import PictureSource
@@ -63,56 +60,22 @@ def _write(
       args: the options.
       left_out: what was left out, as sentences; they stand in the summary. None: no summary.
     """
-    from preparation import picture_sets, sharded_writer
+    from preparation import picture_sets
 
     pictures = picture_sets.PictureSet(source, args.shorter_side)
-    size = sum(pictures.splits.values())
-    with common.progress(pictures.name, size, 'pictures') as advance:
-        written = sharded_writer.prepare(pictures, args.data_dir, args.max_rejected, advance)
-    folder = args.data_dir / pictures.name
-    info, counts = common.read_info(folder / pictures.version)
-    kinds = collections.Counter()
-    for split_kinds in info.metadata['kinds'].values():
-        kinds.update(split_kinds)
-    rejected = sum(info.metadata['rejected'].values())
-    facts = [f'{count:,} {split}' for split, count in counts.items()]
-    common.report(pictures.name, folder, written, facts)
-    if kinds:
-        print('Of these: ' + ', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) + '.')
-    if source.upright and not info.metadata.get('upright'):
+    written = writing.write(pictures, args)
+    if source.upright and not written.info.metadata.get('upright'):
         print(
             'warning: this set was prepared before EXIF orientation was applied, and its pictures '
-            f'are still used as they are stored: remove {folder} and prepare it again to have them '
-            'turned upright.'
+            f'are still used as they are stored: remove {written.folder.parent} and prepare it '
+            'again to have them turned upright.'
         )
-    _report_missing_splits(counts)
-    if rejected:
-        listed = folder / pictures.version / sharded_writer.REJECTED_FILE
-        kinds = ', '.join(f'{count:,} {kind}' for kind, count in _defective(listed).items())
-        print(f'{rejected} defective files were left out; they are listed in {listed}. {kinds}.')
+    writing.report_missing_splits(written.counts)
+    writing.report_rejected(written)
     if left_out is not None:
-        print('\n'.join([*left_out, _summary(folder / pictures.version, size)]))
+        print('\n'.join([*left_out, writing.summary_of(written)]))
     print(_next_step(pictures.name, args.data_dir))
-    return counts
-
-
-def _defective(listed: Path) -> dict[str, int]:
-    """Returns {suffix: how many defective files have it}, from the list of what was left out."""
-    from preparation import folder_listing
-
-    with listed.open() as lines:
-        entries = [files.parse_json(line) for line in lines]
-    names = [Path(entry['file']).name for entry in entries if entry['defective']]
-    counts = collections.Counter(map(folder_listing.kind_of, names))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _summary(folder: Path, size: int) -> str:
-    """Returns the summary of a finished set, which is read for it once."""
-    from preparation import summary
-
-    with common.progress('summary', size, 'pictures') as advance:
-        return summary.text(summary.of(folder, advance), folder)
+    return written.counts
 
 
 def _next_step(name: str, data_dir: str) -> str:
@@ -128,29 +91,6 @@ def _next_step(name: str, data_dir: str) -> str:
         f'--config.data.dir={data_dir} --config.init_from=weights/resnet50\n'
         'or train with a configuration of your own (README.md, "Your own pictures").'
     )
-
-
-def _report_missing_splits(counts: dict[str, int]) -> None:
-    """Prints what training will use in place of splits that the set lacks."""
-    if 'test' not in counts and 'train' in counts:
-        if 'validation' in counts:
-            print(
-                'There is no test split: validation will be used as the test split, and a part of '
-                'train for validation.'
-            )
-        else:
-            print(
-                'There is no test split: add one to the source. A part of train will be used for '
-                'validation.'
-            )
-    elif 'validation' not in counts:
-        print('There is no validation split: a part of train will be used for it.')
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch('[0-9]{1,9}', text):
-        raise argparse.ArgumentTypeError(f'{text} is not a whole number from 0')
-    return int(text)
 
 
 def _side(text: str) -> int:
@@ -209,12 +149,7 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        '--max_rejected',
-        type=_count,
-        default=0,
-        help='number of defective files that may be left out (default: 0)',
-    )
+    writing.add_max_rejected(command)
     command.add_argument(
         '--shorter_side',
         type=_side,
