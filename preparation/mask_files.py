@@ -9,7 +9,8 @@ from PIL import Image
 
 from data_sources import orientation, picture_files
 
-_FORMATS = ('PNG', 'TIFF', 'BMP', 'GIF')  # they keep each pixel
+# They keep each pixel; who writes GIF orders the palette anew.
+_FORMATS = ('PNG', 'TIFF', 'BMP')
 _TIFF_LOSSY = ('jpeg', 'tiff_jpeg', 'webp')
 _WHITE_IS_ZERO = (262, 0)  # TIFF 6.0, section 8: Pillow turns the levels round
 _SCALES = {'L;2': 85, 'L;4': 17}  # what Pillow multiplies the grey levels of such files by
@@ -40,8 +41,8 @@ def numbers(encoded: bytes, file: str) -> np.ndarray:
       file: its name in messages.
 
     Raises:
-      MaskFaultError: it is damaged, of another format than PNG, TIFF, BMP or GIF, stored lossily,
-        an animation, in color, or has numbers below 0 or fractions.
+      MaskFaultError: it is damaged, of another format than PNG, TIFF or BMP, stored lossily, an
+        animation, in color, or has numbers below 0 or fractions.
     """
     return _read(encoded, file, in_color=False)
 

@@ -93,7 +93,7 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
     command = commands.add_parser('masks', help='your own pictures, with a mask for each')
     command.description = (
         'Prepares pictures in SOURCE/images and masks of equal stems in SOURCE/labels (or masks), '
-        'or in such folders below train, val and test. A mask is a PNG (or TIFF, BMP, GIF) whose '
+        'or in such folders below train, val and test. A mask is a PNG (or TIFF, BMP) whose '
         'palette indices or grey levels are classes, 255 where the class is not known. With '
         '--instances they are objects, 0 for background; or there is a folder of masks of one '
         'object each for a picture (SOURCE/ID/masks beside SOURCE/ID/images, or SOURCE/masks/STEM).'
