@@ -118,3 +118,27 @@ def digit_folder(folder: Path, per_class: int = 30) -> Path:
             options = {'progressive': number % 5 == 3, 'quality': 90} if form == 'JPEG' else {}
             picture.convert(mode).save(folder / str(label) / f'{number}.jpg', form, **options)
     return folder
+
+
+def mask_folder(folder: Path, count: int = 30) -> Path:
+    """Writes real handwritten digits on larger pictures, with label maps of their ink: 0 and 1."""
+    import numpy as np
+    from PIL import Image
+
+    from data_sources import digits
+
+    source = digits.load('train')
+    for name in ('images', 'labels'):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        size = (60 + 7 * (number % 5), 50 + 5 * (number % 7))
+        pixels = np.zeros((*size, 3), np.uint8)
+        for place in range(3):
+            digit = Image.fromarray(source.images[3 * number + place, ..., 0]).resize((16, 16))
+            pixels[place * 18 : place * 18 + 16, 10 * place : 10 * place + 16] = np.asarray(digit)[
+                ..., None
+            ]
+        Image.fromarray(pixels).save(folder / 'images' / f'{number}.jpg', quality=95)
+        mask = (pixels[..., 0] > 127).astype(np.uint8)
+        Image.fromarray(mask).save(folder / 'labels' / f'{number}.png')
+    return folder

@@ -21,7 +21,7 @@ from configs import base, reading, schema, search
 from tests.conftest import ROOT
 from tests.docs import pages
 from tests.support import once
-from tests.support_pictures import digit_folder
+from tests.support_pictures import digit_folder, mask_folder
 from training import checks
 
 # A configuration of a page may register a model.
@@ -89,6 +89,8 @@ NOT_RUN = {
         'python -m tools.prepare_data cifar10 --source=$HOME/cifar-10-python.tar.gz',
         'python -m tools.prepare_data cifar100 --source=$HOME/cifar-100-python.tar.gz',
         'python -m tools.prepare_data imagenet2012 --source=$HOME/imagenet',
+        'python -m tools.prepare_data masks --name=nuclei --source=$HOME/nuclei --instances '
+        '--splits=configs/nuclei_splits.json',
         'python -m tools.prepare_data from_tfrecord '
         '--source=$HOME/tensorflow_datasets/imagenet2012/5.1.0',
     ),
@@ -149,8 +151,8 @@ NOT_RUN = {
     ),
 }  # fmt: skip
 REASONS = {text: reason for reason, texts in NOT_RUN.items() for text in texts}
-# Where the pages have pictures of the user's.
-FOLDERS = ('pets', 'pictures/sample')
+# Where the pages have pictures of the user's, and what makes them here.
+FOLDERS = {'pets': digit_folder, 'pictures/sample': digit_folder, 'cells': mask_folder}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -369,8 +371,8 @@ def expected_of(text: str) -> list[str]:
 def test_the_commands_of_a_page_run(page, trained, tmp_path):
     folder = copied(tmp_path / 'clone')
     shutil.copytree(trained, folder / 'runs' / 'digits_lenet')
-    for name in FOLDERS:
-        digit_folder(tmp_path / name)
+    for name, make in FOLDERS.items():
+        make(tmp_path / name)
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     env = os.environ | {'HOME': str(tmp_path), 'PATH': path}
     for step in steps(page):
