@@ -69,6 +69,8 @@ class RecordSource:
       class_names: the classes in the order of their labels; none for a set without classes.
       kinds: {name: kind} of the targets that are read.
       upright: whether EXIF orientation is applied; the set's info says so.
+      stretch: the percentile by which its pictures were stretched when it was prepared, which new
+        ones have to be too (data_sources/stretching.py); None: they were not.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class RecordSource:
     class_names: tuple[str, ...]
     kinds: Mapping[str, Kind]
     upright: bool = False
+    stretch: float | None = None
 
     def stored_index(self, example: int) -> int:
         """Returns the number in the stored split of example 0 .. size - 1 of this one.
@@ -172,13 +175,23 @@ def find(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
         if counts.get('test') and _is_withheld(folder, 'test', wanted):
             del counts['test']
         stored, start, stop = tfds_sets.locate(split, counts, folder)
-        upright = bool((builder.info.metadata or {}).get('upright'))
+        metadata = builder.info.metadata or {}
     if stop == start:
         raise UserError(f'The {split} split of data set "{name}" has no examples.')
     size = stop - start
     stored_size = counts[stored]
     return RecordSource(
-        folder, name, split, stored, start, size, stored_size, class_names, dict(wanted), upright
+        folder,
+        name,
+        split,
+        stored,
+        start,
+        size,
+        stored_size,
+        class_names,
+        dict(wanted),
+        upright=bool(metadata.get('upright')),
+        stretch=metadata.get('stretch'),
     )
 
 

@@ -5,10 +5,13 @@ is 65,535. A data set that was prepared with `--stretch` keeps its percentile, a
 has to be stretched as the pictures of training were.
 """
 
+import io
+
 import numpy as np
 from PIL import Image
 
-from data_sources import conversion
+from data_sources import conversion, jpeg, orientation, picture_files
+from data_sources.decoding import DecodeError
 
 _BLOCK = 1 << 20  # values that are looked at at once
 
@@ -68,6 +71,33 @@ def picture(opened: Image.Image, percentile: float) -> Image.Image:
         return Image.fromarray(stretched(values.astype(values.dtype.newbyteorder('=')), percentile))
     values = np.asarray(conversion.to_mode(opened, conversion.flat_mode(opened)))
     return Image.fromarray(stretched(values, percentile))
+
+
+def encoded(file: bytes, percentile: float, upright: bool) -> bytes:
+    """Returns the PNG file, grey or RGB, of a picture file that is stretched by `picture`.
+
+    What stands in a data set with `stretch`, and what a network trained on it has to get of a new
+    picture: stretch the file first, then read it as any other.
+
+    Args:
+      file: the bytes of a picture file.
+      percentile: from 0 to below 50.
+      upright: whether the picture is turned as its EXIF says; nothing turns it afterwards.
+
+    Raises:
+      DecodeError: it is no picture, damaged or too large.
+    """
+    try:
+        with picture_files.opened(jpeg.examined(file).data) as opened:
+            number = orientation.of(opened) if upright else orientation.UPRIGHT
+            result = orientation.turned(picture(opened, percentile), number)
+            png = io.BytesIO()
+            result.save(png, 'PNG')
+            return png.getvalue()
+    except picture_files.TooLargeError as error:
+        raise DecodeError(f'it is too large ({error})') from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        raise DecodeError(f'it cannot be decoded ({error})') from error
 
 
 def _rank(count: int, percentile: float) -> int:

@@ -304,13 +304,12 @@ def _stored(encoded: bytes, stretch: float | None, turn: bool) -> tuple[bytes, t
             and (turn or number == orientation.UPRIGHT)
         ):
             return encoded, ()
-        if stretch is None:
-            result = conversion.to_mode(picture, conversion.flat_mode(picture))
-        else:
-            result = stretching.picture(picture, stretch)
+        turned_kind = (picture_check.TURNED,) * turned
+        if stretch is not None:
+            return stretching.encoded(encoded, stretch, turn), (STRETCHED, *turned_kind)
+        result = conversion.to_mode(picture, conversion.flat_mode(picture))
         result = orientation.turned(result, number) if turned else result
-        kind = CONVERTED if stretch is None else STRETCHED
-        return _png(np.asarray(result)), (kind, *(picture_check.TURNED,) * turned)
+        return _png(np.asarray(result)), (CONVERTED, *turned_kind)
 
 
 def _is_plain(picture: Image.Image, encoded: bytes) -> bool:

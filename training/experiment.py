@@ -77,6 +77,8 @@ class Experiment:
       train_examples: number of training examples.
       upright: whether the EXIF orientation of streamed pictures is applied.
       handwriting: whether an image is a character written by hand, bright on black.
+      stretch: the percentile by which a picture has to be stretched, as the streamed ones of the
+        data set were (data_sources/stretching.py); None: not at all.
       note: a sentence about what was changed in the configuration so that it fits; '' for nothing.
     """
 
@@ -86,6 +88,7 @@ class Experiment:
     train_examples: int
     upright: bool = False
     handwriting: bool = False
+    stretch: float | None = None
     note: str = ''
 
     @property
@@ -253,6 +256,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         train_split.size,
         upright=bool(config.data.image_size) and train_split.upright,
         handwriting=not config.data.image_size and train_split.handwriting,
+        stretch=train_split.stretch if config.data.image_size else None,
     ).fitted()
     experiment.check_classes()
     experiment.check_lengths()

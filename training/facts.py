@@ -9,6 +9,7 @@ of an Experiment:
     train_examples  the number of training examples
     upright         whether the EXIF orientation of streamed pictures is applied
     handwriting     whether an image is a character written by hand, bright on black
+    stretch         the percentile by which pictures are stretched; null: they are not
 
 To add a fact, give Experiment a field with a default, set it in `experiment.from_split`, and add a
 line to FACTS. Files without it have the default; a run that is resumed adds it to its file.
@@ -47,6 +48,10 @@ def _is_truth(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_percentile(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value < 50)
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -63,6 +68,7 @@ FACTS = {
     'train_examples': (_is_count, f'a whole number from 1 to {_MOST_EXAMPLES:,}'),
     'upright': (_is_truth, 'true or false'),
     'handwriting': (_is_truth, 'true or false'),
+    'stretch': (_is_percentile, 'null or a number from 0 to below 50'),
 }
 _REQUIRED = ('image_shape', 'class_names', 'train_examples')
 

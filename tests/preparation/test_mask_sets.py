@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
-from data_sources import decoding, record_source
+from data_sources import decoding, record_source, stretching
 from data_sources.label_maps import InstanceMap, LabelMap
 from errors import UserError
 from preparation import mask_sets, sharded_writer
@@ -255,6 +255,21 @@ def test_a_stretched_set_says_so_and_holds_stretched_upright_pictures(tmp_path):
     assert (first.min(), first.max()) == (0, 255)
     assert second.shape == (20, 30, 3)
     assert np.abs(second - np.rot90(turned, -1) / 99.0 * 255).max() <= 1
+
+
+def test_a_new_picture_is_stretched_as_those_of_the_set_were(tmp_path):
+    deep = np.random.default_rng(0).integers(300, 900, (20, 30)).astype(np.uint16)
+    turned = encoded(noise(1, (30, 20, 3)), 'JPEG', 6)
+    files = [encoded(deep), turned]
+    pairs = [(f'{n}', file, Drawn(mask(n))) for n, file in enumerate(files)]
+    prepare(tmp_path, Source(in_all(pairs)), stretch=2.5)
+    source = record_source.load('pairs', 'train', str(tmp_path), {'segmentation_mask': LabelMap()})
+    assert (source.stretch, source.upright) == (2.5, True)
+    for file, (pixels, _) in zip(files, read(tmp_path, LabelMap()), strict=True):
+        new = stretching.encoded(file, source.stretch, source.upright)
+        np.testing.assert_array_equal(decoding.decode(new), pixels)
+    with pytest.raises(decoding.DecodeError, match='cannot be decoded'):
+        stretching.encoded(files[0][:100], 2.5, True)
 
 
 def test_other_options_make_another_set(tmp_path):

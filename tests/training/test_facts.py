@@ -71,6 +71,7 @@ def test_what_the_file_holds(small_run):
         'train_examples': 1295,
         'upright': False,
         'handwriting': True,
+        'stretch': None,
     }
 
 
@@ -200,6 +201,7 @@ def test_somebody_elses_file_is_not_written_over(small, tmp_path):
         ({'train_examples': 10**30}, '"train_examples" is not a whole number from 1'),
         ({'train_examples': 'gone'}, '"train_examples" is missing'),
         ({'upright': 1}, '"upright" is not true or false'),
+        ({'stretch': 50}, '"stretch" is not null or a number from 0'),
         ({'handwriting': 'yes'}, '"handwriting" is not true or false'),
         ({'moon': 'full'}, '"moon" is unknown to this version'),
     ],
