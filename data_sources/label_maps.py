@@ -22,6 +22,7 @@ class LabelMap(Kind):
     fill: int = 255
 
     moves = True
+    prepared_by = 'masks --source=DIR_WITH_IMAGES_AND_LABELS'
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
         """Returns a batch of zeros, uint8 [examples, height, width]."""
@@ -71,6 +72,7 @@ class InstanceMap(Kind):
     MOST: ClassVar[int] = 65_535
 
     moves = True
+    prepared_by = 'masks --instances --source=DIR_WITH_IMAGES_AND_MASKS'
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
         """Returns a batch of zeros, int32 [examples, height, width]."""

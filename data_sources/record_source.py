@@ -167,7 +167,7 @@ def find(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
       UserError: not prepared (names the command to run), not ArrayRecord (names the command that
         converts it), damaged, lacking the split, or without an encoded 'image'.
     """
-    folder = tfds_sets.find(name, data_dir, streamed=True)
+    folder = tfds_sets.find(name, data_dir, streamed=True, wanted=wanted)
     with tfds_sets.damage_named(folder):
         builder = tfds_sets.opened(folder)
         class_names = _check(builder, folder, wanted)

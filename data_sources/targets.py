@@ -31,10 +31,13 @@ class Kind:
         says how.
       mixes: whether two examples' targets may stand side by side where their images are mixed
         (augmentation/mixing.py).
+      prepared_by: the subcommand of tools.prepare_data that makes a set with such targets of the
+        user's own pictures, with its options but for the name; '' if none does.
     """
 
     moves: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    prepared_by: ClassVar[str] = ''
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
         """Returns a batch of zeros, as an array of this kind looks in the step."""

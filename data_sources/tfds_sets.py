@@ -46,10 +46,12 @@ def load(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
       UserError: not prepared (names the command to run), damaged, lacking the split, or without an
         'image' of one fixed size in uint8.
     """
-    return read(find(name, data_dir), name, split, wanted)
+    return read(find(name, data_dir, wanted=wanted), name, split, wanted)
 
 
-def find(name: str, data_dir: str, streamed: bool = False) -> Path:
+def find(
+    name: str, data_dir: str, streamed: bool = False, wanted: Mapping[str, Kind] = LABELS
+) -> Path:
     """Returns the folder of the highest prepared version of data set `name`.
 
     A relative folder is looked for from here, and then in the program's own folder.
@@ -58,6 +60,7 @@ def find(name: str, data_dir: str, streamed: bool = False) -> Path:
       name: of the data set.
       data_dir: the folder of prepared data sets.
       streamed: whether it is to be a set of pictures, for the command that prepares it.
+      wanted: {name: kind} of the targets that it is to have, for that command too.
 
     Raises:
       UserError: there is none. The sentence names the command that prepares it.
@@ -76,7 +79,8 @@ def find(name: str, data_dir: str, streamed: bool = False) -> Path:
             f'config.data.name="{name}" is not the name of a data set: names have letters, digits '
             'and underscores; the folder of data sets is config.data.dir.'
         )
-    message = f'Data set "{name}" is not prepared in {root}: run {_command(name, root, streamed)}.'
+    command = _command(name, root, streamed, wanted)
+    message = f'Data set "{name}" is not prepared in {root}: run {command}.'
     if not _is_known(name):
         prepared = {path.parents[1].name for path in root.glob('*/*/dataset_info.json')}
         message += did_you_mean(name, prepared | {*arrays.EMBEDDED, *_COMMANDS})
@@ -88,7 +92,7 @@ def _is_known(name: str) -> bool:
     return name in _COMMANDS or re.fullmatch('imagenet2012_[0-9]+', name) is not None
 
 
-def _command(name: str, root: Path, streamed: bool) -> str:
+def _command(name: str, root: Path, streamed: bool, wanted: Mapping[str, Kind]) -> str:
     """Returns the command that prepares data set `name`, or those that may, in quotes."""
     base, _, side = name.rpartition('_')
     if name in _COMMANDS:
@@ -96,8 +100,11 @@ def _command(name: str, root: Path, streamed: bool) -> str:
     elif _is_known(name):
         fitting = [f'{base} {_COMMANDS[base]} --shorter_side={side}']
     else:
-        fitting = [f'folder --name={name} --source=DIR_WITH_CLASS_FOLDERS']
-        fitting += [] if streamed else [f'idx --name={name} --source=DIR_WITH_IDX_FILES']
+        commands = [kind.prepared_by for kind in wanted.values() if kind.prepared_by]
+        if not commands:
+            commands = ['folder --source=DIR_WITH_CLASS_FOLDERS']
+            commands += [] if streamed else ['idx --source=DIR_WITH_IDX_FILES']
+        fitting = [command.replace(' ', f' --name={name} ', 1) for command in commands]
     start, where = 'python -m tools.prepare_data', f' --data_dir={root}'
     if Path.cwd() != _ROOT:  # Python finds tools in the program's own folder alone
         start, where = f'cd {_ROOT} && {start}', f' --data_dir={root.absolute()}'

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from data_sources import arrays, record_source, tfds_sets
 from data_sources.arrays import ArraySource
+from data_sources.label_maps import InstanceMap, LabelMap
 from errors import UserError
 from preparation import tfds_writer
 
@@ -173,6 +174,21 @@ def test_a_set_of_ones_own_pictures_names_its_one_command():
         'python -m tools.prepare_data folder --name=my_own_pets --source=DIR_WITH_CLASS_FOLDERS '
         '--data_dir=nowhere'
     )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'command'),
+    [
+        (LabelMap(), 'masks --name=cells --source=DIR_WITH_IMAGES_AND_LABELS'),
+        (InstanceMap(), 'masks --name=cells --instances --source=DIR_WITH_IMAGES_AND_MASKS'),
+    ],
+)
+def test_a_set_of_ones_own_masks_names_its_one_command(kind, command):
+    for load in (record_source.load, tfds_sets.load):
+        with pytest.raises(UserError) as caught:
+            load('cells', 'train', 'nowhere', {'mask': kind})
+        expected = f'python -m tools.prepare_data {command} --data_dir=nowhere'
+        assert only(str(caught.value)) == expected
 
 
 def test_from_another_folder_sets_of_the_program_are_found_and_the_command_works(
