@@ -13,9 +13,7 @@ What is read beside the images are the targets of the configured task. Worker pr
 module, so the tasks, and Flax with them, are imported where they are needed.
 """
 
-import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +22,7 @@ from ml_collections import ConfigDict
 
 from data_sources import arrays, draws, selection
 from data_sources.arrays import ArraySource
+from data_sources.plans import EvalPlan, StreamPlan
 from data_sources.targets import Kind, TargetError
 from errors import UserError
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:  # Grain takes half a second to import
 
     from data_sources.record_source import RecordSource
     from data_sources.stream import EvalTransform
+    from data_sources.tiles import TilePlan
 
 _FOR_EVER = 2**40  # steps
 _SMOKE_EXAMPLES = 64
@@ -183,110 +183,6 @@ def train_batches(
         step += 1
 
 
-@dataclasses.dataclass(frozen=True)
-class EvalPlan:
-    """Evaluation batches that hold every example exactly once, padded to one shape by mask 0.
-
-    Attributes:
-      size: examples in the split.
-      batch_size: wanted examples per call over all devices; rounded up to a multiple of `devices`.
-      devices: how many there are, over all processes.
-      process, processes: this process's number, and how many there are.
-    """
-
-    size: int
-    batch_size: int
-    devices: int
-    process: int = 0
-    processes: int = 1
-
-    @property
-    def step(self) -> int:
-        """Examples per call, padding included."""
-        return -(-min(self.batch_size, self.size) // self.devices) * self.devices
-
-    @property
-    def local_size(self) -> int:
-        """Examples per call that are this process's, padding included."""
-        return self.step // self.processes
-
-    def __len__(self) -> int:
-        """How many batches there are."""
-        return -(-self.size // self.step)
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yields all of them."""
-        return map(self, range(len(self)))
-
-    def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
-        """Returns the rows start .. stop - 1 of this process's part of a batch.
-
-        They are {'index' int32, 'mask' float32}; without `stop`, all rows from `start` on.
-        """
-        first = number * self.step + self.process * self.local_size
-        position = np.arange(first + start, first + (self.local_size if stop is None else stop))
-        return {
-            'index': np.minimum(position, self.size - 1).astype(np.int32),
-            'mask': (position < self.size).astype(np.float32),
-        }
-
-
-def stream_indices(
-    seed: int, size: int, batch_size: int, repeats: int, first: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (example, visit) at positions first .. first + count - 1 of a streamed set's list.
-
-    The list is as for `indices`, but the permutation takes constant memory. With `repeats` (Hoffer
-    et al. 2020, "Augment your batch") a batch holds about batch_size / repeats different examples,
-    one after the other and then again: the permutation advances 1 / `repeats` as fast, and every
-    example still has its turn. `visit` counts how often it came before. Both are int32 [count].
-    """
-    from data_sources.record_source import shuffled
-
-    # Odd where possible: then an example is next to one neighbour and then to the other, with which
-    # it may be mixed, and never to itself.
-    apart = batch_size
-    if repeats > 1:
-        apart = min(max(-(-batch_size // repeats) | 1, 2), batch_size)
-    example, visit = np.empty(count, np.int32), np.empty(count, np.int32)
-    for row, position in enumerate(range(first, first + count)):
-        batch, offset = divmod(position, batch_size)
-        repeat, slot = divmod(offset, apart)
-        epoch, turn = divmod(batch * apart + slot, size)
-        example[row] = shuffled(turn, size, zlib.crc32(f'{seed} {epoch} stream'.encode()))
-        visit[row] = epoch * repeats + repeat
-    return example, visit
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamPlan:
-    """Training batches of a streamed set: batch number -> rows; picklable, for worker processes."""
-
-    seed: int
-    size: int
-    batch_size: int
-    repeats: int
-    process: int = 0
-    processes: int = 1
-
-    @property
-    def local_size(self) -> int:
-        """How many examples of a batch are this process's."""
-        return self.batch_size // self.processes
-
-    def __call__(self, number: int, start: int = 0, stop: int | None = None) -> dict:
-        """Returns the rows start .. stop - 1 of this process's part of a batch.
-
-        They are {'index', 'epoch' int32, 'mask' float32}; without `stop`, all rows from `start` on.
-        """
-        count = (self.local_size if stop is None else stop) - start
-        first = number * self.batch_size + self.process * self.local_size + start
-        example, visit = stream_indices(
-            self.seed, self.size, self.batch_size, self.repeats, first, count
-        )
-        return {'index': example, 'epoch': visit, 'mask': np.ones(count, np.float32)}
-
-
 def train_stream(
     config: ConfigDict,
     source: 'RecordSource',
@@ -310,20 +206,54 @@ def train_stream(
         data.crop_ratio,
         augmentations.on_host(config),
         source.upright,
+        data.crop_zoom if data.crop == 'pixels' else None,
     )
     batches = range(start_step, _FOR_EVER)
     skip = data.on_bad_record == 'skip'
     return stream.dataset(source, plan, batches, transform, skip, data.threads, data.workers)
 
 
-def eval_stream(config: ConfigDict, source: 'RecordSource', plan: EvalPlan) -> 'grain.IterDataset':
-    """Returns the plan's batches with images and targets, as a Grain data set.
+def eval_plan(
+    config: ConfigDict,
+    source: 'ArraySource | RecordSource',
+    devices: int,
+    process: int = 0,
+    processes: int = 1,
+) -> 'EvalPlan | TilePlan':
+    """Returns the batches of an evaluation; arguments as for EvalPlan.
+
+    Of a streamed set a dense task gets the tiles of whole pictures, others a crop of each.
+    """
+    from tasks import registry
+
+    if config.data.image_size and registry.get(config.task).dense:
+        from data_sources import tile_stream, tiles
+
+        sizes = tile_stream.sizes(source, config.data.on_bad_record == 'skip')
+        where = devices, process, processes
+        return tiles.TilePlan(sizes, tile_side(config), config.eval_batch_size, *where)
+    return EvalPlan(source.size, config.eval_batch_size, devices, process, processes)
+
+
+def tile_side(config: ConfigDict) -> int:
+    """Returns the side in pixels of the tiles into which a dense task cuts whole pictures."""
+    return config.data.tile or -(-(config.data.image_size or 256) // 64) * 64
+
+
+def eval_stream(
+    config: ConfigDict, source: 'RecordSource', plan: 'EvalPlan | TilePlan'
+) -> 'grain.IterDataset':
+    """Returns the plan's batches, as a Grain data set: images, and targets unless they are tiles.
 
     Threads of this process decode: starting other processes takes longer than most evaluations.
     """
+    skip = config.data.on_bad_record == 'skip'
+    if plan.tiled:
+        from data_sources import tile_stream
+
+        return tile_stream.dataset(source, plan, skip, config.data.threads)
     from data_sources import stream
 
-    skip = config.data.on_bad_record == 'skip'
     transform = eval_transform(config, source.upright)
     return stream.dataset(source, plan, range(len(plan)), transform, skip, config.data.threads)
 
@@ -339,7 +269,7 @@ def eval_transform(config: ConfigDict, upright: bool) -> 'EvalTransform':
 
     size = config.data.eval_image_size or config.data.image_size
     shorter = config.data.eval_resize or round(size * 8 / 7)
-    return stream.EvalTransform(size, shorter, upright)
+    return stream.EvalTransform(size, shorter, upright, config.data.crop == 'pixels')
 
 
 def batches(config: ConfigDict, split: str, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:

@@ -13,12 +13,16 @@ from errors import UserError
 if TYPE_CHECKING:  # a command that is misspelled should not wait for it
     import numpy as np
 
+    from training.prediction import Answer
+    from training.trained import Trained
+
 EPILOG = """\
 examples:
   python predict.py --workdir=runs/digits scan.png photo.jpg
   python predict.py --workdir=runs/digits folder/ --top=3
   python predict.py --workdir=runs/digits folder/ --json > predictions.jsonl
   python predict.py --workdir=runs/digits photo.jpg --save_inputs=seen
+  python predict.py --workdir=runs/nuclei folder/ --output=found --tta=flips
 
 Pictures may have any size and mode; a folder stands for all pictures in it. For a data set in
 memory, pictures are scaled to fit into the network's image without changing their proportions. Its
@@ -29,6 +33,10 @@ cropped as in evaluation.
 A network that was trained on handwriting (digits, mnist, idx --handwriting) also reads photos: the
 paper and its shadows are taken away, and the digit is laid into the image as in the data set. A
 picture of the network's own size is no photo. --save_inputs shows what the network saw.
+
+Segmentation takes pictures whole and at their own scale; large ones are cut into overlapping tiles.
+--output writes labels/STEM.png, instances/STEM.png (16 bits) and overlays/STEM.png for each picture
+and objects.csv with the class, area, center and box of each object, in pixels.
 
 exit codes: 0 done, 2 the command or its input is wrong, or a picture could not be read (the others
 are predicted)
@@ -66,6 +74,18 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help='write each picture as the network gets it, enlarged, into this new folder',
     )
+    add(
+        '--output',
+        metavar='DIR',
+        type=Path,
+        help='write what was found in each picture, as pictures and a table, into this new folder',
+    )
+    add(
+        '--tta',
+        choices=('none', 'flips'),
+        default='none',
+        help='segmentation: average over the picture and its mirror images [none]',
+    )
     add('--json', action='store_true', help='print a JSON object per line instead of text')
     return parser
 
@@ -79,17 +99,43 @@ def main(argv: list[str]) -> int:
     paths = images.list_images(arguments.images)
     network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
     save = _saver(arguments.save_inputs, paths) if arguments.save_inputs else None
-    answers = prediction.predict(network, paths, arguments.invert, arguments.top, save)
+    write = _writer(arguments.output, network) if arguments.output else None
+    answers = prediction.predict(network, paths, arguments.invert, arguments.top, arguments.tta)
     unreadable = 0
-    for path, answer in progress.pictures(answers, len(paths)):
+    for position, (path, answer) in enumerate(progress.pictures(answers, len(paths))):
         if isinstance(answer, UserError):
             print(f'error: {answer}', file=sys.stderr)
             unreadable += 1
-        elif arguments.json:
-            print(json.dumps({'image': str(path), **answer.values}))
+            continue
+        if save:
+            save(position, answer.image)
+        if write:
+            write(path, answer)
+        if arguments.json:
+            print(json.dumps({'image': str(path), **answer.description.values}))
         else:
-            print(f'{path}: {answer.text}')
+            print(f'{path}: {answer.description.text}')
     return UserError.exit_code if unreadable else 0
+
+
+def _writer(folder: Path, network: 'Trained') -> 'Callable[[Path, Answer], object]':
+    """Returns a function that writes what was found in a picture.
+
+    Raises:
+      UserError: there is something in the folder, or the task finds nothing that has a place.
+    """
+    from training.prediction.folder import OutputFolder
+
+    task, names = network.spec.task, network.experiment.class_names
+    if not task.draws:
+        raise UserError(
+            f'--output writes what was found in a picture, and task={task.name} says one thing '
+            'about the whole: leave it out, or use --json.'
+        )
+    output = OutputFolder(folder)
+    return lambda path, answer: output.write(
+        path, task.products(answer.image, answer.prediction, names)
+    )
 
 
 def _saver(folder: Path, paths: list[Path]) -> 'Callable[[int, np.ndarray], None]':

@@ -11,7 +11,7 @@ from PIL import Image
 
 import input_pipeline
 from benchmarks.contestants import ours
-from data_sources import cropping, decoding, picture_files
+from data_sources import cropping, decoding, picture_files, plans
 from data_sources.draws import Draws
 
 IMAGENET_SIZE = 1_281_167  # examples of its training split
@@ -112,7 +112,7 @@ def decoded_batches(work: dict[str, Any], count: int) -> Iterator[int]:
 def record_indices(work: dict[str, Any], count: int) -> Iterator[int]:
     """Draws batches of an ImageNet-sized epoch; yields the number of indices after each of them."""
     size = work['batch_size']
-    plan = input_pipeline.StreamPlan(seed=0, size=IMAGENET_SIZE, batch_size=size, repeats=1)
+    plan = plans.StreamPlan(seed=0, size=IMAGENET_SIZE, batch_size=size, repeats=1)
     for number in range(-(-count // size)):
         plan(number)
         yield (number + 1) * size

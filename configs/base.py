@@ -68,10 +68,18 @@ FIELDS = (
           'data.image_size.', int, low=1, high=SIDE),
     Field('data.eval_resize', None, 'Shorter side in pixels to which a picture is resized before '
           'the center crop; None: 8/7 of the side of the crop.', int, low=1, high=SIDE),
+    Field('data.crop', 'area', 'Training crops of a streamed set: area (a fraction of the picture, '
+          'scaled), or pixels (data.image_size pixels at its own scale).',
+          choices=('area', 'pixels')),
+    Field('data.crop_zoom', (1.0, 1.0), 'crop=pixels: range of the factor by which a training crop '
+          'is larger than data.image_size, before it is scaled to it.', low=0.1, high=10),
     Field('data.crop_scale', (0.08, 1.0), 'Range of the area of a training crop, as a fraction of '
           "the picture's.", above=0, high=1, smallest=1e-6),
     Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the width of a training crop over its '
           'height.', low=0.01, high=100),
+    Field('data.tile', None, 'Side in pixels, a multiple of 64, of the overlapping tiles that '
+          'segmentation cuts whole pictures into, in evaluation and prediction; None: '
+          'data.image_size rounded up, 256 for a set in memory.', int, low=64, high=SIDE),
     Field('data.repeats', 1, 'How many times in a row an example comes, augmented anew each time.',
           low=1, high=1000),
     Field('data.on_bad_record', 'stop', 'What to do at a record that does not decode: stop, or '

@@ -147,6 +147,47 @@ def _trimmed(box: Box, size: int) -> Box:
     return box
 
 
+def window_box(draws: Draws, height: int, width: int, size: int, zoom: tuple[float, float]) -> Box:
+    """Draws the box of a crop at the picture's own scale, of `size` pixels times a factor.
+
+    The factor's logarithm is uniform in that of `zoom`, its position uniform among those inside the
+    picture. Where the picture is smaller than the box, it lies anywhere in it.
+
+    Args:
+      draws: this example's random numbers.
+      height, width: of the picture, in pixels.
+      size: side that the crop will get.
+      zoom: (low, high).
+    """
+    side = max(1, round(size * math.exp(draws.uniform(math.log(zoom[0]), math.log(zoom[1])))))
+    corner = []
+    for length in (height, width):
+        first, last = min(0, length - side), max(0, length - side)
+        corner.append(first + draws.integer(last - first + 1))
+    return Box(*corner, side, side)
+
+
+def decode_window(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> np.ndarray:
+    """Returns a box, which may reach beyond the picture, resized to uint8 [size, size, 3].
+
+    Pixels outside the picture are 0, as targets that move with it know nothing of them.
+
+    Raises:
+      DecodeError: no picture, or truncated.
+    """
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom = min(box.top + box.height, frame.height)
+    right = min(box.left + box.width, frame.width)
+    inside = Box(top, left, bottom - top, right - left)
+    pixels = decoding.decode_box(encoded, frame, inside, 1)
+    if inside != box:
+        whole = np.zeros((box.height, box.width, 3), np.uint8)
+        place = top - box.top, left - box.left
+        whole[place[0] : place[0] + inside.height, place[1] : place[1] + inside.width] = pixels
+        pixels = whole
+    return pixels if pixels.shape[:2] == (size, size) else resize(pixels, size)
+
+
 def decode_crop(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> np.ndarray:
     """Returns a part of a picture resized to uint8 [size, size, 3].
 

@@ -41,6 +41,7 @@ class TrainTransform:
       scale, ratio: see cropping.crop_box.
       augment: what is done to the crop, as data_sources/host_augment.py; None for nothing.
       upright: whether EXIF orientation is applied.
+      zoom: see cropping.window_box; None for the crops of cropping.crop_box.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class TrainTransform:
     ratio: tuple[float, float]
     augment: Pipeline | None = None
     upright: bool = False
+    zoom: tuple[float, float] | None = None
 
     def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
         """Returns uint8 [size, size, 3]."""
@@ -58,8 +60,13 @@ class TrainTransform:
         """Returns the same image, and the matrices by which its targets move, in order."""
         draws = Draws(self.seed, 'crop', visit, example)
         frame = decoding.read_frame(encoded, self.upright)
-        box = cropping.crop_box(draws, frame.height, frame.width, self.size, self.scale, self.ratio)
-        image, matrices = cropping.decode_crop(encoded, frame, box, self.size), ()
+        side = frame.height, frame.width
+        if self.zoom is None:
+            box = cropping.crop_box(draws, *side, self.size, self.scale, self.ratio)
+            image, matrices = cropping.decode_crop(encoded, frame, box, self.size), ()
+        else:
+            box = cropping.window_box(draws, *side, self.size, self.zoom)
+            image, matrices = cropping.decode_window(encoded, frame, box, self.size), ()
         if self.augment is not None:
             draws = Draws(self.seed, 'augment', visit, example)
             image, matrices = self.augment.with_matrices(image, draws)
@@ -68,22 +75,38 @@ class TrainTransform:
 
 @dataclasses.dataclass(frozen=True)
 class EvalTransform:
-    """The centre crop; `size`, `shorter` and `upright` as in cropping.centre."""
+    """The centre crop.
+
+    Attributes:
+      size, shorter, upright: as in cropping.centre.
+      own_scale: whether the picture keeps its own scale, whatever `shorter` is.
+    """
 
     size: int
     shorter: int
     upright: bool = False
+    own_scale: bool = False
 
     def __call__(self, encoded: bytes, visit: int = 0, example: int = 0) -> np.ndarray:
         """Returns uint8 [size, size, 3], the same for every visit of every example."""
         del visit, example
-        return cropping.centre(encoded, self.size, self.shorter, self.upright)
+        if not self.own_scale:
+            return cropping.centre(encoded, self.size, self.shorter, self.upright)
+        frame = decoding.read_frame(encoded, self.upright)
+        return cropping.decode_window(encoded, frame, self._window(frame), self.size)
 
     def with_matrices(self, encoded: bytes, visit: int = 0, example: int = 0) -> Moved:
         """Returns the same image, and the matrix by which its targets move."""
         frame = decoding.read_frame(encoded, self.upright)
-        matrix = cropping.centre_matrix(frame.height, frame.width, self.size, self.shorter)
+        if self.own_scale:
+            matrix = cropping.crop_matrix(self._window(frame), self.size)
+        else:
+            matrix = cropping.centre_matrix(frame.height, frame.width, self.size, self.shorter)
         return self(encoded, visit, example), (matrix,)
+
+    def _window(self, frame: decoding.Frame) -> decoding.Box:
+        corner = ((side - self.size) // 2 for side in (frame.height, frame.width))
+        return decoding.Box(*corner, self.size, self.size)
 
 
 class Plan(Protocol):

@@ -11,7 +11,7 @@ of the chunks, and the latter are counted.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -161,7 +161,7 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Chosen examples in batches of one size, as input_pipeline.EvalPlan has all of them.
+    """Chosen examples in batches of one size, as data_sources.plans.EvalPlan has all of them.
 
     Attributes:
       chosen: int32 [n].
@@ -170,6 +170,8 @@ class _Plan:
 
     chosen: np.ndarray
     local_size: int
+
+    tiled: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return -(-len(self.chosen) // self.local_size)

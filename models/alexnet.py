@@ -61,6 +61,8 @@ class AlexNet(Network):
             stages[f'conv{i}'] = x = nn.relu(getattr(self, f'conv{i}')(x))
             if i in (1, 2, 5) and (i > 1 or self.stem == 'imagenet'):
                 stages[f'pool{i}'] = x = getattr(self, f'pool{i}')(x)
+        if self.convolutional:
+            return stages
         x = self.last_pool(x)
         x = x.reshape(x.shape[0], -1)
         stages['dense1'] = x = self.dropout(nn.relu(self.dense1(x)), train)

@@ -19,7 +19,9 @@ from errors import UserError, did_you_mean
 from field import Field
 
 # Fields that the program sets, rather than whoever describes an experiment.
-SET_BY_PROGRAM = frozenset({'dtype', 'param_dtype', 'axis_name', 'frozen', 'lowering'})
+SET_BY_PROGRAM = frozenset(
+    {'dtype', 'param_dtype', 'axis_name', 'frozen', 'lowering', 'convolutional'}
+)
 _NOT_OPTIONS = SET_BY_PROGRAM | {'num_classes', 'parent', 'name'}
 _TYPES = (bool, int, float, str)
 _METADATA = ('doc', 'bounds', 'traced', 'regularizer')

@@ -51,6 +51,8 @@ class LeNet(Network):
         x = self.conv2(x)
         stages['conv2'] = activated = activate(x, self.activation)
         stages['pool2'] = x = self.pool2(activated, self.activation, before=x)
+        if self.convolutional:
+            return stages
         x = x.reshape(x.shape[0], -1)
         stages['dense1'] = x = self.dropout(activate(self.dense1(x), self.activation), train)
         stages['dense2'] = self.dropout(activate(self.dense2(x), self.activation), train)

@@ -70,6 +70,8 @@ class Network(Model):
         not.
       frozen: globs over parameter paths; batch norm keeps its statistics where they match.
       lowering: by which of several equal forms its layers are computed.
+      convolutional: leaves out the fully connected stages, which ask for images of one size, for
+        heads that read maps; it then has no pooled features.
       initialization: of the kernels; see layers.INITIALIZATIONS.
     """
 
@@ -87,6 +89,7 @@ class Network(Model):
     axis_name: str | None = None
     frozen: tuple[str, ...] = ()
     lowering: Lowering = AUTO
+    convolutional: bool = False
     initialization: Literal['he', 'uniform'] = option(
         'he', "How kernels are first drawn: he (truncated normal) or uniform (PyTorch's default)."
     )

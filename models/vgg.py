@@ -75,6 +75,8 @@ class VGG(Network):
             stages[f'block{i}'] = x
             if i > 1 or self.stem == 'imagenet':
                 stages[f'pool{i}'] = x = getattr(self, f'pool{i}')(x)
+        if self.convolutional:
+            return stages
         x = self.last_pool(x)
         x = x.reshape(x.shape[0], -1)
         stages['dense1'] = x = self.dropout(nn.relu(self.dense1(x)), train)

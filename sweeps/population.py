@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 import input_pipeline
 from augmentation import registry as augmentations
 from configs import base, schema
+from data_sources import plans
 from data_sources.arrays import ArraySource
 from distributed.devices import memory_limit
 from errors import UserError
@@ -163,7 +164,7 @@ class Population:
         state = self.experiment.abstract_state(self._spec)
         arguments = (state, hyperparameters(config), batch, np.zeros((), bool))
         state, hyper, batch, flag = map(stacked, arguments)
-        plan = input_pipeline.EvalPlan(self._validation_size, config.eval_batch_size, 1)
+        plan = plans.EvalPlan(self._validation_size, config.eval_batch_size, 1)
         row = self._everywhere(next(iter(plan)))
         return max(
             _bytes(self._train.lower(state, hyper, batch, self._dataset, flag, flag)),
@@ -298,21 +299,23 @@ class Population:
         self, block: int, rows: slice, finite: np.ndarray
     ) -> dict[int, dict[str, float] | None]:
         """Evaluates the lanes of a block; returns {position: metrics, or None if not finite}."""
-        variables, total, batches = self._states[block].variables(), {}, []
+        task, variables = self._spec.task, self._states[block].variables()
+        total, batches = {}, []
         size = self.experiment.config.eval_batch_size
-        for batch in input_pipeline.EvalPlan(self._validation_size, size, 1):
+        for batch in plans.EvalPlan(self._validation_size, size, 1):
             evaluated = self._evaluate(variables, self._everywhere(batch), self._validation)
             sums, task_rows = jax.tree.map(np.asarray, evaluated)
             add(total, sums)
             if task_rows is not None:
-                batches.append(task_rows)
+                batches.append(
+                    [task.collected(_lane(task_rows, row)) for row in range(self._width)]
+                )
         evaluations = {}
         for row, lane in enumerate(self.lanes[rows]):
             if lane:
-                sums = {name: value[row] for name, value in total.items()}
-                blocks = [{k: v[row] for k, v in task_rows.items()} for task_rows in batches]
+                blocks = [collected[row] for collected in batches]
                 task_rows = in_order(blocks) if blocks else None
-                means = self._spec.task.summarize(sums, task_rows)
+                means = task.summarize(task.totals(_lane(total, row), task_rows), task_rows)
                 sound = finite[row] and np.isfinite(means['loss'])
                 evaluations[rows.start + row] = means if sound else None
         return evaluations
@@ -324,6 +327,11 @@ class Population:
     def _everywhere(self, tree: Tree) -> Tree:
         """Puts arrays on every device."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+
+def _lane(arrays: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    """Returns the values of one lane."""
+    return {name: values[row] for name, values in arrays.items()}
 
 
 def most_lanes(config: ConfigDict, train_split: ArraySource, device: jax.Device) -> int:

@@ -16,6 +16,7 @@ from models.network import Network
 from tasks import calibration
 from tasks.calibration import Calibration
 from tasks.confusion import ConfusionReport
+from tasks.fields import LABEL_SMOOTHING
 from tasks.task import Batch, Choice, Description, Hyper, Metric, Sums, Task
 
 
@@ -45,15 +46,7 @@ class Classification(Task):
     fewest_classes = 2
     targets: ClassVar = {'label': Label()}
     fields = (
-        Field(
-            'label_smoothing',
-            0.0,
-            'Fraction of the target, in [0, 1), that is spread evenly over all classes.',
-            low=0,
-            below=1,
-            traced=True,
-            regularizer=True,
-        ),
+        LABEL_SMOOTHING,
         Field(
             'loss',
             'softmax',

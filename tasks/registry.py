@@ -5,6 +5,8 @@ from ml_collections import ConfigDict
 from errors import UserError, did_you_mean
 from field import Field
 from tasks.classification import Classification
+from tasks.instances import Instances
+from tasks.segmentation import Segmentation
 from tasks.task import Metric, Task
 
 _TASKS: dict[str, type[Task]] = {}
@@ -100,13 +102,18 @@ def idle(config: ConfigDict) -> dict[str, str]:
       UserError: there is no such task.
     """
     own = {field.name for field in get(config.task).fields}
-    return {
-        field.name: f'config.{field.name} belongs to task={name}, not to task={config.task}: leave '
-        f'it at {field.default!r}.'
-        for name, task in _TASKS.items()
-        for field in task.fields
-        if field.name not in own and not field.is_default(config)
-    }
+    found = {}
+    for field in fields():
+        if field.name in own or field.is_default(config):
+            continue
+        owners = ' or '.join(f'task={name}' for name in _TASKS if field in _TASKS[name].fields)
+        found[field.name] = (
+            f'config.{field.name} belongs to {owners}, not to task={config.task}: leave it at '
+            f'{field.default!r}.'
+        )
+    return found
 
 
 register(Classification)
+register(Segmentation)
+register(Instances)

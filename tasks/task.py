@@ -20,6 +20,7 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
+from tasks.products import Products
 from tasks.section import Section
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
@@ -123,6 +124,10 @@ class Task:
         that does not have them, they have to keep their defaults.
       terms: names of the terms of the loss, in the order in which they are added.
       fewest_classes: a data set with fewer leaves nothing to learn.
+      dense: whether the outputs are maps of the images' own size. Evaluation and prediction then
+        work on whole pictures; see tasks/dense.py.
+      draws: whether an answer has places in the picture, which `answer`, `drawn` and `products`
+        show.
     """
 
     name: ClassVar[str]
@@ -131,6 +136,8 @@ class Task:
     fields: ClassVar[tuple[Field, ...]] = ()
     terms: ClassVar[tuple[str, ...]] = ('loss',)
     fewest_classes: ClassVar[int] = 0
+    dense: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     @classmethod
     def create(cls, config: Any, class_names: Sequence[str]) -> 'Task':
@@ -207,7 +214,31 @@ class Task:
         del outputs, batch
         return None
 
+    def evaluated(
+        self, outputs: Any, batch: Batch, detailed: bool = False
+    ) -> tuple[Sums, dict[str, jax.Array] | None]:
+        """Returns (sums, rows) of an evaluation batch; arguments as for `sums`."""
+        return self.sums(outputs, batch, detailed), self.rows(outputs, batch)
+
     # --- on the host ----------------------------------------------------------------------------
+
+    def collected(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what is kept of the rows of an evaluation batch until the end of the split.
+
+        Args:
+          rows: as from `rows`, with 'index' and 'mask', which the result has as well.
+        """
+        return rows
+
+    def totals(self, sums: Sums, rows: Mapping[str, np.ndarray] | None) -> Sums:
+        """Returns the sums over a split: those of its batches, and what its rows add up to.
+
+        Args:
+          sums: the sums of the batches.
+          rows: all rows of the split, in the order of the data set.
+        """
+        del rows
+        return sums
 
     def summarize(self, sums: Sums, rows: Mapping[str, np.ndarray] | None = None) -> dict:
         """Returns {metric: value} of sums, in the order in which records show them.
@@ -247,6 +278,25 @@ class Task:
 
     def predictions(self, outputs: Any) -> Any:
         """Returns the predictions as arrays [b, ...]; called inside jit."""
+        raise NotImplementedError
+
+    def answer(self, prediction: Any) -> dict[str, np.ndarray]:
+        """Returns one example's prediction as targets, which `drawn` draws into the picture.
+
+        Args:
+          prediction: one example's row of `predictions`, as NumPy arrays.
+        """
+        del prediction
+        return {}
+
+    def products(self, image: np.ndarray, prediction: Any, class_names: Sequence[str]) -> Products:
+        """Returns what predict.py writes of one picture's answer.
+
+        Args:
+          image: the picture, uint8 [h, w, 1 or 3].
+          prediction: its row of `predictions`, as NumPy arrays.
+          class_names: names of the data set's classes.
+        """
         raise NotImplementedError
 
     def described(self, prediction: Any, class_names: Sequence[str], most: int) -> Description:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import input_pipeline
 from configs import base
-from data_sources import arrays
+from data_sources import arrays, plans
 from errors import UserError
 
 ORDERS = {
@@ -83,21 +83,21 @@ def test_the_parts_of_the_processes_make_the_global_batch(seed, size, share, ste
 )  # fmt: skip
 def test_evaluation_holds_every_example_once(size, batch, processes, each):
     devices = processes * each
-    plans = [
-        list(input_pipeline.EvalPlan(size, batch, devices, process, processes))
+    found = [
+        list(plans.EvalPlan(size, batch, devices, process, processes))
         for process in range(processes)
     ]
-    assert len({len(plan) for plan in plans}) == 1, 'every process takes part in every call'
-    seen = [b['index'][b['mask'] > 0] for plan in plans for b in plan]
+    assert len({len(plan) for plan in found}) == 1, 'every process takes part in every call'
+    seen = [b['index'][b['mask'] > 0] for plan in found for b in plan]
     assert sorted(np.concatenate(seen)) == list(range(size))
-    for b in itertools.chain(*plans):
-        assert b['mask'].shape == b['index'].shape == plans[0][0]['index'].shape
+    for b in itertools.chain(*found):
+        assert b['mask'].shape == b['index'].shape == found[0][0]['index'].shape
         assert len(b['index']) % each == 0, 'an equal share for each device'
         assert ((b['index'] >= 0) & (b['index'] < size)).all(), 'padding reads a real example'
         assert b['index'].dtype == np.int32
         assert b['mask'].dtype == np.float32
     # In order, process by process within a batch: what a confusion matrix of names relies on.
-    assert len(plans[0][0]['index']) * processes < min(batch, size) + devices
+    assert len(found[0][0]['index']) * processes < min(batch, size) + devices
 
 
 def test_the_order_does_not_change_between_releases():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import input_pipeline
 from configs import base
-from data_sources import cropping, decoding, record_source, selection, stream
+from data_sources import cropping, decoding, plans, record_source, selection, stream
 from data_sources.draws import Draws
 from errors import UserError
 from tests.support import slow
@@ -58,7 +58,7 @@ def expected(digit_set):
     found = []
     for step in range(4):
         batch = {'image': [], 'label': [], 'index': [], 'epoch': []}
-        index, epoch = input_pipeline.stream_indices(3, source.size, 20, 1, step * 20, 20)
+        index, epoch = plans.stream_indices(3, source.size, 20, 1, step * 20, 20)
         for example, visit in zip(index.tolist(), epoch.tolist(), strict=True):
             [record] = source.read([example])
             frame = decoding.read_frame(record.image)
@@ -126,7 +126,7 @@ def test_another_epoch_and_another_seed_crop_otherwise(digit_set, expected):
 @settings(max_examples=60, deadline=None)
 @given(seed=SEEDS, size=st.integers(1, 60), batch=st.integers(1, 90))
 def test_every_example_comes_once_an_epoch(seed, size, batch):
-    example, visit = input_pipeline.stream_indices(seed, size, batch, 1, 0, 3 * size)
+    example, visit = plans.stream_indices(seed, size, batch, 1, 0, 3 * size)
     for epoch in range(3):
         assert sorted(example[visit == epoch]) == list(range(size))
     assert (np.diff(visit) >= 0).all()
@@ -141,8 +141,8 @@ def test_every_example_comes_once_an_epoch(seed, size, batch):
     first=st.integers(0, 300),
 )
 def test_any_slice_of_the_list_is_that_slice(seed, size, batch, repeats, first):
-    whole = input_pipeline.stream_indices(seed, size, batch, repeats, 0, 340)
-    part = input_pipeline.stream_indices(seed, size, batch, repeats, first, 40)
+    whole = plans.stream_indices(seed, size, batch, repeats, 0, 340)
+    part = plans.stream_indices(seed, size, batch, repeats, first, 40)
     for ours, theirs in zip(part, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs[first : first + 40])
 
@@ -150,7 +150,7 @@ def test_any_slice_of_the_list_is_that_slice(seed, size, batch, repeats, first):
 def test_repeats_come_in_the_same_batch_and_apart():
     """Three views of a third of the examples an epoch, another third the next; no view twice."""
     size, batch = 3030, 300
-    example, visit = input_pipeline.stream_indices(0, size, batch, 3, 0, 6 * size)
+    example, visit = plans.stream_indices(0, size, batch, 3, 0, 6 * size)
     assert len(set(zip(example.tolist(), visit.tolist(), strict=True))) == 6 * size
     for start in range(0, 60 * batch, batch):
         own = example[start : start + batch]
@@ -171,7 +171,7 @@ def test_repeats_come_in_the_same_batch_and_apart():
 @pytest.mark.parametrize('repeats', [2, 3, 5])
 def test_no_picture_is_mixed_with_itself_in_any_small_batch(repeats):
     for batch in (2, 4, 6, 8, 12):
-        example, visit = input_pipeline.stream_indices(1, 30, batch, repeats, 0, 600)
+        example, visit = plans.stream_indices(1, 30, batch, repeats, 0, 600)
         pairs = example.reshape(-1, 2)
         assert set(example.tolist()) == set(range(30))
         assert len(set(zip(example.tolist(), visit.tolist(), strict=True))) == 600

@@ -19,7 +19,7 @@ from training import optimizers, partition, placement, profiling
 # Fields that have a meaning only for a streamed set (data.image_size).
 STREAMED = (
     'data.eval_image_size', 'data.eval_resize', 'data.crop_scale', 'data.crop_ratio',
-    'data.repeats', 'data.on_bad_record',
+    'data.crop', 'data.repeats', 'data.on_bad_record',
 )  # fmt: skip
 WORKER = 100e6  # bytes of memory, at the least, of a process that decodes
 
@@ -85,7 +85,14 @@ def _check_inputs(config: ConfigDict) -> None:
             )
     if data.image_size is not None:
         _check_sizes(config)
-    for name in ('crop_scale', 'crop_ratio'):
+    if data.tile is not None and data.tile % 64:
+        raise UserError(f'config.data.tile={data.tile} must be a multiple of 64.')
+    if data.tile is not None and not registry.get(config.task).dense:
+        raise UserError(
+            f'config.data.tile is for tasks with an answer for each pixel, not for '
+            f'task={config.task}: leave it out.'
+        )
+    for name in ('crop_scale', 'crop_ratio', 'crop_zoom'):
         value = data[name]
         if len(value) != 2 or value[0] > value[1]:
             raise UserError(f'config.data.{name} must be two increasing numbers, not {value!r}.')
@@ -203,7 +210,7 @@ def idle(config: ConfigDict) -> list[Idle]:
       UserError: there is no such model or task.
     """
     fields = {field.name: field for field in base.fields()}
-    found = [*_models(config), *_optimizers(config), *_schedules(config)]
+    found = [*_models(config), *_optimizers(config), *_schedules(config), *_crops(config)]
     for name, (by, why) in augmentations.idle(config).items():
         found.append(Idle(name, by, why, fields[name].default))
     for name, why in registry.idle(config).items():
@@ -247,6 +254,23 @@ def _optimizers(config: ConfigDict) -> list[Idle]:
         why = 'config.optimizer.nesterov needs a config.optimizer.momentum above 0.'
         found.append(Idle('optimizer.nesterov', ('optimizer.momentum',), why, False))
     return found
+
+
+def _crops(config: ConfigDict) -> list[Idle]:
+    """Returns the fields that belong to another kind of crop than `data.crop`."""
+    crop, fields = config.data.crop, {field.name: field for field in base.fields()}
+    others = {'area': ('crop_zoom',), 'pixels': ('crop_scale', 'crop_ratio')}[crop]
+    owner = 'pixels' if crop == 'area' else 'area'
+    return [
+        Idle(
+            f'data.{name}',
+            ('data.crop',),
+            f'config.data.{name} belongs to data.crop={owner}, not {crop}.',
+            fields[f'data.{name}'].default,
+        )
+        for name in others
+        if not fields[f'data.{name}'].is_default(config)
+    ]
 
 
 def _schedules(config: ConfigDict) -> list[Idle]:

@@ -3,17 +3,23 @@
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from data_sources.tiles import Merger
 from distributed import hosts, watchdog
 from errors import UserError
+from tasks.dense import PREDICTION, DenseTask
 from tasks.task import Batch, Sums
 from training.experiment import Experiment, Split
 from training.placement import Placement
 from training.runner import RUN_AHEAD, Runner
+
+if TYPE_CHECKING:  # Grain takes half a second to import
+    from data_sources.record_source import RecordSource
+    from data_sources.tiles import TilePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +51,9 @@ class Evaluator:
     """
 
     def __init__(self, experiment: Experiment, runner: Runner, split: Split):
-        self._experiment, self._runner = experiment, runner
+        self._runner, self._split = runner, split
         self._data = Placement(runner, split, experiment.config)
-        # A single process may compile at its first call, because nobody waits for it meanwhile.
-        self._compiled = jax.process_count() == 1
+        self._compiled: set[tuple[int, ...]] = set()  # the shapes of images
 
     def __call__(self, variables: Mapping[str, Any]) -> Evaluation:
         """Evaluates the whole split.
@@ -59,13 +64,16 @@ class Evaluator:
         Raises:
           UserError: none of its records decodes.
         """
+        task, plan = self._runner.spec.task, self._data.eval_plan()
         total, blocks, under_way = {}, [], collections.deque()
+        # Of a picture in tiles the device has a part only, which the host joins to the others.
+        collected = Pictures(task, self._split, plan) if plan.tiled else task.collected
 
         def collect() -> None:
             sums, rows = self._fetch(under_way.popleft())
             add(total, sums)
             if rows is not None:
-                blocks.append(rows)
+                blocks.append(collected(rows))
 
         # A batch is started before the result of an earlier one is fetched, so that the devices
         # never wait for the host. The bound keeps memory, and XLA's CPU collectives, in check.
@@ -85,7 +93,7 @@ class Evaluator:
         if blocks:
             joined = {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]}
             rows = in_order([{name: hosts.concatenate(array) for name, array in joined.items()}])
-        return Evaluation(total, rows)
+        return Evaluation(task.totals(total, rows), rows)
 
     def _start(
         self, variables: Mapping[str, Any], batch: Batch, dataset: Batch
@@ -93,10 +101,12 @@ class Evaluator:
         """Starts the evaluation of a batch; returns its sums and rows, which need not be done."""
         # Compilation may take any time, but waiting for another process has a limit. So each
         # process compiles first, outside `waiting`, and the calls then start together.
-        if not self._compiled:
+        # A single process may compile at its first call, because nobody waits for it meanwhile.
+        shape = batch['image'].shape if 'image' in batch else ()
+        if jax.process_count() > 1 and shape not in self._compiled:
             hosts.barrier('an evaluation')
             self._runner.evaluate.lower(variables, batch, dataset).compile()
-            self._compiled = True
+            self._compiled.add(shape)
         with watchdog.waiting('an evaluation'):
             return self._runner.evaluate(variables, batch, dataset)
 
@@ -107,6 +117,62 @@ class Evaluator:
         sums, rows = evaluated
         with watchdog.waiting('an evaluation'):
             return self._runner.fetch(sums), self._runner.fetch_rows(rows)
+
+
+class Pictures:
+    """Joins the tiles of a split's pictures, and examines each picture when it is complete.
+
+    Args:
+      task: a dense task (tasks/dense.py).
+      split: a streamed split.
+      plan: of its tiles.
+    """
+
+    def __init__(self, task: DenseTask, split: 'RecordSource', plan: 'TilePlan'):
+        self._task, self._split = task, split
+        self._merger = Merger(plan)
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the results of the pictures that a batch of tiles has completed.
+
+        Without any there is one result, whose mask is 0, so that every process can say of which
+        arrays results consist.
+
+        Args:
+          rows: predictions of tiles [b, h, w, ...], and their 'index' and 'mask'.
+        """
+        results = []
+        for tile in np.flatnonzero(rows['mask'] > 0):
+            for picture, whole in self._merger.add(
+                int(rows['index'][tile]), rows[PREDICTION][tile]
+            ):
+                [record] = self._split.read([picture])
+                self._check_sizes(picture, whole, record.targets)
+                results.append(self._result(picture, 1, whole, record.targets))
+        if not results:
+            first = rows[PREDICTION][0]
+            kinds = self._task.targets.items()
+            empty = {name: kind.empty(1, first.shape)[0] for name, kind in kinds}
+            results.append(self._result(0, 0, first, empty))
+        return {name: np.stack([result[name] for result in results]) for name in results[0]}
+
+    def _check_sizes(
+        self, picture: int, whole: np.ndarray, targets: Mapping[str, np.ndarray]
+    ) -> None:
+        for name, value in targets.items():
+            if value.shape[:2] != whole.shape[:2]:
+                raise UserError(
+                    f'Example {picture} of the {self._split.split} split in {self._split.folder} '
+                    f'has a picture of {whole.shape[1]}x{whole.shape[0]} pixels and a {name} of '
+                    f'{value.shape[1]}x{value.shape[0]}: prepare the data set again.'
+                )
+
+    def _result(
+        self, picture: int, mask: int, prediction: np.ndarray, targets: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Returns what is kept of a picture until the end of the split."""
+        examined = self._task.examined(prediction, targets)
+        return {**examined, 'index': np.int32(picture), 'mask': np.float32(mask)}
 
 
 def add(total: Sums, sums: Mapping[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 import input_pipeline
+from data_sources import plans
 from errors import UserError
 from training import inputs
 from training.spec import StepSpec
@@ -82,7 +83,7 @@ def compute(
 
     call = jax.jit(pooled, in_shardings=(whole, parted), out_shardings=parted)
     variables = jax.device_put(variables, whole)
-    plan = input_pipeline.EvalPlan(split.size, BATCH * len(devices), len(devices))
+    plan = plans.EvalPlan(split.size, BATCH * len(devices), len(devices))
     features, targets, bad = [], {name: [] for name in split.kinds}, 0
     for batch in input_pipeline.eval_images(config, split, plan):
         real = batch['mask'] > 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # Grain takes half a second to import
 
     from data_sources.arrays import ArraySource
     from data_sources.record_source import RecordSource
+    from data_sources.tiles import TilePlan
+    from input_pipeline import EvalPlan
     from training.linear_probe import Features
 
 MEMORY_FRACTION = 0.25  # of a device's memory, at most, for a resident split
@@ -50,6 +52,7 @@ class Placement:
     ):
         self._runner, self._split, self._config = runner, split, config
         self._arrays = getattr(split, 'arrays', None)
+        self._eval_plan: EvalPlan | TilePlan | None = None
         self.streamed = self._arrays is None
         placement = config.data.placement
         self.resident = not self.streamed and (
@@ -87,15 +90,21 @@ class Placement:
                 yield self._placed_many([next(plan) for _ in range(count)])
                 step += count
 
+    def eval_plan(self) -> 'EvalPlan | TilePlan':
+        """Returns which examples, or tiles of pictures, make the batches of an evaluation."""
+        if self._eval_plan is None:
+            self._eval_plan = input_pipeline.eval_plan(
+                self._config,
+                self._split,
+                len(self._runner.devices),
+                jax.process_index(),
+                jax.process_count(),
+            )
+        return self._eval_plan
+
     def eval_batches(self) -> Iterator[DeviceBatch]:
         """Yields batches that hold every example once, on the devices."""
-        plan = input_pipeline.EvalPlan(
-            self._split.size,
-            self._config.eval_batch_size,
-            len(self._runner.devices),
-            jax.process_index(),
-            jax.process_count(),
-        )
+        plan = self.eval_plan()
         if self.streamed:
             yield from self._sent_ahead(input_pipeline.eval_stream(self._config, self._split, plan))
         else:

@@ -195,9 +195,9 @@ def eval_step(
     """
     batch = inputs.gathered(batch, dataset)
     outputs = _apply(spec.model, variables, inputs.evaluation_inputs(spec, batch), train=False)
-    sums = collectives.psum(spec.task.sums(outputs, batch, detailed) | _bad(batch), axis)
+    sums, rows = spec.task.evaluated(outputs, batch, detailed)
+    sums = collectives.psum(sums | _bad(batch), axis)
     # Rows stay on their device: the host collects them from all devices and removes padding.
-    rows = spec.task.rows(outputs, batch)
     if rows is not None:
         rows = {**rows, 'index': batch['index'], 'mask': batch['mask']}
     return sums, rows

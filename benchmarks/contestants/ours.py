@@ -12,6 +12,7 @@ import numpy as np
 import input_pipeline
 from benchmarks.contestants import channel
 from configs import base
+from data_sources import plans
 
 
 def configuration(work: dict[str, Any]):
@@ -36,7 +37,7 @@ def threads_alone(work: dict[str, Any]) -> Iterator[np.ndarray]:
     config = configuration(work)
     source = input_pipeline.open_split(config, 'train')
     transform = stream.TrainTransform(config.seed, work['size'], work['scale'], work['ratio'])
-    plan = input_pipeline.StreamPlan(config.seed, source.size, config.batch_size, repeats=1)
+    plan = plans.StreamPlan(config.seed, source.size, config.batch_size, repeats=1)
 
     def image(pair):
         example, visit = map(int, pair)

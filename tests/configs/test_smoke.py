@@ -45,7 +45,8 @@ class TestEveryConfiguration:
         found = experiment.Experiment(config, self.shape(config), classes(1000), 1_281_167)
         found.check_lengths()
         spec = found.spec()
-        assert spec.task.num_classes == 1000
+        if config.task == 'classification':
+            assert spec.task.num_classes == 1000
         hyper = experiment.hyperparameters(config)
         assert all(hyper[name] is not None for name in hyper)
 

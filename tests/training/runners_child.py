@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-import input_pipeline
 import models
-from data_sources import digits
+from data_sources import digits, plans
 from tasks import calibration
 from tasks.classification import Classification
 from tests.training import probe
@@ -320,7 +319,7 @@ def evaluations():
         placed, variables = runner.replicate(data), runner.replicate(first.variables())
         for size in EVAL_SIZES:
             total = {}
-            for batch in input_pipeline.EvalPlan(len(data['label']), size, devices):
+            for batch in plans.EvalPlan(len(data['label']), size, devices):
                 sums, _ = runner.evaluate(variables, runner.split(batch), placed)
                 sums = runner.fetch(sums)
                 total = {k: total.get(k, 0) + v.astype(np.float64) for k, v in sums.items()}

@@ -71,7 +71,8 @@ class Answers:
 
         Returns:
           'text': the answer in a line; 'choices': what can be explained of it, each with 'name' and
-          'sureness'; 'input': the picture as the network gets it; 'heat': a 'picture' with what
+          'sureness'; 'input': the picture as the network gets it; 'drawn': the same with the answer
+          drawn into it, None for an answer without places; 'heat': a 'picture' with what
           speaks for 'choice' and the 'strongest' of it, or the 'problem' that there is none;
           'stages': see `_maps`.
 
@@ -91,9 +92,18 @@ class Answers:
             'text': task.described(prediction, names, _SAID).text,
             'choices': [{'name': c.name, 'sureness': c.sureness} for c in choices],
             'input': _png(pixels),
+            'drawn': self._drawn(pixels, prediction),
             'heat': self._heat(pixels, prediction, choice, stage),
             'stages': [_maps(name, maps[0], whole) for name, maps in look.stages.items()],
         }
+
+    def _drawn(self, pixels: np.ndarray, prediction: Any) -> str | None:
+        """Returns the picture with the answer drawn into it; None if it has no places."""
+        task = self._opened.task
+        if not task.draws:
+            return None
+        colored = np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()
+        return _png(overlay.enlarged(task.drawn(colored, task.answer(prediction))))
 
     def _heat(
         self, pixels: np.ndarray, prediction: Any, wanted: str | None, stage: str | None

@@ -105,9 +105,10 @@ function keepFocus(build) {
 // --- input and heat map ----------------------------------------------------------------------
 
 export function showSeen(found, about) {
-  byId('given').src = found.input;
+  byId('given').src = found.drawn || found.input;
   byId('given').hidden = false;
-  byId('given-caption').textContent = `Its input, ${about.facts.Input}`;
+  const shown = found.drawn ? 'Its answer, drawn over its input' : 'Its input';
+  byId('given-caption').textContent = `${shown}, ${about.facts.Input}`;
   const { choice, picture, strongest, problem } = found.heat;
   byId('heat').hidden = !picture;
   byId('stage-choice').hidden = !picture;

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from augmentation import registry as augmentations
+from data_sources import plans
 from data_sources.arrays import SPLITS
 from distributed import hosts
 from errors import UserError
@@ -173,7 +174,7 @@ def _used(exp: Experiment, runner: Runner, split: Split) -> Used:
         side = config.data.eval_image_size
         shape = (side, side, 3) if side else shape
         devices = len(runner.devices)
-        batch_size = input_pipeline.EvalPlan(split.size, config.eval_batch_size, devices).step
+        batch_size = plans.EvalPlan(split.size, config.eval_batch_size, devices).step
     return Used(split, Placement(runner, split, config), batch_size, shape)
 
 
