@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from errors import UserError
 from preparation import mask_sets, sharded_writer
 from preparation.mask_files import MaskFaultError
 from preparation.mask_sets import Drawn, MaskSet, Pair
+from tests.support_pictures import png_chunk
 
 
 def encoded(pixels, form='PNG', orientation=None, **options):
@@ -204,9 +207,18 @@ OF_ALL_SORTS = {
 }
 
 
-@pytest.mark.parametrize('sort', OF_ALL_SORTS)
+def deep_color():
+    """A PNG of 16 bits a channel, which Pillow reads and does not write."""
+    values = noise(9, (20, 30, 3), np.dtype('>u2'), 65_536)
+    header = struct.pack('>IIBBBBB', 30, 20, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b''.join(b'\0' + row.tobytes() for row in values))
+    chunks = ((b'IHDR', header), (b'IDAT', rows), (b'IEND', b''))
+    return b'\x89PNG\r\n\x1a\n' + b''.join(png_chunk(*chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize('sort', [*OF_ALL_SORTS, '16 bits of color'])
 def test_stock_tfds_and_our_readers_get_the_same_pixels(tmp_path, sort):
-    data = encoded(OF_ALL_SORTS[sort])
+    data = encoded(OF_ALL_SORTS[sort]) if sort in OF_ALL_SORTS else deep_color()
     folder = prepare(tmp_path, Source(in_all([('a', data, Drawn(mask()))])))
     ours = read(tmp_path, LabelMap())[0][0]
     np.testing.assert_array_equal(ours, decoding.decode(data))
@@ -215,6 +227,13 @@ def test_stock_tfds_and_our_readers_get_the_same_pixels(tmp_path, sort):
     kept = sort in ('grey', 'rgb')
     kinds = tfds.builder_from_directory(folder).info.metadata['kinds']['train']
     assert (mask_sets.CONVERTED in kinds) != kept
+
+
+def test_a_turned_picture_that_is_stored_anew_is_stored_upright(tmp_path):
+    data = encoded(np.concatenate([noise(3), ALPHA], -1), 'PNG', 6)
+    prepare(tmp_path, Source(in_all([('a', data, Drawn(mask(shape=(30, 20))))])))
+    [(picture, _)] = read(tmp_path, LabelMap())
+    np.testing.assert_array_equal(picture, np.rot90(noise(3), -1))
 
 
 REFUSED = {
