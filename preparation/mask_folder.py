@@ -131,12 +131,12 @@ class MaskFolder:
             return found
         sound = [entry for entry in found['train'] if not entry.fault]
         if len(sound) <= len(self.made):
-            faulty = next((entry for entry in found['train'] if entry.defective and entry.fault), 0)
-            first = f' {self._named(faulty.path)}: {faulty.fault}.' if faulty else ''
+            defects = [entry for entry in found['train'] if entry.fault and entry.defective]
+            first = [f' {self._named(entry.path)} {entry.fault}.' for entry in defects[:1]]
             raise UserError(
                 f'{self._folder} has {len(sound)} pictures with masks for train: at least '
                 f'{len(self.made) + 1} are needed to give each of train, {", ".join(self.made)} '
-                f'one.{first}'
+                f'one.{"".join(first)}'
             )
         fractions = {split: getattr(splits.Fractions(), split) for split in self.made}
         divided = splits.dealt(sound, lambda entry: os.fsencode(entry.stem), fractions)
@@ -165,8 +165,8 @@ class MaskFolder:
             divided[wanted[stem]].append(Entry(stem, self._folder / stem, fault=fault))
         for entry in entries:
             split = wanted.get(entry.stem, 'train')
-            if entry.stem not in wanted and not entry.fault:
-                self.unlisted += 1
+            if entry.stem not in wanted and entry.defective:
+                self.unlisted += not entry.fault
                 fault = f'is not in {path.name}'
                 entry = Entry(entry.stem, entry.path, fault=fault, defective=False)
             divided[split].append(entry)

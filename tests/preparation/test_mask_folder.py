@@ -209,7 +209,7 @@ TEXT = '# By hand.\ntrain 00\ntrain\t02.png\n\nval 01\ntest  09\ntest 08 \n'
 
 @pytest.mark.parametrize(('name', 'text'), [('s.json', json.dumps(JSON)), ('s.txt', TEXT)])
 def test_a_list_of_splits(tmp_path, name, text):
-    make(tmp_path / 'source', *numbered('images', 'labels'))
+    make(tmp_path / 'source', *numbered('images', 'labels'), 'images/alone.png')
     (tmp_path / name).write_text(text)
     source = MaskFolder(tmp_path / 'source', 'cells', listed=tmp_path / name)
     assert names(source) == {
@@ -218,7 +218,8 @@ def test_a_list_of_splits(tmp_path, name, text):
         'test': ['08.png', '09.png'],
     }
     assert source.unlisted == 5
-    assert faults(source) == {f'images/0{n}.png': f'is not in {name}' for n in range(3, 8)}
+    unlisted = [*(f'0{n}' for n in range(3, 8)), 'alone']
+    assert faults(source) == {f'images/{stem}.png': f'is not in {name}' for stem in unlisted}
     assert not any(pair.defective for of in pairs(source).values() for pair in of if pair.fault)
     assert (
         'Left out: 5 pictures that the list of splits does not have.'
