@@ -109,7 +109,8 @@ def test_the_summary_of_classes(tmp_path, capsys):
         in printed
     )
     assert printed[0] == 'Taken out of train, by a hash of the stems: validation and test.'
-    assert printed[-1].startswith('Next: python train.py --config.task=segmentation ')
+    assert printed[-1].startswith('Next: python train.py --config=configs/nuclei_unet.py ')
+    assert '--config.task=segmentation --config.data.name=cells' in printed[-1]
 
 
 def test_the_summary_of_objects(tmp_path, capsys):

@@ -27,8 +27,8 @@ def prepare_masks(args: argparse.Namespace) -> None:
     print('\n'.join([*source.about_left_out(), writing.summary_of(written)]))
     task = 'instances' if args.instances else 'segmentation'
     print(
-        f'Next: python train.py --config.task={task} --config.data.name={args.name} '
-        f'--config.data.dir={args.data_dir}, in the way of docs/segmentation.md.'
+        f'Next: python train.py --config=configs/nuclei_unet.py --workdir=runs/{args.name} '
+        f'--config.task={task} --config.data.name={args.name} --config.data.dir={args.data_dir}'
     )
 
 

@@ -17,8 +17,9 @@ Reader = Callable[[Path | InMemory], np.ndarray]
 def reader(experiment: Experiment, invert: str = 'auto') -> tuple[tuple[int, int, int], Reader]:
     """Returns the shape of the network's input, and a function that reads a picture as such.
 
-    As in training, the pictures of a streamed set are scaled and cropped, and those of a set in
-    memory are fitted into its frame. In photos of handwriting, ink and paper are told apart first.
+    As in training, the pictures of a streamed set are stretched if the set's were, scaled and
+    cropped, and those of a set in memory are fitted into its frame. In photos of handwriting, ink
+    and paper are told apart first.
 
     Args:
       experiment: whose network it is.
@@ -40,11 +41,16 @@ def reader(experiment: Experiment, invert: str = 'auto') -> tuple[tuple[int, int
         return shape, lambda path: images.read_image(path, *shape, invert)
     _check_invert(invert)
     transform = input_pipeline.eval_transform(experiment.config, experiment.upright)
-    return (transform.size, transform.size, 3), lambda path: _crop(transform, path)
+    return (
+        (transform.size, transform.size, 3),
+        lambda path: _crop(transform, _stretched(path, experiment)),
+    )
 
 
 def whole_reader(experiment: Experiment, invert: str = 'auto') -> Reader:
     """Returns a function that reads a picture at its own size, uint8 [height, width, channels].
+
+    It is stretched if the pictures of the network's set were.
 
     Arguments and errors as for `reader`.
     """
@@ -53,10 +59,29 @@ def whole_reader(experiment: Experiment, invert: str = 'auto') -> Reader:
     mode = 'L' if experiment.image_shape[-1] == 1 else 'RGB'
 
     def read(path: Path | InMemory) -> np.ndarray:
-        picture = images.open_picture(path, mode)
+        picture = images.open_picture(_stretched(path, experiment), mode)
         return images.fitted(picture, picture.height, picture.width, invert)
 
     return read
+
+
+def _stretched(path: Path | InMemory, experiment: Experiment) -> Path | InMemory:
+    """Returns a picture with its contrast stretched, under its name, or itself.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if experiment.stretch is None:
+        return path
+    from data_sources import stretching
+    from data_sources.decoding import DecodeError
+
+    encoded = picture_files.read(path)
+    try:
+        stretched = stretching.encoded(encoded, experiment.stretch, experiment.upright)
+    except DecodeError as error:
+        raise UserError(f'{path} cannot be read as a picture: {error}.') from error
+    return InMemory(stretched, str(path))
 
 
 def _check_invert(invert: str) -> None:
