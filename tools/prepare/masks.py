@@ -25,10 +25,18 @@ def prepare_masks(args: argparse.Namespace) -> None:
     writing.report_rejected(written)
     report_kept(written)
     print('\n'.join([*source.about_left_out(), writing.summary_of(written)]))
-    task = 'instances' if args.instances else 'segmentation'
-    print(
-        f'Next: python train.py --config=configs/nuclei_unet.py --workdir=runs/{args.name} '
-        f'--config.task={task} --config.data.name={args.name} --config.data.dir={args.data_dir}'
+    print(next_step(args.name, args.data_dir, args.instances))
+
+
+def next_step(name: str, data_dir: Path, instances: bool) -> str:
+    """Returns the command that trains on a set of masks."""
+    train = 'Next: python train.py --config=configs/nuclei_unet.py'
+    task = 'instances' if instances else 'segmentation'
+    # The weights in this configuration are for border and inside of objects.
+    more = '' if instances else " --config.segmentation.class_weights='()'"
+    return (
+        f'{train} --workdir=runs/{name} --config.task={task} --config.data.name={name} '
+        f'--config.data.dir={data_dir}{more}'
     )
 
 
