@@ -130,7 +130,14 @@ def _digits(split: str) -> ArraySource:
     return digits.load(split)
 
 
+def _scenes(split: str) -> ArraySource:
+    from data_sources import scenes
+
+    return scenes.load(split)
+
+
 register('digits', _digits)
+register('scenes', _scenes)
 
 
 # --- any set ------------------------------------------------------------------------------------

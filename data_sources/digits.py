@@ -5,6 +5,8 @@ Repository, 1998 (its test part), as shipped with scikit-learn: 8x8 pixels, 0 (p
 All arithmetic here is on integers, so that every machine and version sees the same bytes.
 """
 
+import functools
+
 import numpy as np
 
 from data_sources import scikit_learn
@@ -31,6 +33,13 @@ def load(split: str) -> ArraySource:
         class_names=tuple('0123456789'),
         handwriting=True,
     )
+
+
+def source_images(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a split's digits as they are stored: int64 [n, 8, 8] of 0 to 16, and labels int32."""
+    images, labels = _read()
+    chosen = split_indices(labels)[split]
+    return images[chosen], labels[chosen]
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:
@@ -75,14 +84,20 @@ def enlarge(images: np.ndarray) -> np.ndarray:
     Returns:
       uint8 [n, 28, 28, 1], 0 to 255, rounded to nearest and clipped (cubics overshoot).
     """
-    weights, one = _cubic_weights(images.shape[1], _SIDE)
-    scaled = np.einsum('yi,nij,xj->nyx', weights, images, weights) * 255
-    whole = 16 * one * one
-    pixels = np.clip((scaled + whole // 2) // whole, 0, 255).astype(np.uint8)
+    pixels = scaled(images, _SIDE).astype(np.uint8)
     margin = (_MARGIN, _MARGIN)
     return np.pad(pixels, ((0, 0), margin, margin))[..., None]
 
 
+def scaled(images: np.ndarray, side: int) -> np.ndarray:
+    """Returns int64 [..., side, side], 0 to 255, of int64 [..., 8, 8], 0 to 16; as `enlarge`."""
+    weights, one = _cubic_weights(images.shape[-1], side)
+    sums = weights @ images @ weights.T * 255
+    whole = 16 * one * one
+    return np.clip((sums + whole // 2) // whole, 0, 255)
+
+
+@functools.cache
 def _cubic_weights(old: int, new: int) -> tuple[np.ndarray, int]:
     """Returns int64 [new, old] interpolation weights and the integer that stands for one.
 

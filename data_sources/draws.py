@@ -51,6 +51,10 @@ class Draws:
             self._words = self._philox.random_raw(_WORDS).tolist()[::-1]
         return self._words.pop()
 
+    def raw(self, count: int) -> bytes:
+        """Returns `count` random words, 8 bytes each, lowest byte first."""
+        return np.asarray(self._philox.random_raw(count), '<u8').tobytes()
+
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """Returns a number in [low, high)."""
         return low + (high - low) * ((self._word() >> 11) * 2.0**-53)
