@@ -285,6 +285,7 @@ def test_a_changed_source_has_another_identity(tmp_path):
 # --- the nuclei ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_nuclei_are_split_as_the_rule_in_the_list_says():
     nuclei = Path(SHARED_DATA) / 'dsb2018_nuclei'
     if not nuclei.is_dir():
