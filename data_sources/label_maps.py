@@ -1,7 +1,9 @@
 """Kinds of target with a number for each pixel: its class, or its object."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -64,12 +66,14 @@ class InstanceMap(Kind):
     """The number of an object for each pixel: int32 [n, height, width], 0 for background.
 
     The numbers of an image's objects have no order and may have gaps. A prepared set holds them in
-    16 bits. `UNKNOWN` is for the pixels that a geometric change has brought in from outside the
-    image; a prepared set has none of them.
+    16 bits: as a tensor, or as a picture, which tfds reads with OpenCV alone. `UNKNOWN` is for the
+    pixels that a geometric change has brought in from outside the image; a prepared set has none of
+    them.
     """
 
     UNKNOWN: ClassVar[int] = -1
     MOST: ClassVar[int] = 65_535
+    MOST_PIXELS: ClassVar[int] = 1 << 28
 
     moves = True
     prepared_by = 'masks --instances --source=DIR_WITH_IMAGES_AND_MASKS'
@@ -90,14 +94,35 @@ class InstanceMap(Kind):
         return f'with object {invalid[0]}; objects have numbers from 1 to {self.MOST:,}'
 
     def accepts(self, feature: Any) -> bool:
-        """Returns whether a tfds feature is a picture with one channel in uint16."""
+        """Returns whether a tfds feature is a picture or zlib tensor of one channel in uint16."""
         import tensorflow_datasets as tfds
 
+        if isinstance(feature, tfds.features.Image):
+            return feature.np_dtype == np.uint16 and feature.shape[-1] == 1
         return (
-            isinstance(feature, tfds.features.Image)
+            isinstance(feature, tfds.features.Tensor)
             and feature.np_dtype == np.uint16
-            and feature.shape[-1] == 1
+            and feature.shape == (None, None, 1)
+            and feature.to_json_content().encoding == 'zlib'
         )
+
+    def read(self, name: str, features: Mapping[str, Any]) -> np.ndarray:
+        """Returns int32 [height, width], of a tensor or of a picture.
+
+        tfds keeps the shape of a tensor of any size beside its values.
+        """
+        if f'{name}/value' not in features:
+            return self.decoded(features[name])
+        shape = tuple(features[f'{name}/shape'].int64_list.value)
+        if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > self.MOST_PIXELS:
+            raise ValueError(f'an instance map of shape {shape}')
+        size = 2 * math.prod(shape)
+        # A few bytes can unpack to gigabytes, so no more than that is unpacked.
+        stored = features[f'{name}/value'].bytes_list.value[0]
+        unpacked = zlib.decompressobj().decompress(stored, size + 1)
+        if len(unpacked) != size:
+            raise ValueError(f'an instance map of shape {shape} in another number of bytes')
+        return np.frombuffer(unpacked, '<u2').reshape(shape)[..., 0].astype(np.int32)
 
     def decoded(self, feature: Any) -> np.ndarray:
         """Returns int32 [height, width]."""

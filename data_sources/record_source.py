@@ -124,7 +124,7 @@ class RecordSource:
         features = tf_example_pb2.Example.FromString(serialized).features.feature
         targets = {}
         for name, kind in self.kinds.items():
-            targets[name] = value = kind.decoded(features[name])
+            targets[name] = value = kind.read(name, features)
             kind.check(
                 name, np.asarray(value)[None], self.class_names, lambda _: self._record(index)
             )
@@ -219,4 +219,4 @@ def _check(
 def _is_withheld(folder: Path, stored: str, wanted: Mapping[str, Kind]) -> bool:
     """Returns whether a stored split keeps targets secret, as the test split of tfds' ImageNet."""
     features = tf_example_pb2.Example.FromString(_open(folder, stored)[0]).features.feature
-    return any(kind.is_withheld(kind.decoded(features[name])) for name, kind in wanted.items())
+    return any(kind.is_withheld(kind.read(name, features)) for name, kind in wanted.items())

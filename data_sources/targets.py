@@ -126,8 +126,21 @@ class Kind:
         del feature
         return ()
 
-    def decoded(self, feature: Any) -> Any:
+    def read(self, name: str, features: Mapping[str, Any]) -> Any:
         """Returns one example's value.
+
+        Args:
+          name: of the target.
+          features: {key: tf_feature_pb2.Feature} of a record. The target's key is its name, unless
+            tfds stores such a feature in several.
+
+        Raises:
+          ValueError: they do not hold what the data set's description says.
+        """
+        return self.decoded(features[name])
+
+    def decoded(self, feature: Any) -> Any:
+        """Returns one example's value, of a kind that is stored in one feature.
 
         Args:
           feature: a tf_feature_pb2.Feature.

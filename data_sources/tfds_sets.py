@@ -191,7 +191,7 @@ def _read_range(
         encoded = [features['image'].bytes_list.value[0] for features in chunk]
         images[rows] = png.decode_many(encoded, shape)
         for target, kind in wanted.items():
-            targets[target][rows] = [kind.decoded(features[target]) for features in chunk]
+            targets[target][rows] = [kind.read(target, features) for features in chunk]
     handwriting = name in arrays.HANDWRITING or bool(
         (builder.info.metadata or {}).get('handwriting')
     )

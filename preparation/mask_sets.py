@@ -8,7 +8,8 @@ is made; `MaskSet` checks both, brings them together, and is what `sharded_write
 
 An example has `image`, `file_name` and one of
   `segmentation_mask`   the class of each pixel; 255: not known (void). 8-bit grey PNG
-  `instance_map`        the object of each pixel from 1 on; 0: background. 16-bit grey PNG
+  `instance_map`        the object of each pixel from 1 on; 0: background. A tensor of 16 bits,
+                        because tfds reads no picture of 16 bits without OpenCV
 
 A picture keeps its bytes if stock tfds makes of them what is read here. Others (palettes,
 transparency, more than 8 bits, CMYK, formats other than JPEG, PNG, WebP and BMP) are stored as grey
@@ -25,6 +26,7 @@ import functools
 import io
 import os
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -206,11 +208,11 @@ class MaskSet:
             citation=self._source.citation,
         )
 
-    def _target(self, splits: Mapping[str, Totals]) -> tfds.features.Image:
+    def _target(self, splits: Mapping[str, Totals]) -> tfds.features.FeatureConnector:
         """Returns the feature that the masks are."""
         shape = (None, None, 1)
         if self._source.instances:
-            return tfds.features.Image(shape=shape, dtype=np.uint16, encoding_format='png')
+            return tfds.features.Tensor(shape=shape, dtype=np.uint16, encoding='zlib')
         found = [
             int(kind.removeprefix(_CLASS))
             for total in splits.values()
@@ -259,12 +261,9 @@ def _to_item(
         kinds += (UNTURNED,)
     if not instances:
         kinds += tuple(f'{_CLASS}{number}' for number in np.unique(drawn.values) if number != 255)
+    name = pair.name.encode('utf-8', 'replace')
     record = tfds_files.serialized(
-        {
-            'image': image,
-            _WHERE[instances]: _png(drawn.values.astype(np.uint16 if instances else np.uint8)),
-            'file_name': pair.name.encode('utf-8', 'replace'),
-        }
+        {'image': image, **_stored_mask(drawn.values, instances), 'file_name': name}
     )
     kinds = (*checked.kinds, *drawn.kinds, *kinds)
     return Item(pair.cursor, pair.size, record, kinds, pair.file, '; '.join(notes), defective=False)
@@ -312,6 +311,15 @@ def _stored(encoded: bytes, stretch: float | None, turn: bool) -> tuple[bytes, t
         return _png(np.asarray(result)), (CONVERTED, *turned_kind)
 
 
+def _stored_mask(values: np.ndarray, instances: bool) -> dict[str, bytes | tuple[int, ...]]:
+    """Returns the features of a record that hold a mask, as tfds stores them."""
+    where = _WHERE[instances]
+    if not instances:
+        return {where: _png(values.astype(np.uint8))}
+    packed = zlib.compress(np.ascontiguousarray(values, '<u2').tobytes())
+    return {f'{where}/value': packed, f'{where}/shape': (*values.shape, 1)}
+
+
 def _is_plain(picture: Image.Image, encoded: bytes) -> bool:
     """Returns whether Pillow and OpenCV, by which tfds decodes, read 8-bit grey or RGB."""
     deep = picture.format == 'PNG' and encoded[_PNG_DEPTH] > 8
@@ -324,7 +332,7 @@ def _is_plain(picture: Image.Image, encoded: bytes) -> bool:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Returns the PNG file of pixels, uint8 [h, w] or [h, w, 3], or uint16 [h, w]."""
+    """Returns the PNG file of pixels, uint8 [h, w] or [h, w, 3]."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, 'PNG')
     return file.getvalue()

@@ -26,7 +26,7 @@ class Classes:
 
     def look(self, features: Mapping[str, Any]) -> np.ndarray:
         """Returns the pixels of each number in one example, int64 [256]; called in threads."""
-        values = LabelMap().decoded(features['segmentation_mask'])
+        values = LabelMap().read('segmentation_mask', features)
         return np.bincount(values.ravel(), minlength=256)
 
     def add(self, split: str, pixels: np.ndarray) -> None:
@@ -56,7 +56,7 @@ class Objects:
 
     def look(self, features: Mapping[str, Any]) -> np.ndarray:
         """Returns the pixels of background and of each object of one example, int64."""
-        values = InstanceMap().decoded(features['instance_map'])
+        values = InstanceMap().read('instance_map', features)
         areas = np.bincount(values.ravel())
         return np.concatenate([areas[:1], areas[1:][areas[1:] > 0]])
 

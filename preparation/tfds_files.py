@@ -1,6 +1,6 @@
 """What makes a folder of shards a tfds data set: examples, and the files that describe them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,22 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from preparation.sharded_writer import Totals
 
 
-def serialized(values: Mapping[str, bytes | int]) -> bytes:
+def serialized(values: Mapping[str, bytes | int | Sequence[int]]) -> bytes:
     """Returns one example as tfds serialises it, but always as the same bytes.
 
     Args:
-      values: {feature: an encoded picture, a text in UTF-8, or a whole number}.
+      values: {feature: an encoded picture, a text in UTF-8, or whole numbers}.
     """
-    feature = {
-        name: tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
-        if isinstance(value, bytes)
-        else tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[value]))
-        for name, value in values.items()
-    }
+    feature = {name: _feature(value) for name, value in values.items()}
     example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
     return example.SerializeToString(deterministic=True)  # a map has no order otherwise
+
+
+def _feature(value: bytes | int | Sequence[int]) -> tf_feature_pb2.Feature:
+    if isinstance(value, bytes):
+        return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
+    numbers = [value] if isinstance(value, int) else value
+    return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=numbers))
 
 
 def describe(

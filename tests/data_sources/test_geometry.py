@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from augmentation import augment
 from augmentation import registry as augmentations
 from configs import base
-from data_sources import cropping, decoding, geometry, host_augment, host_ops, targets
+from data_sources import cropping, decoding, geometry, host_augment, host_ops, label_maps, targets
 from data_sources.draws import Draws
 from tests.data_sources.test_decoding import encode
 
 SIDES = st.integers(24, 40)
 SEEDS = st.integers(0, 2**32 - 1)
 ROOM = 6  # a blob's pixels reach as far from its centre
-KINDS = {'points': targets.Points(), 'boxes': targets.Boxes(), 'map': targets.LabelMap(fill=9)}
+KINDS = {'points': targets.Points(), 'boxes': targets.Boxes(), 'map': label_maps.LabelMap(fill=9)}
 
 
 def blob(shape, point):
@@ -198,10 +198,10 @@ def test_a_label_map_follows_a_crop_and_a_flip():
     image = cropping.resize(picture, 24, (box.left, box.top, box.width, box.height))
     image, flipped = host_augment.flip(image, Draws(0, 'augment', 0, 0), 1.0)
     matrices = (cropping.crop_matrix(box, 24), *flipped)
-    found = follow(targets.LabelMap(), labels, matrices, (24, 24))
+    found = follow(label_maps.LabelMap(), labels, matrices, (24, 24))
     np.testing.assert_array_equal(found, image[..., 0])
     # Of half the size: each label is one of the four pixels that become one.
-    half = targets.LabelMap().moved(labels, cropping.crop_matrix(box, 12), (12, 12))
+    half = label_maps.LabelMap().moved(labels, cropping.crop_matrix(box, 12), (12, 12))
     blocks = labels[7:31, 3:27].reshape(12, 2, 12, 2).transpose(0, 2, 1, 3).reshape(12, 12, 4)
     assert (blocks == half[..., None]).any(-1).all()
 
