@@ -277,9 +277,9 @@ class Segmentation(DenseTask):
     def caption(
         self, targets: Mapping[str, np.ndarray], class_names: Sequence[str]
     ) -> tuple[str, ...]:
-        """Returns the names of the classes in the map, the largest first."""
+        """Returns the names of the classes in the map, the largest first, and class 0 last."""
         values, counts = np.unique(targets['segmentation_mask'], return_counts=True)
-        order = np.argsort(-counts, kind='stable')
+        order = np.lexsort((-counts, values == 0))
         names = [class_names[values[i]] for i in order if values[i] < len(class_names)]
         return (', '.join(names),)
 
