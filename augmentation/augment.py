@@ -13,15 +13,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import rng
 from data_sources import geometry
+from errors import UserError
 from tasks.task import Batch, Hyper
 
 # Of the box that is erased: range of its fraction of the area, of height over width, and how often
 # it is drawn.
 AREA, RATIO, ATTEMPTS = (0.02, 1 / 3), (0.3, 1 / 0.3), 10
-# Images, and a function without arguments that returns the matrices float32 [batch, 2, 3].
+# Images, and a function without arguments that returns the matrices float32 [batch, 2, 3], or the
+# place in the image of each pixel, float32 [batch, height, width, 2].
 Moved = tuple[jax.Array, Callable[[], jax.Array]]
 
 
@@ -57,13 +60,19 @@ def sampled(image: jax.Array, angle: jax.Array, zoom: jax.Array, shift: jax.Arra
 
     Arguments as in data_sources.geometry.rotation.
     """
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     y = jnp.arange(height)[:, None] - centre_y - shift[0]
     x = jnp.arange(width)[None, :] - centre_x - shift[1]
     cos, sin = zoom * jnp.cos(angle), zoom * jnp.sin(angle)
     source_y = cos * y + sin * x + centre_y
     source_x = cos * x - sin * y + centre_x
+    return sampled_at(image, source_y, source_x)
+
+
+def sampled_at(image: jax.Array, source_y: jax.Array, source_x: jax.Array) -> jax.Array:
+    """Returns bilinear samples [h, w, c] of one image at places float [h, w], with zeros around."""
+    height, width, channels = image.shape
     # One row and column of zeros on each side: a sample further out reads only those.
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
     source_y = jnp.clip(source_y + 1, 0.0, height + 1.0)
@@ -111,6 +120,75 @@ def flip(images: jax.Array, batch: Batch, hyper: Hyper) -> Moved:
     moved = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
     matrix = geometry.mirror(images.shape[2])
     return moved, lambda: jnp.where(mirrored[:, None, None], matrix, geometry.IDENTITY)
+
+
+def quarter_turns(images: jax.Array, batch: Batch, hyper: Hyper) -> Moved:
+    """Turns each image by 0, 90, 180 or 270 degrees with probability hyper['quarter_turns'].
+
+    Raises:
+      UserError: the images are not square.
+    """
+    height, width = images.shape[1:3]
+    if height != width:
+        raise UserError(
+            f'config.augment.quarter_turns needs square images, and these have {width}x{height} '
+            'pixels: leave it out.'
+        )
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys('turns', batch, hyper))
+    turned = draws[:, 0] < hyper['quarter_turns']
+    turns = jnp.where(turned, jnp.floor(draws[:, 1] * 4).astype(jnp.int32), 0)
+
+    def turn(image, number):
+        return jax.lax.switch(number, [lambda x, k=k: jnp.rot90(x, k) for k in range(4)], image)
+
+    matrices = jnp.asarray(geometry.quarter_turns(height), jnp.float32)
+    return jax.vmap(turn)(images, turns), lambda: matrices[turns]
+
+
+def elastic(images: jax.Array, batch: Batch, hyper: Hyper, elastic_grid: int) -> Moved:
+    """Moves each pixel by a smooth random field, whose deviation is hyper['elastic'] pixels.
+
+    Ronneberger, Fischer and Brox 2015, "U-Net", section 3.1: displacements are drawn on a coarse
+    grid, every `elastic_grid` pixels, and interpolated, here by cubic B-splines. Pixels from
+    outside are zeros.
+
+    Returns:
+      (images, function that returns the place of each pixel [batch, height, width, 2]).
+    """
+    height, width = images.shape[1:3]
+    rows, columns = (_spline_weights(size, elastic_grid) for size in (height, width))
+    shape = (rows.shape[1], columns.shape[1], 2)
+    own = keys('elastic', batch, hyper)
+    draws = jax.vmap(lambda key: jax.random.normal(key, shape))(own)
+    field = jnp.einsum('yi,bijk,xj->byxk', rows, draws, columns, precision='highest')
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), -1)
+    places = grid + hyper['elastic'] * field
+    return jax.vmap(sampled_at)(images, places[..., 0], places[..., 1]), lambda: places
+
+
+def _spline_weights(size: int, grid: int) -> np.ndarray:
+    """Returns the weights float32 [size, points] of cubic B-splines around points `grid` apart.
+
+    They are scaled so that the sum of independent draws keeps their deviation in the mean.
+    """
+    points = -(-size // grid) + 3
+    distance = np.abs(np.arange(size)[:, None] / grid - (np.arange(points) - 1))
+    near = (4 - 6 * distance**2 + 3 * distance**3) / 6
+    weights = np.where(distance < 1, near, np.clip(2 - distance, 0, None) ** 3 / 6)
+    return (weights / np.sqrt((weights**2).sum(1).mean())).astype(np.float32)
+
+
+def light(images: jax.Array, batch: Batch, hyper: Hyper) -> jax.Array:
+    """Changes the contrast of each image about its mean, and its brightness, by random factors.
+
+    The factors are uniform in 1 +- hyper['contrast'] and 1 +- hyper['brightness']; values stay in
+    [0, 1].
+    """
+    draw = jax.vmap(lambda key: jax.random.uniform(key, (2,), minval=-1.0))
+    draws = draw(keys('light', batch, hyper))[:, :, None, None, None]
+    mean = images.mean((1, 2, 3), keepdims=True)
+    images = mean + (images - mean) * (1 + hyper['contrast'] * draws[:, 0])
+    return jnp.clip(images * (1 + hyper['brightness'] * draws[:, 1]), 0.0, 1.0)
 
 
 def erase(images: jax.Array, batch: Batch, hyper: Hyper, erase_mode: str) -> jax.Array:

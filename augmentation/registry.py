@@ -136,6 +136,12 @@ def _check_use(row: Augmentation, leaf: str, config: Any) -> None:
             f'config.linear_probe computes the features once, so {name} must be {default!r}.'
         )
     targets = registry.get(config.task).targets
+    stiff = [name for name, kind in targets.items() if kind.moves and not kind.bends]
+    if row.bends and stiff:
+        raise UserError(
+            f'{name} bends images, and {", ".join(stiff)} of task={config.task} cannot follow: '
+            'leave it out.'
+        )
     if row.stage is Stage.MIXTURE and not (targets and all(k.mixes for k in targets.values())):
         listed = ', '.join(f'{name} ({type(kind).__name__})' for name, kind in targets.items())
         raise UserError(

@@ -34,8 +34,9 @@ class Stage(enum.IntEnum):
 
     PIXELS: values in [0, 1]; returns images.
     GEOMETRY: values in [0, 1]; returns (images, function without arguments that returns the
-      matrices float32 [batch, 2, 3] of data_sources/geometry.py). It is called only where a target
-      of the task moves.
+      matrices float32 [batch, 2, 3] of data_sources/geometry.py, or, for a row that `bends`, the
+      places float32 [batch, height, width, 2] in the image that pixels come from). It is called
+      only where a target of the task moves.
     NORMALIZED: values less the mean, by the deviation; returns images.
     MIXTURE: the same, and the images of the batch mix; the function also takes the task's targets,
       and returns (images, {name: array} that the task's loss finds in the batch).
@@ -66,6 +67,7 @@ class Augmentation:
         processes import its module, which should not import JAX. It is called where the
         augmentation is off, too, and then returns the image itself: what others draw after it need
         not depend on its switch.
+      bends: whether pixels move as no matrix says; targets whose kind cannot follow are refused.
       streamed: whether a streamed set takes it, on the host if `host` is given.
       instead: for the message where it does not: what there is in its place.
       scalars: section augment.* of a configuration -> leaves of the traced fields that enter the
@@ -82,6 +84,7 @@ class Augmentation:
     device: Callable[..., Any] | None = None
     stage: Stage | None = None
     host: Callable[..., Any] | None = None
+    bends: bool = False
     streamed: bool = True
     instead: str = ''
     scalars: Callable[[Any], tuple[str, ...]] | None = None

@@ -82,6 +82,46 @@ FLIP = Augmentation(
     host=host_augment.flip,
 )  # fmt: skip
 
+TURNS = Augmentation(
+    'quarter_turns',
+    fields=(
+        Field('augment.quarter_turns', 0.0, 'Probability of turning a square image by a random '
+              'multiple of 90 degrees.', low=0, high=1, traced=True),
+    ),
+    usual={'quarter_turns': {'quarter_turns': 1.0}},
+    device=augment.quarter_turns,
+    stage=Stage.GEOMETRY,
+)  # fmt: skip
+
+ELASTIC = Augmentation(
+    'elastic',
+    fields=(
+        Field('augment.elastic', 0.0, 'Elastic deformation: standard deviation of the displacement '
+              'of a pixel, in pixels.', low=0, high=1000, traced=True),
+        Field('augment.elastic_grid', 32, 'Elastic deformation: pixels between two points whose '
+              'displacements are drawn.', low=2, high=10_000),
+    ),
+    usual={'elastic': {'elastic': 3.0}},
+    device=augment.elastic,
+    stage=Stage.GEOMETRY,
+    bends=True,
+)  # fmt: skip
+
+LIGHT = Augmentation(
+    'light',
+    fields=(
+        Field('augment.brightness', 0.0, 'Largest relative change of the brightness of an image in '
+              'memory.', low=0, high=1, traced=True),
+        Field('augment.contrast', 0.0, 'Largest relative change of the contrast of an image in '
+              'memory.', low=0, high=1, traced=True),
+    ),
+    usual={'light': {'brightness': 0.3, 'contrast': 0.3}},
+    device=augment.light,
+    stage=Stage.PIXELS,
+    streamed=False,
+    instead='has config.augment.color_jitter',
+)  # fmt: skip
+
 MIXING = Augmentation(
     'mixing',
     fields=(
@@ -148,4 +188,4 @@ COLOR_JITTER = Augmentation(
 )  # fmt: skip
 
 # In the order of their stages on the device, and in this order within one, and on the host.
-ROWS = (AFFINE, CROP, FLIP, ERASE, MIXING, POLICY, COLOR_JITTER)
+ROWS = (LIGHT, AFFINE, CROP, FLIP, TURNS, ELASTIC, ERASE, MIXING, POLICY, COLOR_JITTER)

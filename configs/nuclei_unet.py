@@ -27,6 +27,8 @@ def get_config():
     config.batch_size = 8
     config.eval_batch_size = 8
     config.epochs = 100.0
+    config.instances.border = 2
+    config.instances.least_area = 30
     config.segmentation.losses = ('cross_entropy', 'dice')
     config.segmentation.class_weights = (1.0, 3.0, 1.0)
     config.optimizer.name = 'adamw'
@@ -34,7 +36,8 @@ def get_config():
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup = 5.0
     config.augment.flip = 0.5
-    config.augment.rotate = 180.0
+    config.augment.quarter_turns = 1.0
+    config.augment.elastic = 2.0
     config.augment.color_jitter = (0.3, 0.3, 0.3, 0.1)
     config.eval_every = 10.0
     config.checkpoint.every = 10.0

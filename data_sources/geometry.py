@@ -11,6 +11,7 @@ Everything is for one example. The host calls it with NumPy (`xp=numpy`), the st
 without it. Products are written out: a GPU may round a matrix product to ten bits.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +32,23 @@ def translation(down: Any, right: Any, xp: ModuleType = np) -> Array:
 def mirror(width: int) -> np.ndarray:
     """Returns the matrix of mirroring an image of this width left to right."""
     return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, width - 1.0]])
+
+
+def quarter_turns(side: int) -> np.ndarray:
+    """Returns the matrices [4, 2, 3] of turning a square image by 0, 90, 180 and 270 degrees.
+
+    Counter-clockwise; side is its height and width.
+    """
+    last = side - 1.0
+    return np.array(
+        [
+            [[1, 0, 0], [0, 1, 0]],
+            [[0, 1, 0], [-1, 0, last]],
+            [[-1, 0, last], [0, -1, last]],
+            [[0, -1, last], [1, 0, 0]],
+        ],
+        np.float64,
+    )
 
 
 def rotation(
@@ -126,10 +144,22 @@ def moved_map(
     Returns:
       the type of `labels`, [*shape, ...].
     """
-    height, width = labels.shape[:2]
     y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])[None, :]
-    sources = [xp.floor(a * y + b * x + c + 0.5).astype(np.int32) for a, b, c in matrix]
-    inside = (sources[0] >= 0) & (sources[0] < height) & (sources[1] >= 0) & (sources[1] < width)
-    nearest = labels[xp.clip(sources[0], 0, height - 1), xp.clip(sources[1], 0, width - 1)]
+    return nearest(labels, [a * y + b * x + c for a, b, c in matrix], fill, xp)
+
+
+def nearest(labels: Array, sources: Sequence[Array], fill: int, xp: ModuleType = np) -> Array:
+    """Returns the labels nearest to some places; those outside the map are `fill`.
+
+    Args:
+      labels: [height, width], or with further axes.
+      sources: y and x of the places, float [h, w] each.
+      fill: see above.
+      xp: numpy or jax.numpy.
+    """
+    height, width = labels.shape[:2]
+    y, x = (xp.floor(source + 0.5).astype(np.int32) for source in sources)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    found = labels[xp.clip(y, 0, height - 1), xp.clip(x, 0, width - 1)]
     inside = inside.reshape(inside.shape + (1,) * (labels.ndim - 2))
-    return xp.where(inside, nearest, xp.asarray(fill, labels.dtype))
+    return xp.where(inside, found, xp.asarray(fill, labels.dtype))

@@ -24,6 +24,7 @@ class LabelMap(Kind):
     fill: int = 255
 
     moves = True
+    bends = True
     prepared_by = 'masks --source=DIR_WITH_IMAGES_AND_LABELS'
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -60,6 +61,9 @@ class LabelMap(Kind):
         """Each pixel's class is the nearest one's; `fill` comes from outside the image."""
         return geometry.moved_map(value, matrix, shape, self.fill, xp)
 
+    def _bent(self, value: Any, places: Any, xp: ModuleType) -> Any:
+        return geometry.nearest(value, (places[..., 0], places[..., 1]), self.fill, xp)
+
 
 @dataclasses.dataclass(frozen=True)
 class InstanceMap(Kind):
@@ -76,6 +80,7 @@ class InstanceMap(Kind):
     MOST_PIXELS: ClassVar[int] = 1 << 28
 
     moves = True
+    bends = True
     prepared_by = 'masks --instances --source=DIR_WITH_IMAGES_AND_MASKS'
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -134,3 +139,6 @@ class InstanceMap(Kind):
     def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:
         """Each pixel's object is the nearest one's; nothing is known outside the image."""
         return geometry.moved_map(value, matrix, shape, self.UNKNOWN, xp)
+
+    def _bent(self, value: Any, places: Any, xp: ModuleType) -> Any:
+        return geometry.nearest(value, (places[..., 0], places[..., 1]), self.UNKNOWN, xp)

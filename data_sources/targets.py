@@ -29,6 +29,7 @@ class Kind:
     Attributes:
       moves: whether the target has to move with the pixels where an image is moved; then `_moved`
         says how.
+      bends: whether it can follow a change that is no matrix; then `_bent` says how.
       mixes: whether two examples' targets may stand side by side where their images are mixed
         (augmentation/mixing.py).
       prepared_by: the subcommand of tools.prepare_data that makes a set with such targets of the
@@ -36,6 +37,7 @@ class Kind:
     """
 
     moves: ClassVar[bool] = False
+    bends: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     prepared_by: ClassVar[str] = ''
 
@@ -94,24 +96,33 @@ class Kind:
         """
         return self._moved(value, matrix, shape, np) if self.moves else value
 
-    def moved_batch(self, values: Any, matrices: Any, shape: tuple[int, int]) -> Any:
+    def moved_batch(self, values: Any, changes: Any, shape: tuple[int, int]) -> Any:
         """Returns a batch's values after geometric changes; in the compiled step.
 
         Args:
           values: JAX's, [batch, ...].
-          matrices: [batch, 2, 3], as in `moved`.
+          changes: matrices [batch, 2, 3], as in `moved`; or places [batch, height, width, 2], the
+            (y, x) in the image of each pixel of the result.
           shape: (height, width) of the results.
         """
         if not self.moves:
             return values
         import jax
 
+        if changes.ndim == 4:
+            return jax.vmap(lambda value, places: self._bent(value, places, jax.numpy))(
+                values, changes
+            )
         return jax.vmap(lambda value, matrix: self._moved(value, matrix, shape, jax.numpy))(
-            values, matrices
+            values, changes
         )
 
     def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:
         """Returns one example's value after a change, by NumPy or JAX."""
+        raise NotImplementedError
+
+    def _bent(self, value: Any, places: Any, xp: ModuleType) -> Any:
+        """Returns one example's value whose pixels were taken from places [height, width, 2]."""
         raise NotImplementedError
 
     # --- in a record of a tfds data set ---------------------------------------------------------

@@ -60,9 +60,9 @@ def training_inputs(spec: StepSpec, batch: Batch, hyper: Hyper) -> dict[str, jax
         images = augmentation(images, batch, hyper)
     moves = any(kind.moves for kind in spec.task.targets.values())
     for augmentation in stages[Stage.GEOMETRY]:
-        images, matrices = augmentation(images, batch, hyper)
+        images, changes = augmentation(images, batch, hyper)
         if moves:
-            part |= _moved(spec.task.targets, part, matrices(), images.shape[1:3])
+            part |= _moved(spec.task.targets, part, changes(), images.shape[1:3])
     images = _normalized(spec, images)
     for augmentation in stages[Stage.NORMALIZED]:
         images = augmentation(images, batch, hyper)
@@ -73,7 +73,7 @@ def training_inputs(spec: StepSpec, batch: Batch, hyper: Hyper) -> dict[str, jax
 
 
 def _moved(
-    kinds: Mapping[str, Kind], batch: Batch, matrices: jax.Array, shape: tuple[int, int]
+    kinds: Mapping[str, Kind], batch: Batch, changes: jax.Array, shape: tuple[int, int]
 ) -> dict[str, jax.Array]:
     """Returns the targets of a batch where its pixels went; arguments as in Kind.moved_batch."""
-    return {name: kind.moved_batch(batch[name], matrices, shape) for name, kind in kinds.items()}
+    return {name: kind.moved_batch(batch[name], changes, shape) for name, kind in kinds.items()}
