@@ -59,10 +59,15 @@ SCENES = {
     'augment__scale': 0.2,
     'augment__crop': 3,
     'augment__flip': 0.5,
+    'augment__quarter_turns': 0.5,
+    'augment__elastic': 1.0,
+    'augment__brightness': 0.2,
+    'augment__contrast': 0.2,
     'augment__erase': 0.5,
 }
+IN_MEMORY = ('augment__crop', 'augment__brightness', 'augment__contrast')
 DISCS = {
-    **{name: value for name, value in SCENES.items() if name != 'augment__crop'},
+    **{name: value for name, value in SCENES.items() if name not in IN_MEMORY},
     'task': 'instances',
     'data__name': masked_pictures.NAME,
     'data__image_size': 48,
