@@ -112,9 +112,9 @@ def main(argv: list[str]) -> int:
         if write:
             write(path, answer)
         if arguments.json:
-            print(json.dumps({'image': str(path), **answer.description.values}))
+            print(json.dumps({'image': str(path), **answer.values}))
         else:
-            print(f'{path}: {answer.description.text}')
+            print(f'{path}: {answer.text}')
     return UserError.exit_code if unreadable else 0
 
 

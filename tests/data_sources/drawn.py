@@ -158,7 +158,7 @@ def answers(network: 'Trained', folder: Path, drawings=HUNDRED) -> list[str | No
     from training import prediction
 
     return [
-        None if isinstance(answer, UserError) else answer.description.values['top'][0]['class']
+        None if isinstance(answer, UserError) else answer.values['top'][0]['class']
         for _, answer in prediction.predict(network, write(folder, drawings))
     ]
 

@@ -249,8 +249,7 @@ def count_right(network: Trained, style: str, folder: Path) -> int:
     photos = write(folder, style)
     answers = prediction.predict(network, [path for path, _ in photos])
     return sum(
-        not isinstance(answer, UserError)
-        and answer.description.values['top'][0]['class'] == str(digit)
+        not isinstance(answer, UserError) and answer.values['top'][0]['class'] == str(digit)
         for (_, answer), (_, digit) in zip(answers, photos, strict=True)
     )
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from errors import UserError
-from tasks.task import Description
 from training.inputs import network_input
 from training.prediction.reading import Reader, reader, whole_reader
 from training.trained import Trained
@@ -27,12 +26,14 @@ class Answer:
     Attributes:
       image: the picture as the network gets it, uint8 [h, w, c]; whole for a dense task.
       prediction: the task's, as NumPy arrays.
-      description: of the prediction.
+      text: a line that describes it.
+      values: {name: value} of it for JSON.
     """
 
     image: np.ndarray
     prediction: Any
-    description: Description
+    text: str
+    values: dict[str, Any]
 
 
 def predict(
@@ -69,7 +70,8 @@ def predict(
         if isinstance(image, UserError):
             yield path, image
         else:
-            yield path, Answer(image, prediction, task.described(prediction, names, most))
+            described = task.described(prediction, names, most)
+            yield path, Answer(image, prediction, described.text, described.values)
 
 
 def _each(

@@ -91,12 +91,10 @@ def test_a_run_without_a_result_has_no_accuracy_to_show(network, copied, tmp_pat
 def test_the_answer_is_that_of_predict(answers, network):
     found = answers.look(SEVEN.read_bytes())
     ((_, expected),) = prediction.predict(network, [SEVEN], most=10)
-    assert [c['name'] for c in found['choices']] == [
-        t['class'] for t in expected.description.values['top']
-    ]
+    assert [c['name'] for c in found['choices']] == [t['class'] for t in expected.values['top']]
     np.testing.assert_allclose(
         [choice['sureness'] for choice in found['choices']],
-        [top['probability'] for top in expected.description.values['top']],
+        [top['probability'] for top in expected.values['top']],
         atol=1e-5,
     )
     _, read = prediction.reader(network.experiment)
