@@ -233,7 +233,7 @@ def check(given: argparse.Namespace, extras: list[str]) -> None:
     if getattr(given, 'sweep', None):
         search.load(given.sweep)
     for name in getattr(given, 'images', ()):
-        assert name.startswith('~') or Path(name).is_file()
+        assert name.startswith(('~', '$HOME/')) or Path(name).is_file()
 
 
 @pytest.mark.parametrize('page', pages.PAGES)
