@@ -14,7 +14,8 @@ examples:
 
 Prints the report of the task (for classification: accuracy, loss, precision and recall of each
 class, the confusion matrix and the calibration), and writes evaluation_SPLIT.json and pictures such
-as confusion_SPLIT.png into the workdir. Every example counts once. Fields of the run can be set by
+as confusion_SPLIT.png into the workdir; for segmentation also pictures_SPLIT.png, the best, median
+and worst pictures with truth and answer. Every example counts once. Fields of the run can be set by
 --config.NAME=VALUE, such as --config.data.dir=DIR.
 
 --report writes report.html as well (report_validation.html for that split): the same with curves,
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments, overrides = command.parse(parser(), argv)
     import input_pipeline
+    from inspection import extremes
     from training import facts, trained, workdir
     from training.evaluation import Evaluator
     from training.runner import Runner
@@ -71,6 +73,10 @@ def main(argv: list[str]) -> int:
     path = output / f'evaluation_{arguments.split}.json'
     files.write_json(path, result)
     paths = [path, *report.pictures(output, arguments.split, title)]
+    sheet = extremes.sheet(network, split, evaluation, title)
+    if sheet:
+        paths.append(output / f'pictures_{arguments.split}.png')
+        files.write(paths[-1], sheet)
     left_out = f'\n{bad} record(s) did not decode and were not counted' if bad else ''
     print(f'{title}\n\n{report.text()}{left_out}\n', flush=True)
     if arguments.report:

@@ -52,7 +52,10 @@ class DenseTask(Task):
         return {'count': count}, {PREDICTION: self.predictions(outputs), **rows}
 
     def collected(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the results of the pictures of a batch in place of their predictions."""
+        """Returns the results of the pictures of a batch in place of their predictions.
+
+        'example' int32 is their number in the data set.
+        """
         # Padding is not examined, but a batch of nothing else has to say which arrays there are.
         chosen = np.flatnonzero(rows['mask'] > 0) if rows['mask'].any() else np.arange(1)
         results = []
@@ -60,9 +63,10 @@ class DenseTask(Task):
             targets = {name: rows[name][row] for name in self.targets}
             results.append(self.examined(rows[PREDICTION][row], targets))
         examined = {name: np.stack([result[name] for result in results]) for name in results[0]}
-        return {**examined, 'index': rows['index'][chosen], 'mask': rows['mask'][chosen]}
+        index = rows['index'][chosen]
+        return {**examined, 'example': index, 'index': index, 'mask': rows['mask'][chosen]}
 
     def totals(self, sums: Sums, rows: Mapping[str, np.ndarray]) -> Sums:
         """Returns the sums of all that `examined` gave, and the number of pictures as 'count'."""
-        examined = {name: values.sum(axis=0) for name, values in rows.items()}
-        return {**sums, **examined, 'count': len(next(iter(rows.values())))}
+        examined = {n: values.sum(axis=0) for n, values in rows.items() if n != 'example'}
+        return {**sums, **examined, 'count': len(rows['example'])}

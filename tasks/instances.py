@@ -124,12 +124,17 @@ class Instances(Segmentation):
             'pooled_dice': overlap.dice(*sums['foreground']),
         }
 
+    def quality(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the precision of each picture at an IoU of 0.5."""
+        return objects.precision(rows['matched'])[:, 0]
+
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> InstancesReport:
         """Returns the precision by threshold, and the results of each picture."""
         metrics = self.summarize(sums, rows)
-        return InstancesReport(metrics, sums, rows, self.pixel_classes(class_names))
+        names = self.pixel_classes(class_names)
+        return InstancesReport(metrics, sums, rows, names, self.quality(rows))
 
     def answer(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the objects as an instance map, int32 [h, w]."""

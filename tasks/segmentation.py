@@ -221,12 +221,17 @@ class Segmentation(DenseTask):
             'pixel_accuracy': overlap.pixel_accuracy(confusion),
         }
 
+    def quality(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the mean IoU of each picture."""
+        return np.array([overlap.mean_iou(matrix) for matrix in rows['confusion']])
+
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> SegmentationReport:
         """Returns the table by class, the confusion matrix, and the results of each picture."""
         metrics = self.summarize(sums, rows)
-        return SegmentationReport(metrics, sums, rows, self.pixel_classes(class_names))
+        names = self.pixel_classes(class_names)
+        return SegmentationReport(metrics, sums, rows, names, self.quality(rows))
 
     def answer(self, prediction: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the most probable class of each pixel, as a label map uint8 [h, w]."""

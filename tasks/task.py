@@ -261,6 +261,15 @@ class Task:
         """
         return self.metric().shown(result[self.metric().name])
 
+    def quality(self, rows: Mapping[str, np.ndarray] | None) -> np.ndarray | None:
+        """Returns how good the answer for each example is, float64 [n]; None if nothing says so.
+
+        Args:
+          rows: of a split.
+        """
+        del rows
+        return None
+
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> Report:

@@ -172,7 +172,8 @@ class Pictures:
     ) -> dict[str, np.ndarray]:
         """Returns what is kept of a picture until the end of the split."""
         examined = self._task.examined(prediction, targets)
-        return {**examined, 'index': np.int32(picture), 'mask': np.float32(mask)}
+        index = np.int32(picture)
+        return {**examined, 'example': index, 'index': index, 'mask': np.float32(mask)}
 
 
 def add(total: Sums, sums: Mapping[str, np.ndarray]) -> None:

@@ -25,12 +25,17 @@ class WholePictures:
     """
 
     def __init__(self, trained: Trained, flips: bool = False):
-        self._tile = input_pipeline.tile_side(trained.experiment.config)
+        exp = trained.experiment
+        self._tile = input_pipeline.tile_side(exp.config)
+        # Pictures of a set in memory are evaluated whole, and so are others of their size.
+        self._one_size = None if exp.config.data.image_size else exp.image_shape[:2]
         self._variables = jax.device_put(trained.variables)
         self._predictions = jax.jit(_averaged(trained, FLIPS if flips else FLIPS[:1]))
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """Returns the predictions for the picture, float32 [h, w, ...]."""
+        if picture.shape[:2] == self._one_size:
+            return np.asarray(self._predictions(self._variables, picture[None]))[0]
         plan = TilePlan([picture.shape[:2]], self._tile, BATCH, devices=1)
         merger = Merger(plan)
         for batch in plan:
