@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         path = output / html.FILES[arguments.split]
         print(f'Making {path} ...', flush=True)
         folder = Path(arguments.workdir)
-        evaluated = html.Evaluated(folder, network, split, evaluation, report, title)
+        evaluated = html.Evaluated(folder, network, split, evaluation, report, title, sheet)
         paths.append(html.write(path, evaluated))
     print('Written: ' + ', '.join(map(str, paths)))
     return 0

@@ -137,6 +137,13 @@ class Mistakes:
             {'examples': self.examples, 'mistakes': self.count, 'worst': mistakes}
         )
 
+    def _drawn(self, picture: np.ndarray, mistake: Mistake) -> np.ndarray:
+        """Returns the picture with the truth, and beside it, if it has places, with the answer."""
+        drawn = [self._task.drawn(picture, mistake.targets)]
+        if self._task.draws:
+            drawn.append(self._task.drawn(picture, self._task.answer(mistake.prediction)))
+        return np.concatenate(drawn, axis=1)
+
     def sheet(self, looked: Examples, title: str) -> bytes:
         """Returns the mistakes as pictures with truth and answer below them: a PNG file.
 
@@ -152,6 +159,7 @@ class Mistakes:
             raise UserError(self.text())
         images = looked.images([m.position for m in worst])
         height, width = shown_size(*images.shape[1:3])
+        width *= 1 + self._task.draws  # the truth, and beside it the answer
         widest = max(text_width(line) for mistake in worst for line in mistake.lines)
         across = max(width, min(widest, LONGEST)) + 2 * GAP
         down = height + 3 * LINE + GAP
@@ -168,7 +176,7 @@ class Mistakes:
             left = MARGIN + number % columns * across
             top = first + number // columns * down
             colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
-            sheet.picture(self._task.drawn(colored, mistake.targets), left, top, width, height)
+            sheet.picture(self._drawn(colored, mistake), left, top, width, height)
             colors = (INK, FRAME, QUIET)
             for line, (text, color) in enumerate(zip(mistake.lines, colors, strict=True)):
                 below = top + height + 2 + line * LINE

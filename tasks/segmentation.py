@@ -271,9 +271,9 @@ class Segmentation(DenseTask):
     def described(
         self, prediction: np.ndarray, class_names: Sequence[str], most: int
     ) -> Description:
-        """Returns the classes by the fraction of the picture that they cover."""
+        """Returns the classes by the fraction of the picture that they cover, class 0 last."""
         fractions = _fractions(prediction)
-        order = [i for i in np.argsort(-fractions, kind='stable')[:most] if fractions[i]]
+        order = [i for i in _order(prediction)[:most] if fractions[i]]
         names = self.pixel_classes(class_names)
         text = '  '.join(f'{names[i]} {fractions[i]:.1%}' for i in order)
         covered = [{'class': names[i], 'fraction': float(fractions[i])} for i in order]
@@ -297,10 +297,12 @@ class Segmentation(DenseTask):
     def choices(
         self, prediction: np.ndarray, class_names: Sequence[str], most: int | None = None
     ) -> tuple[Choice, ...]:
-        """Returns the classes, by the fraction of the picture that they cover."""
+        """Returns the classes by the fraction of the picture that they cover, class 0 last.
+
+        Class 0 is what is left between the others.
+        """
         fractions, names = _fractions(prediction), self.pixel_classes(class_names)
-        # Classes that cover nothing follow in the order of their probabilities.
-        order = np.lexsort((-prediction.mean((0, 1)), -fractions))[:most]
+        order = _order(prediction)[:most]
         return tuple(
             Choice(
                 names[i],
@@ -333,3 +335,13 @@ def _fractions(prediction: np.ndarray) -> np.ndarray:
     """Returns the fraction of the picture that each class covers, float [classes]."""
     predicted = prediction.argmax(-1).ravel()
     return np.bincount(predicted, minlength=prediction.shape[-1]) / predicted.size
+
+
+def _order(prediction: np.ndarray) -> np.ndarray:
+    """Returns the classes as they are told: those that cover most first, class 0 last.
+
+    Classes that cover nothing follow in the order of their probabilities.
+    """
+    last = np.arange(prediction.shape[-1]) == 0
+    covered = _fractions(prediction)
+    return np.lexsort((-prediction.mean((0, 1)), -covered, last & (covered < 1)))

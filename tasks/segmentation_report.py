@@ -41,7 +41,7 @@ class SegmentationReport:
     def text(self) -> str:
         """Returns the metrics, and a table by class."""
         named = [(name.replace('_', ' '), _shown(name, v)) for name, v in self.metrics.items()]
-        parts = [[('metric', 'value'), *named], self._class_rows(), *self._more_rows()]
+        parts = [[('metric', 'value'), *named], self._class_rows(), *self._more().values()]
         return '\n\n'.join(files.columns(rows, 1) for rows in parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class SegmentationReport:
     def sections(self) -> list[Section]:
         """Returns the tables, and the confusion matrix."""
         tables = [Table('Results by class', self._class_rows())]
-        tables += [Table('Objects', rows) for rows in self._more_rows()]
+        tables += [Table(title, rows) for title, rows in self._more().items()]
         return [Section('Results', [*tables, Picture(self._confusion(''), _MATRIX, plot=True)])]
 
     def _class_rows(self) -> list[tuple[str, ...]]:
@@ -83,9 +83,9 @@ class SegmentationReport:
             rows.append((name, f'{int(true[i]):,}', *shown))
         return rows
 
-    def _more_rows(self) -> list[list[tuple[str, ...]]]:
-        """Returns further tables."""
-        return []
+    def _more(self) -> dict[str, list[tuple[str, ...]]]:
+        """Returns {title: rows} of further tables."""
+        return {}
 
     def _confusion(self, title: str) -> bytes:
         """Returns the confusion matrix as a PNG file."""
@@ -144,7 +144,7 @@ class InstancesReport(SegmentationReport):
         means = objects.precision(self.rows['matched']).mean(axis=0)
         return [(float(t), float(p)) for t, p in zip(objects.THRESHOLDS, means, strict=True)]
 
-    def _more_rows(self) -> list[list[tuple[str, ...]]]:
+    def _more(self) -> dict[str, list[tuple[str, ...]]]:
         true, answered = self._counts()
         rows = [('IoU above', 'TP / (TP + FP + FN)')]
         rows += [(f'{t:.2f}', f'{100 * p:.2f} %') for t, p in self._precision()]
@@ -155,7 +155,7 @@ class InstancesReport(SegmentationReport):
             ('found', f'{answered.sum():,}'),
             ('mean error of the count of a picture', f'{error:.2f}'),
         ]
-        return [rows, counts]
+        return {'Objects found, mean over pictures': rows, 'Number of objects': counts}
 
     def _precisions(self, title: str) -> bytes:
         figure = _figure(5, 3.6)

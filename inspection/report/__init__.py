@@ -35,6 +35,7 @@ class Evaluated:
       evaluation: of the network on that split.
       report: the task's report of it.
       title: says which network, data set, split and step it is.
+      sheet: the best, median and worst answers (inspection/extremes.py), if there is one.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Evaluated:
     evaluation: Evaluation
     report: Report
     title: str
+    sheet: bytes | None = None
 
 
 def write(path: Path, evaluated: Evaluated) -> Path:
@@ -73,6 +75,7 @@ def page(evaluated: Evaluated) -> str:
     looked = Examples(evaluated.trained.experiment, evaluated.split, evaluated.split.size)
     sections = [
         *evaluated.report.sections(),
+        *_extremes(evaluated),
         _or_reason(answers.TITLE, lambda: answers.section(inside, looked)),
         _or_reason(_CURVES, lambda: _curves(evaluated)),
         _or_reason(network.FILTERS, lambda: network.filters_section(inside)),
@@ -104,6 +107,14 @@ def _figures(evaluated: Evaluated) -> dict[str, str]:
     }
     examples = {'examples': f'{int(evaluation.sums["count"]):,}'}
     return {**shown, **examples, 'records that did not decode': f'{evaluation.bad_records:,}'}
+
+
+def _extremes(evaluated: Evaluated) -> list[Section]:
+    """Returns the section of the best, median and worst answers; [] if the task has none."""
+    if not evaluated.sheet:
+        return []
+    what = 'Pictures beside their truth and the answer of the network: the best, median and worst.'
+    return [Section('The best, median and worst pictures', [Picture(evaluated.sheet, what)])]
 
 
 def _or_reason(title: str, make: Callable[[], Section]) -> Section:

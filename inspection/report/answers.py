@@ -52,6 +52,10 @@ def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray
     colored = np.broadcast_to(image, (*image.shape[:-1], 3)).copy()
     pictures = opened.task.pictures(opened.task.drawn(colored, mistake.targets))
     rows = [[_sized(picture)] for picture in pictures]
+    if opened.task.draws:
+        answer = opened.task.drawn(colored, opened.task.answer(mistake.prediction))
+        for row, picture in zip(rows, opened.task.pictures(answer), strict=True):
+            row.append(_sized(picture))
     choices = opened.task.choices(mistake.prediction, opened.class_names, 1)
     explained = stage is not None and bool(choices)  # an answer without any box has no choice
     if explained:
@@ -59,7 +63,7 @@ def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray
         scale = overlay.scale_of(*heats)
         for row, picture, heat in zip(rows, opened.task.pictures(colored), heats, strict=True):
             row.append(overlay.lay_over(_sized(picture), heat, scale))
-    beside = ', and its heat map' * explained
+    beside = ' with its truth, its answer' * opened.task.draws + ', and its heat map' * explained
     return Picture(
         _png(np.concatenate([np.concatenate(row, axis=1) for row in rows])),
         f'Example {mistake.position:,}{beside}. True: {mistake.truth}. Answer: {mistake.answer}.',

@@ -1,6 +1,7 @@
 """What a run promises, for the tasks with an answer for each pixel."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ import sweep
 from configs import reading
 from data_sources import scenes
 from errors import UserError
+from inspection import extremes
 from tests.support import (
     Child,
     arguments,
@@ -31,6 +33,7 @@ from tests.support import (
 )
 from tests.tasks import masked_pictures
 from tools import preflight, show_batch
+from tools.page.answer import Answers
 from training import checks, experiment, trained
 from training.evaluation import Evaluator
 from training.runner import Runner
@@ -330,3 +333,36 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(argument, sentence, config
 
     with pytest.raises(UserError, match=sentence):
         opened()
+
+
+@pytest.mark.parametrize('task', ['segmentation', 'instances'])
+def test_the_sheet_shows_the_best_median_and_worst_pictures(task, runs, tmp_path):
+    found = evaluated(runs / task, tmp_path)
+    sheet = Image.open(tmp_path / 'pictures_test.png').convert('HSV')
+    assert sheet.size[0] > 1500
+    assert (np.asarray(sheet)[..., 1] > 100).any()  # something is drawn over the gray pictures
+    assert (tmp_path / 'confusion_test.png').stat().st_size > 5000
+    qualities = [picture['quality'] for picture in found['pictures']]
+    assert [picture['example'] for picture in found['pictures']] == list(range(len(qualities)))
+    if task == 'instances':
+        assert found['ap50'] == pytest.approx(np.mean(qualities))
+        assert found['precision']['0.50'] == pytest.approx(found['ap50'])
+        assert len(found['precision']) == 10
+
+
+def test_few_pictures_are_shown_once():
+    for count in (1, 2, 4, 9, 20):
+        rows = extremes.chosen(np.linspace(0, 1, count), np.arange(count))
+        shown = [example for row in rows for example, _ in row.examples]
+        assert len(shown) == len(set(shown)) == min(count, 9)
+        assert rows[0].examples[0][0] == count - 1
+
+
+def test_the_page_draws_the_answer_and_explains_a_mask(runs):
+    answers = Answers(trained.load(runs / 'segmentation'), runs / 'segmentation')
+    file = io.BytesIO()
+    Image.fromarray(scenes.load('test').images[0, ..., 0]).save(file, 'PNG')
+    found = answers.look(file.getvalue(), choice='3', stage='conv2')
+    assert found['drawn'].startswith('data:image/png;base64,')
+    assert found['heat']['choice'] == '3'
+    assert len(found['choices']) == 11
