@@ -58,6 +58,9 @@ SECTIONS = {
     'step': Section('networks', 'one training step on the CPU', True, 'training_step'),
     'trace': Section('step_trace', "where that step's time goes, on one core and on two"),
     'evaluation': Section('networks', 'a pass of evaluation on the CPU', True, 'evaluation'),
+    'segmentation': Section(
+        'segmentation', 'U-Net: a training step and a pass of evaluation', True
+    ),
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
     'start': Section('job', 'from the start of the process to the first step', True, 'start'),
     'checkpoint': Section('checkpoint', 'how long a save holds the training up'),

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import contest, growth, networks, run, step_trace, tables
-from benchmarks.contestants import our_networks
+from benchmarks import contest, growth, networks, run, segmentation, step_trace, tables
+from benchmarks.contestants import our_networks, our_segmentation
 from errors import UserError
 from tests.conftest import ROOT
 from training import evaluation as training_evaluation
@@ -283,3 +283,15 @@ def test_a_run_that_fails_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(growth, 'CONFIG', 'configs/nowhere.py')
     with pytest.raises(UserError, match=r'^train\.py failed: .*configs/nowhere\.py'):
         growth.long_run(context_of(tmp_path))
+
+
+@pytest.mark.parametrize(('number', 'parameters'), [(0, 895_731), (1, 14_328_115)])
+def test_our_u_nets_are_those_that_are_declared(number, parameters):
+    """As many as the one in contestants/torch_segmentation.py has."""
+    import jax
+
+    case = segmentation.CASES[number]
+    work = {**dataclasses.asdict(case), 'threads': 1024, 'examples': 1, 'batch_size': 1}
+    ready = our_segmentation.prepare(work)
+    params = ready.experiment.abstract_state(ready.spec).params
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
