@@ -164,7 +164,8 @@ def _first_state(run: Run, template: TrainState) -> TrainState:
         return run.experiment.initial_state(run.runner.spec)
     # Process 0 alone has read the source. The others receive its state.
     source, model = run.source, run.config.model.name
-    hosts.on_first(lambda: transfer.check_fits(source, template, model))
+    convolutional = run.runner.spec.model.headless().convolutional
+    hosts.on_first(lambda: transfer.check_fits(source, template, model, convolutional))
     state = run.experiment.initial_state(run.runner.spec)
     return hosts.broadcast(transfer.applied(source, state) if source else state)
 

@@ -91,13 +91,17 @@ def read(folder: str) -> WeightSource:
     return WeightSource(folder, config.model.name, step, variables, averaged)
 
 
-def check_fits(source: WeightSource, template: TrainState, model: str) -> None:
+def check_fits(
+    source: WeightSource, template: TrainState, model: str, convolutional: bool = False
+) -> None:
     """Checks that a network has the source's parameters and statistics, except for the head.
 
     Args:
       source: the weights.
       template: shapes and types of the run's state.
       model: name of the run's network, for the message.
+      convolutional: whether the network leaves fully connected layers out, which the source may
+        then have.
 
     Raises:
       UserError: one is missing, left over, or of another shape.
@@ -105,7 +109,9 @@ def check_fits(source: WeightSource, template: TrainState, model: str) -> None:
     wanted, given = _without_head(_variables(template)), _without_head(source.variables)
     wrong = {
         'missing': [p for p in wanted if p not in given],
-        'left over': [p for p in given if p not in wanted],
+        'left over': [
+            p for p in given if p not in wanted and not (convolutional and _is_dense(p, given))
+        ],
         'of another shape': [
             f'{p} {given[p].shape}, not {wanted[p].shape}'
             for p in wanted
@@ -158,7 +164,8 @@ def applied(source: WeightSource, state: TrainState) -> TrainState:
     one_layer = f'params/{HEAD}/kernel' in leaves
     new = {path: np.zeros_like(leaf) if one_layer else leaf for path, leaf in leaves.items()}
     for path, weights in source_leaves.items():
-        new[path] = np.asarray(weights, leaves[path].dtype)
+        if path in new:  # which fully connected layers need not be; see `check_fits`
+            new[path] = np.asarray(weights, leaves[path].dtype)
     variables = {'batch_stats': {}, **unflatten_dict(new, sep='/')}
     return state.replace(**variables, ema=state.ema and variables)
 
@@ -171,6 +178,12 @@ def _without_head(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {path: leaf} of all parameters and statistics that do not belong to the head."""
     flat = flatten_dict(variables, sep='/')
     return {path: leaf for path, leaf in flat.items() if path.split('/')[1] != HEAD}
+
+
+def _is_dense(path: str, given: Mapping[str, Any]) -> bool:
+    """Returns whether a parameter belongs to a fully connected layer."""
+    kernel = given.get(f'{path.rpartition("/")[0]}/kernel')
+    return kernel is not None and kernel.ndim == 2
 
 
 def _some(names: list[str]) -> str:

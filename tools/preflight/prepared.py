@@ -130,7 +130,8 @@ def weights(exp: Experiment, spec: StepSpec) -> transfer.WeightSource | None:
     if not exp.config.init_from or not hosts.is_first():
         return None
     source = transfer.read(exp.config.init_from)
-    transfer.check_fits(source, exp.abstract_state(spec), exp.config.model.name)
+    convolutional = spec.model.headless().convolutional
+    transfer.check_fits(source, exp.abstract_state(spec), exp.config.model.name, convolutional)
     return source
 
 
