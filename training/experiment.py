@@ -15,7 +15,7 @@ from augmentation import registry as augmentations
 from configs import shortening
 from errors import UserError
 from models.lowering import Lowering
-from models.network import Network
+from models.network import Network, abstract_variables
 from tasks import registry
 from training import checks, optimizers, partition, profiling, state
 from training.spec import StepSpec
@@ -121,15 +121,7 @@ class Experiment:
         """
         config = self.config
         task = registry.get(config.task).create(config, self.class_names)
-        backbone = models.create(
-            config.model.name,
-            num_classes=0,
-            dtype=MODEL_DTYPES[config.dtype],
-            frozen=config.freeze,
-            lowering=Lowering(**config.lowering),
-            **checks.model_options(config),
-        )
-        model = task.network(backbone)
+        model = task.network(self._backbone())
         if config.linear_probe and not isinstance(model, Network):
             raise UserError(
                 'config.linear_probe trains the head of a classifier on pooled features, but '
@@ -155,6 +147,17 @@ class Experiment:
             frozen=frozen,
             factors=factors,
             augmentations=augmentations.applied(config),
+        )
+
+    def _backbone(self) -> Network:
+        config = self.config
+        return models.create(
+            config.model.name,
+            num_classes=0,
+            dtype=MODEL_DTYPES[config.dtype],
+            frozen=config.freeze,
+            lowering=Lowering(**config.lowering),
+            **checks.model_options(config),
         )
 
     def initial_state(self, spec: StepSpec) -> state.TrainState:
@@ -194,6 +197,26 @@ class Experiment:
                 'to tell apart. Was --source one level too high when it was prepared? Prepare it '
                 'again from the folder that holds the class folders, under another --name.'
             )
+
+    def check_tiles(self) -> None:
+        """Checks that the network takes the smallest tiles, which only evaluation has.
+
+        Raises:
+          UserError: they are too small for it.
+        """
+        config = self.config
+        if not (config.data.image_size and registry.get(config.task).dense):
+            return
+        tile = input_pipeline.tile_side(config)
+        try:
+            maps = self._backbone().adjusted(convolutional=True)
+            abstract_variables(maps, (tile // 2, tile // 2, self.image_shape[-1]))
+        except UserError as error:
+            raise UserError(
+                f'config.data.tile={tile} is too small for {config.model.name}, as pictures of up '
+                f'to {tile // 2} pixels are evaluated in tiles of that size: set it to '
+                f'{2 * tile}. ({error})'
+            ) from error
 
     def check_lengths(self) -> None:
         """Checks the schedule against the length of the run.
@@ -247,7 +270,8 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
     """Returns the experiment of a checked configuration and an open training split.
 
     Raises:
-      UserError: the schedule does not fit the length of the run, or there are too few classes.
+      UserError: the schedule does not fit the length of the run, there are too few classes, or the
+        tiles of an evaluation are too small for the network.
     """
     experiment = Experiment(
         config,
@@ -259,6 +283,7 @@ def from_split(config: ConfigDict, train_split: Split) -> Experiment:
         stretch=train_split.stretch if config.data.image_size else None,
     ).fitted()
     experiment.check_classes()
+    experiment.check_tiles()
     experiment.check_lengths()
     return experiment
 

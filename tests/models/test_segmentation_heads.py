@@ -18,6 +18,8 @@ from tests.support import most_slow
 
 CONVOLUTIONAL = [name for name in registry.names() if name != 'fcn']
 FEW = ('lenet', 'alexnet', 'strided_cnn', 'deep_cnn', 'vgg11_bn', 'resnet18', 'densenet121')
+# Largest difference from PyTorch, relative to the largest value or the norm.
+TOLERANCE = 1e-5
 # {(model, head): parameters for three channels and classes}.
 PARAMETERS = {
     ('lenet', 'unet'): 29_323,
@@ -150,8 +152,10 @@ def filled(model):
     return found
 
 
-@pytest.mark.parametrize('name', HEADS)
-def test_heads_equal_those_of_pytorch(name):
+@pytest.fixture(scope='module', params=list(HEADS))
+def computed(request):
+    """(name, logits, {stride: gradient of their squares' sum}), in PyTorch's layout."""
+    name = request.param
     backbone = models.create('resnet18', num_classes=0, width=0.25).adjusted(convolutional=True)
     head = {'unet': UNet(backbone, num_classes=head_parity.CLASSES, width=head_parity.WIDTH),
             'fcn8s': FCN8s(backbone, num_classes=head_parity.CLASSES)}[name]  # fmt: skip
@@ -159,18 +163,40 @@ def test_heads_equal_those_of_pytorch(name):
     places = maps_of(backbone)
     maps = [jnp.asarray(x.transpose(0, 2, 3, 1)) for x in head_parity.maps().values()]
 
-    def logits(maps):
+    def squares(maps):
         pairs = list(zip(places, maps, strict=True))
-        bound = head.bind(variables)
-        return bound.head(pairs, head_parity.SIZE, False, None)
+        logits = head.bind(variables).head(pairs, head_parity.SIZE, False, None)
+        return jnp.square(logits).sum(), logits
 
+    (_, logits), slopes = jax.jit(jax.value_and_grad(squares, has_aux=True))(maps)
+    logits, *slopes = (np.asarray(x).transpose(0, 3, 1, 2) for x in (logits, *slopes))
+    return name, logits, dict(zip(head_parity.CHANNELS, slopes, strict=True))
+
+
+def test_heads_equal_those_of_pytorch(computed):
+    name, logits, slopes = computed
     golden = json.loads(head_parity.GOLDEN.read_text())[name]
-    found = np.asarray(jax.jit(logits)(maps)).transpose(0, 3, 1, 2)
-    expected = golden.pop('logits')
-    np.testing.assert_allclose(parity.summary(name, found), expected, rtol=1e-5, atol=1e-3)
-    slopes = jax.jit(jax.grad(lambda maps: jnp.square(logits(maps)).sum()))(maps)
-    for stride, slope in zip(head_parity.CHANNELS, slopes, strict=True):
-        numbers = parity.summary(f'{name} {stride}', np.asarray(slope).transpose(0, 3, 1, 2))
-        if f'gradient {stride}' in golden:
-            wanted = golden[f'gradient {stride}']
-            np.testing.assert_allclose(numbers, wanted, rtol=1e-4, atol=1e-3 * wanted[0])
+    pairs = [(golden.pop('logits'), parity.summary(name, logits))]
+    for kind, wanted in golden.items():
+        stride = int(kind.removeprefix('gradient '))
+        pairs.append((wanted, parity.summary(f'{name} {stride}', slopes[stride])))
+    for wanted, found in pairs:
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * wanted[0])
+    unused = {stride for stride, slope in slopes.items() if not slope.any()}
+    assert unused == {stride for stride in slopes if f'gradient {stride}' not in golden}
+
+
+def test_heads_equal_those_of_the_pytorch_installed(computed):
+    torch = pytest.importorskip('torch', reason='PyTorch is for comparison only')
+    from tests.golden import make_head_parity
+
+    name, logits, slopes = computed
+    maps = {
+        stride: torch.from_numpy(x).requires_grad_() for stride, x in head_parity.maps().items()
+    }
+    expected = getattr(make_head_parity, name)(maps)
+    expected.square().sum().backward()
+    pairs = [(logits, expected.detach().numpy())]
+    pairs += [(slopes[s], x.grad.numpy()) for s, x in maps.items() if x.grad is not None]
+    for found, wanted in pairs:
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * abs(wanted).max())

@@ -366,3 +366,13 @@ def test_the_page_draws_the_answer_and_explains_a_mask(runs):
     assert found['drawn'].startswith('data:image/png;base64,')
     assert found['heat']['choice'] == '3'
     assert len(found['choices']) == 11
+
+
+def test_tiles_that_are_too_small_for_the_network_are_refused_before_training(configs):
+    """Training crops are larger than the smallest tiles, so that only an evaluation would fail."""
+    arguments = ['--config.model.name=alexnet', '--config.data.image_size=64']
+    config = reading.from_arguments(str(configs['instances']), arguments)
+    with pytest.raises(UserError, match=r'data\.tile=64 is too small for alexnet.*set it to 128'):
+        experiment.open_train(config)
+    config.data.tile = 128
+    experiment.open_train(config)
