@@ -112,7 +112,9 @@ def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     return content
 
 
-def read_json(path: str | os.PathLike, like: Any = dict, remedy: str = '') -> Any:
+def read_json(
+    path: str | os.PathLike, like: Any = dict, remedy: str = '', most: int = MOST_JSON
+) -> Any:
     """Returns the contents of a JSON file. Every JSON file is read through this door.
 
     Args:
@@ -120,13 +122,14 @@ def read_json(path: str | os.PathLike, like: Any = dict, remedy: str = '') -> An
       like: what it has to hold: dict, list, str, bool, int, float, or object for anything; [like]
         for a list of such values; {name: like, ...} for an object with at least these members.
       remedy: a sentence that says what to do about a file that cannot be used.
+      most: how many bytes it may have.
 
     Raises:
       UserError: the file is missing, no regular file, too large, too deep, not JSON, or holds
         something else; names the file and ends with the remedy.
     """
     try:
-        return parse_json(read_bytes(path, MOST_JSON), like)
+        return parse_json(read_bytes(path, most), like)
     except ValueError as error:
         raise UserError(f'{path} cannot be used: {error}. {remedy}'.rstrip()) from error
     except UserError as error:

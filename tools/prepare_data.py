@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from errors import UserError
-from tools.prepare import arrays, masks, pictures, tfrecord
+from tools.prepare import arrays, coco, masks, pictures, tfrecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title='data sets', metavar='COMMAND', required=True)
-    for family in (arrays, pictures, masks, tfrecord):
+    for family in (arrays, pictures, masks, coco, tfrecord):
         family.add_commands(commands)
     return parser
 

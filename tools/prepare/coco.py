@@ -1,0 +1,48 @@
+"""The subcommand coco: pictures whose objects are annotated in COCO's format."""
+
+import argparse
+
+from tools.prepare import common, masks, writing
+
+
+def prepare_coco(args: argparse.Namespace) -> None:
+    """Subcommand `coco`: polygons and run lengths become masks."""
+    common.check_name(args.name)
+    from preparation import coco_masks, mask_sets  # slow to import; not for --help
+
+    source = coco_masks.CocoMasks(args.source, args.name, args.annotations, args.instances)
+    if source.made:
+        print(f'Taken out of train, by a hash of the names: {" and ".join(source.made)}.')
+    written = writing.write(mask_sets.MaskSet(source, args.stretch), args)
+    writing.report_missing_splits(written.counts)
+    writing.report_rejected(written)
+    masks.report_kept(written)
+    print(writing.summary_of(written))
+    print(masks.next_step(args.name, args.data_dir, args.instances))
+
+
+def add_commands(commands: 'argparse._SubParsersAction') -> None:
+    """Adds the subcommand `coco` to argparse's subparsers."""
+    command = commands.add_parser('coco', help='pictures with annotations in the format of COCO')
+    command.description = (
+        'Prepares pictures whose objects are annotated in the format of COCO. Polygons and run '
+        'lengths become masks: the classes of the pixels, smaller objects on top and crowds not '
+        'known, or with --instances the objects. Several files of annotations are for a split '
+        'each, by their names (instances_train2017.json); a single one for none is divided, a '
+        'tenth for validation and a tenth for test.'
+    )
+    command.add_argument('--name', required=True, help='name of the data set, for example street')
+    command.add_argument(
+        '--source', type=common.path, required=True, help='folder with the pictures'
+    )
+    command.add_argument(
+        '--annotations', type=common.path, required=True, nargs='+', metavar='FILE',
+        help='files of annotations',
+    )  # fmt: skip
+    command.add_argument(
+        '--instances', action='store_true', help='keep the objects, and not their classes'
+    )
+    masks.add_stretch(command)
+    writing.add_max_rejected(command)
+    common.add_data_dir(command)
+    command.set_defaults(run=prepare_coco)
