@@ -12,6 +12,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from errors import UserError
 from models.heads.head import HeadedNetwork
@@ -203,38 +204,54 @@ class _Scores(nn.Module):
         ]
         place, total = scored[-1]
         for to, scores in reversed(scored[:-1]):
-            total = scores + laid_under(total, place, to, scores.shape[1:3], bilinear=True)
+            total = scores + interpolated(total, place, to, scores.shape[1:3])
             place = to
-        return laid_under(total, place, _IMAGE, size, bilinear=True)
+        return interpolated(total, place, _IMAGE, size)
 
 
-def laid_under(
-    x: jax.Array, place: Place, to: Place, size: tuple[int, int], bilinear: bool = False
-) -> jax.Array:
-    """Returns a map enlarged to the stride of a finer one, where it lies under that one's pixels.
+def laid_under(x: jax.Array, place: Place, to: Place, size: tuple[int, int]) -> jax.Array:
+    """Returns a map under the places of a finer one: each has the value of the nearest position.
+
+    Where two are as near, it is the one further up or left. The map then lies half a place too far
+    down and right on average, for which the convolutions that follow can make up.
 
     Args:
       x: [b, h, w, c].
       place: of x.
       to: of the finer map.
       size: (height, width) of the finer map. Where x covers less, its edge goes on.
-      bilinear: whether values between positions are interpolated, and not repeated.
     """
     factor = place.stride // to.stride
     if factor > 1:
         batch, height, width, channels = x.shape
-        enlarged = (batch, height * factor, width * factor, channels)
-        if bilinear:
-            x = jax.image.resize(x, enlarged, 'bilinear')
-        else:
-            parts = (batch, height, factor, width, factor, channels)
-            x = jnp.broadcast_to(x[:, :, None, :, None], parts).reshape(enlarged)
+        parts = (batch, height, factor, width, factor, channels)
+        x = jnp.broadcast_to(x[:, :, None, :, None], parts)
+        x = x.reshape(batch, height * factor, width * factor, channels)
     # The middle of the first position of the finer map, in positions of the enlarged one.
     first = (to.centre - place.centre) / to.stride + (factor - 1) / 2
     # Halves are rounded down, so that maps which begin at the image's first pixel still do.
     before = -math.ceil(first - 0.5)
     for axis in (1, 2):
         x = _window(x, axis, before, size[axis - 1])
+    return x
+
+
+def interpolated(x: jax.Array, place: Place, to: Place, size: tuple[int, int]) -> jax.Array:
+    """Returns a map's values at the places of a finer one, between positions linearly.
+
+    Nothing that follows FCN-8s's scores could make up for a shift, so that none is allowed.
+
+    Args: as for `laid_under`.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        wanted = to.centre + to.stride * np.arange(size[axis - 1])
+        positions = np.clip((wanted - place.centre) / place.stride, 0, length - 1)
+        weights = np.maximum(1 - abs(positions[:, None] - np.arange(length)), 0)
+        x = jnp.tensordot(
+            x, jnp.asarray(weights, x.dtype), (axis, 1), precision=jax.lax.Precision.HIGHEST
+        )
+        x = jnp.moveaxis(x, -1, axis)
     return x
 
 

@@ -46,6 +46,14 @@ def unet(maps):
     return F.conv2d(x, parameter('logits.weight', shape), bias)
 
 
+def enlarged(x, factor, size):
+    """Bilinear, with the first position at the first of the result; the edge goes on."""
+    height, width = x.shape[2:]
+    x = F.pad(x, (0, 1, 0, 1), mode='replicate')
+    corners = (height * factor + 1, width * factor + 1)
+    return F.interpolate(x, corners, mode='bilinear', align_corners=True)[..., : size[0], : size[1]]
+
+
 def fcn8s(maps):
     """Long et al. 2015, figure 3: scores at 32, 16 and 8, each enlarged to the next and added."""
     total = None
@@ -53,15 +61,8 @@ def fcn8s(maps):
         shape = (head_parity.CLASSES, maps[stride].shape[1], 1, 1)
         bias = parameter(f'stride{stride}.bias', shape[:1])
         scores = F.conv2d(maps[stride], parameter(f'stride{stride}.weight', shape), bias)
-        if total is not None:
-            total = F.interpolate(total, scale_factor=2, mode='bilinear', align_corners=False)
-            scores = scores + total[:, :, : scores.shape[2], : scores.shape[3]]
-        total = scores
-    height, width = head_parity.SIZE
-    total = F.interpolate(total, scale_factor=8, mode='bilinear', align_corners=False)
-    # Position 0 of the coarse map lies at the image's first pixel, not in the middle of eight.
-    total = F.pad(total[:, :, 3:, 3:], (0, 3, 0, 3), mode='replicate')
-    return total[:, :, :height, :width]
+        total = scores if total is None else scores + enlarged(total, 2, scores.shape[2:])
+    return enlarged(total, 8, head_parity.SIZE)
 
 
 def main():

@@ -1,5 +1,6 @@
 """U-Net and FCN-8s on the backbones of the zoo, and against PyTorch's layers."""
 
+import itertools
 import json
 
 import jax
@@ -11,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import models
 from errors import UserError
 from models import registry
-from models.heads.segmentation import HEADS, FCN8s, UNet, maps_of
+from models.heads.segmentation import HEADS, FCN8s, UNet, interpolated, laid_under, maps_of
 from models.trace import trace
 from tests.golden import head_parity, parity
 from tests.support import most_slow
@@ -89,12 +90,32 @@ def test_an_answer_lies_where_its_pixels_are(name):
     """What changes in the logits lies around the pixel that changed, also at odd sizes."""
     model = network(name, 'unet')
     images = jnp.zeros((1, 95, 131, 3))
-    variables = model.init(jax.random.key(1), images)
+    variables = jax.jit(model.init)(jax.random.key(1), images)
     spoilt = images.at[0, 60, 90].set(5.0)
-    changed = np.abs(model.apply(variables, spoilt) - model.apply(variables, images))[0].sum(-1)
+    logits = jax.jit(model.apply)
+    changed = np.abs(logits(variables, spoilt) - logits(variables, images))[0].sum(-1)
     y, x = np.indices(changed.shape)
     centre = [(changed * place).sum() / changed.sum() for place in (y, x)]
     np.testing.assert_allclose(centre, (60, 90), atol=4)
+
+
+@pytest.mark.parametrize('name', FEW)
+def test_maps_lie_under_finer_ones(name):
+    """Maps of the rows and columns that their positions see, enlarged to the next stride."""
+    places = maps_of(models.create(name, num_classes=0).adjusted(convolutional=True))
+    for to, place in itertools.pairwise(places):
+        factor = place.stride // to.stride
+        at = place.centre + place.stride * np.arange(12.0, dtype=np.float32)
+        x = jnp.stack(jnp.meshgrid(at, at, indexing='ij'), axis=-1)[None]
+        size = (11 * factor, 9 * factor)
+        wanted = to.centre + to.stride * np.indices(size).transpose(1, 2, 0)
+        inside = ((at[0] <= wanted) & (wanted <= at[-1])).all(-1)
+        assert inside.sum() > 100
+        found = np.asarray(interpolated(x, place, to, size))[0]
+        np.testing.assert_allclose(found[inside], wanted[inside], atol=1e-3)
+        # The nearest position is at most half a position away.
+        found = np.asarray(laid_under(x, place, to, size))[0]
+        assert abs(found - wanted)[inside].max() <= place.stride / 2
 
 
 def test_the_trace_lists_the_layers_of_the_head():
@@ -110,9 +131,10 @@ def test_the_trace_lists_the_layers_of_the_head():
 def test_masked_examples_change_nothing_in_training():
     model = network('deep_cnn', 'unet')
     images = jax.random.normal(jax.random.key(0), (4, 20, 24, 3))
-    variables = model.init(jax.random.key(1), images)
+    variables = jax.jit(model.init)(jax.random.key(1), images)
     mask = jnp.array([1.0, 1, 0, 1])
 
+    @jax.jit
     def applied(x):
         return model.apply(variables, x, train=True, mask=mask, mutable=['batch_stats'])
 
