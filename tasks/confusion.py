@@ -308,17 +308,8 @@ def _darkest(report: ConfusionReport) -> float:
 
 def _draw_counts(axes: 'Axes', report: ConfusionReport) -> None:
     """Writes the class names on the axes and the count into each square that is not zero."""
-    from matplotlib.font_manager import FontProperties
-
-    names = [fonts.for_text(_shortened(name)) for name in report.class_names]
-    upright = max(len(text) for text, _ in names) <= 3
-    for axis, angle in ((axes.xaxis, 0 if upright else 90), (axes.yaxis, 0)):
-        # A name such as "$5 or $10" is no formula.
-        axis.set_ticks(
-            range(len(names)), [text for text, _ in names], rotation=angle, parse_math=False
-        )
-        for label, (_, font) in zip(axis.get_ticklabels(), names, strict=True):
-            label.set_fontproperties(FontProperties(fname=font, size=label.get_fontsize()))
+    names = report.class_names
+    name_axes(axes, names)
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(0.5, len(names) - 1), minor=True)
     axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
@@ -332,6 +323,21 @@ def _draw_counts(axes: 'Axes', report: ConfusionReport) -> None:
             column, row, f'{count}', ha='center', va='center', fontsize=8,
             color='white' if dark else 'black',
         )  # fmt: skip
+
+
+def name_axes(axes: 'Axes', names: Sequence[str]) -> None:
+    """Writes the names of classes, in any script, at 0, 1, ... of both axes."""
+    from matplotlib.font_manager import FontProperties
+
+    drawn = [fonts.for_text(_shortened(name)) for name in names]
+    upright = max(len(text) for text, _ in drawn) <= 3
+    for axis, angle in ((axes.xaxis, 0 if upright else 90), (axes.yaxis, 0)):
+        # A name such as "$5 or $10" is no formula.
+        axis.set_ticks(
+            range(len(drawn)), [text for text, _ in drawn], rotation=angle, parse_math=False
+        )
+        for label, (_, font) in zip(axis.get_ticklabels(), drawn, strict=True):
+            label.set_fontproperties(FontProperties(fname=font, size=label.get_fontsize()))
 
 
 def _shortened(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 import files
 from tasks import objects, overlap
+from tasks.confusion import name_axes
 from tasks.section import Picture, Section, Table
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ class SegmentationReport:
         axes.set(xlabel='predicted', ylabel='true', title=title)
         axes.title.set_fontsize(9)
         if len(names) <= MOST:
-            axes.set_xticks(range(len(names)), names, rotation=45, ha='right')
-            axes.set_yticks(range(len(names)), names)
+            name_axes(axes, names)
             for (row, column), share in np.ndenumerate(shares):
                 color = 'white' if share > 60 else 'black'
                 text = f'{share:.1f}' if share >= 0.05 else ''
