@@ -164,7 +164,7 @@ def _clocked(start: Callable[[], Any], count: int) -> np.ndarray:
 
 def _evaluation(run: Prepared, used: Used, variables: Mapping[str, Any]) -> float:
     """Returns the seconds of one evaluation, from some of the batches if the split is large."""
-    batches = -(-used.split.size // used.batch_size)
+    batches = len(used.place.eval_plan())
     each = _evaluated(run, used, variables, 1)
     count = affordable(each, SECONDS, 1, batches)
     return _evaluated(run, used, variables, count) * batches / count
