@@ -10,7 +10,7 @@ import numpy as np
 
 from data_sources.arrays import ArraySource
 from inspection.drawing import INK, QUIET
-from inspection.sheet import GAP, LINE, MARGIN, Sheet, shown_size
+from inspection.sheet import GAP, LINE, MARGIN, TEXT, Sheet, shown_size, text_width
 from training.evaluation import Evaluation
 from training.experiment import Split
 from training.prediction.whole import WholePictures
@@ -18,6 +18,7 @@ from training.trained import Trained
 
 EACH = 3  # pictures of each kind
 SIDE = 200  # pixels of the longer side of a picture, about
+MOST = 20  # classes in the legend
 PARTS = ('picture', 'truth', 'answer')
 
 
@@ -72,8 +73,16 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
     across, down = len(PARTS) * cell + 2 * GAP, SIDE + 2 * LINE
     first = MARGIN + 2 * LINE
     most = max(len(row.examples) for row in rows)
-    drawn = Sheet(2 * MARGIN + most * across, first + len(rows) * (down + LINE) + MARGIN)
+    legend = task.legend(split.class_names)[:MOST]
+    below = first + len(rows) * (down + LINE)
+    drawn = Sheet(2 * MARGIN + most * across, below + MARGIN + LINE * bool(legend))
     drawn.text(title, MARGIN, MARGIN, most * across)
+    place = MARGIN
+    for name, color in legend:
+        square = np.full((TEXT, TEXT, 3), color, np.uint8)
+        drawn.picture(square, place, below, TEXT, TEXT)
+        drawn.text(name, place + TEXT + 4, below - 2, 2 * SIDE)
+        place += TEXT + 4 + text_width(name) + 2 * GAP
     for number, row in enumerate(rows):
         top = first + number * (down + LINE)
         drawn.text(f'The {row.title}: {", ".join(PARTS)}', MARGIN, top, most * across, INK)

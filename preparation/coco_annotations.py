@@ -4,6 +4,7 @@ A file lists pictures, categories and objects. What a task makes of an object (i
 no matter of this module.
 """
 
+import collections
 import dataclasses
 import re
 from pathlib import Path, PurePosixPath
@@ -84,6 +85,8 @@ def read(path: Path) -> Annotations:
         number, name = entry.get('id'), entry.get('name')
         if not _is_whole(number) or not isinstance(name, str) or not name.strip():
             raise fail(f'a category has not "id" and "name": {_short(entry)}')
+        if not name.isprintable():  # tfds keeps the names in a file, one on each line
+            raise fail(f'the name of category {number} is no line of text: {_short(name)}')
         if number in categories or name in categories.values():
             raise fail(f'category {number} "{name}" is there twice')
         categories[number] = name
@@ -105,14 +108,15 @@ def read(path: Path) -> Annotations:
         number, image, category = numbers
         if image not in objects:
             raise fail(f'annotation {number} belongs to image {image}, which is not there')
-        crowd = bool(entry.get('iscrowd', 0))
+        crowd = entry.get('iscrowd', 0)
+        if crowd not in (0, 1):
+            raise fail(f'annotation {number} has "iscrowd": {_short(crowd)}, which is not 0 or 1')
         parts = entry.get('segmentation'), entry.get('bbox')
-        objects[image].append(Object(number, category, *parts, crowd))
+        objects[image].append(Object(number, category, *parts, bool(crowd)))
     listed = [Photo(*photos[number], tuple(objects[number])) for number in photos]
-    names = [photo.file for photo in listed]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise fail(f'two images have the file_name {twice}')
+    twice = [name for name, n in collections.Counter(p.file for p in listed).items() if n > 1]
+    if twice:
+        raise fail(f'two images have the file_name {twice[0]}')
     listed.sort(key=lambda photo: photo.file.as_posix())
     return Annotations(path, tuple(listed), dict(sorted(categories.items())))
 
@@ -134,6 +138,12 @@ def _path(name: Any, fail: Any) -> PurePosixPath:
     path = PurePosixPath(name.replace('\\', '/'))
     if path.is_absolute() or '..' in path.parts:
         raise fail(f'the file_name {_short(name)} leads out of the folder of pictures')
+    try:
+        longest = max(len(part.encode()) for part in path.parts)
+    except (UnicodeEncodeError, ValueError) as error:
+        raise fail(f'the file_name {_short(name)} is that of no file') from error
+    if longest > 255 or len(name) > 2000:
+        raise fail(f'the file_name {_short(name)} is too long')
     return path
 
 

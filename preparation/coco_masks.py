@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from data_sources import picture_files
 from data_sources.label_maps import InstanceMap, LabelMap
 from errors import UserError
 from preparation import coco_annotations, folder_listing, splits
@@ -175,30 +176,40 @@ def drawn(photo: Photo, file: str, numbers: dict[int, int], instances: bool) -> 
     """
     if instances and len(photo.objects) > InstanceMap.MOST:
         raise MaskFaultError(file, f'has more than {InstanceMap.MOST:,} objects')
+    _check_size(photo, file)
     values = np.zeros((photo.height, photo.width), np.int32)
-    covers = []
-    for place, thing in enumerate(photo.objects, start=1):
+    crowds, areas = 0, {}
+    # Masks are made twice, and not kept: a thousand of them may be larger than the memory.
+    for place, thing in enumerate(photo.objects):
         if thing.category not in numbers:
             raise MaskFaultError(file, f'has annotation {thing.number} of an unknown category')
         mask = covered(thing, file, photo.height, photo.width)
-        covers.append((mask, place if instances else numbers[thing.category], thing.crowd))
-    crowds = [mask for mask, _, crowd in covers if crowd]
-    if not instances:
-        for mask in crowds:
+        if not thing.crowd:
+            areas[place] = int(mask.sum())
+            continue
+        crowds += 1
+        if not instances:
             values[mask] = LabelMap().fill
-    single = [(mask, value) for mask, value, crowd in covers if not crowd]
-    for mask, value in sorted(single, key=lambda pair: -int(pair[0].sum())):
-        values[mask] = value
+    for place in sorted(areas, key=lambda place: -areas[place]):
+        thing = photo.objects[place]
+        mask = covered(thing, file, photo.height, photo.width)
+        values[mask] = place + 1 if instances else numbers[thing.category]
     notes, kinds = (), ()
     if crowds:
         what = 'left out' if instances else 'made void'
-        notes, kinds = (f'{len(crowds)} crowd(s) were {what}',), (CROWDS,)
+        notes, kinds = (f'{crowds} crowd(s) were {what}',), (CROWDS,)
     if instances:
-        hidden = len(single) - len(np.unique(values[values > 0]))
+        hidden = len(areas) - len(np.unique(values[values > 0]))
         if hidden:
             notes += (f'{hidden} object(s) are without a pixel, or smaller ones hide them',)
             kinds += (HIDDEN,)
     return Drawn(values, notes=notes, kinds=kinds)
+
+
+def _check_size(photo: Photo, file: str) -> None:
+    """Raises a MaskFaultError where the annotations say that a picture is larger than any is."""
+    if photo.height * photo.width > picture_files.MAX_PIXELS:
+        raise MaskFaultError(file, f'has {photo.width}x{photo.height} pixels in the annotations')
 
 
 def covered(thing: Object, file: str, height: int, width: int) -> np.ndarray:
@@ -270,6 +281,8 @@ def uncompressed(text: str) -> list[int]:
             raise ValueError(f'the character {character!r} in its run lengths')
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60:
+            raise ValueError('a run length with too many digits')
         if bits & 32:
             continue
         if bits & 16:  # negative, in two's complement

@@ -173,6 +173,11 @@ class Instances(Segmentation):
         """Returns the picture with each object in a color of its own; see tasks/overlays.py."""
         return overlays.instance_map(image, targets['instance_map'])
 
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+        """Returns nothing: colors only tell objects apart."""
+        del class_names
+        return ()
+
     def mistake(self, prediction: np.ndarray, targets: Mapping[str, np.ndarray]) -> float | None:
         """Returns 1 less the precision of the objects at an IoU of 0.5, unless it is 0."""
         matched = self.examined(prediction, targets)['matched']

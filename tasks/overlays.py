@@ -4,7 +4,8 @@ import colorsys
 
 import numpy as np
 
-# Distinguishable with any kind of color vision (Okabe and Ito 2008, "Color universal design").
+# The first seven are distinguishable with any kind of color vision (Okabe and Ito 2008, "Color
+# universal design").
 _COLORS = np.array(
     [
         (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
@@ -14,6 +15,12 @@ _COLORS = np.array(
 )  # fmt: skip
 _VOID = (128, 128, 128)
 _OPACITY = 0.45
+
+
+def color_of(number: int) -> tuple[int, int, int]:
+    """Returns the color of a class from 1 on; those of more than ten repeat."""
+    red, green, blue = _COLORS[(number - 1) % len(_COLORS)]
+    return int(red), int(green), int(blue)
 
 
 def label_map(image: np.ndarray, labels: np.ndarray, void: int = 255) -> np.ndarray:

@@ -292,6 +292,11 @@ class Segmentation(DenseTask):
         """Returns the picture with the classes of its pixels in colors; see tasks/overlays.py."""
         return overlays.label_map(image, targets['segmentation_mask'])
 
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+        """Returns the color of each class but class 0, which is left as it is."""
+        names = self.pixel_classes(class_names)[1:]
+        return tuple((name, overlays.color_of(i)) for i, name in enumerate(names, start=1))
+
     # --- looked into ----------------------------------------------------------------------------
 
     def choices(

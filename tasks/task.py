@@ -334,6 +334,11 @@ class Task:
         del targets
         return image
 
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+        """Returns (name, color) of what `drawn` draws, where its colors have a meaning."""
+        del class_names
+        return ()
+
     # --- looked into (inspection/) --------------------------------------------------------------
 
     def choices(

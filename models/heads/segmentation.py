@@ -221,7 +221,12 @@ def laid_under(x: jax.Array, place: Place, to: Place, size: tuple[int, int]) -> 
       to: of the finer map.
       size: (height, width) of the finer map. Where x covers less, its edge goes on.
     """
-    factor = place.stride // to.stride
+    factor, rest = divmod(place.stride, to.stride)
+    if rest:
+        raise UserError(
+            f'The stage {place.stage} has a stride of {place.stride}, no multiple of that of '
+            f'{to.stage}, {to.stride}: a head for each pixel cannot join them.'
+        )
     if factor > 1:
         batch, height, width, channels = x.shape
         parts = (batch, height, factor, width, factor, channels)

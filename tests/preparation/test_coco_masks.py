@@ -102,6 +102,7 @@ def test_smaller_objects_lie_on_top_and_crowds_are_void():
         ({'size': [12, 14], 'counts': 'a b'}, 'the character'),
         ({'size': [12, 14], 'counts': 'o'}, 'end too early'),
         ({'size': [12, 14]}, 'do not add up'),
+        ({'size': [12, 14], 'counts': 'o' * 50}, 'too many digits'),
     ],
 )
 def test_segmentations_that_fit_no_picture_are_named(segmentation, words):
@@ -204,6 +205,11 @@ def changed(path, value):
         (changed(['images', 0, 'height'], '12'), 'has not "id", "height" and "width"'),
         (changed(['annotations', 0, 'image_id'], 77), 'belongs to image 77, which is not there'),
         (changed(['annotations', 0, 'category_id'], None), 'an annotation has not'),
+        (changed(['annotations', 0, 'iscrowd'], '0'), 'which is not 0 or 1'),
+        (changed(['images', 0, 'file_name'], '\ud800.png'), 'is that of no file'),
+        (changed(['images', 0, 'file_name'], 'x' * 5000), 'is too long'),
+        (changed(['categories', 0, 'name'], '\ud800'), 'is no line of text'),
+        (changed(['categories', 0, 'name'], 'cat\ndog'), 'is no line of text'),
     ],
 )
 def test_files_that_cannot_be_used_are_refused_in_a_sentence(found, words, source, capsys):
@@ -218,6 +224,7 @@ def test_files_that_cannot_be_used_are_refused_in_a_sentence(found, words, sourc
     [
         (['images', 3, 'file_name'], 'gone.png', 'gone.png'),
         (['images', 3, 'width'], 15, '3.png'),
+        (['images', 3, 'width'], 10**12, '3.png'),
         (['annotations', 3, 'category_id'], 8, 'unknown category'),
         (['annotations', 3, 'segmentation'], [[1, 2]], 'annotation 3'),
     ],
