@@ -47,6 +47,7 @@ def test_a_frozen_backbone_keeps_the_bytes_of_the_classifier(classifier, tmp_pat
     assert result(tmp_path / 'run')['init_from_sha256'] == result(classifier)['params_sha256']
 
 
+@pytest.mark.slow
 def test_layers_may_learn_at_different_rates(classifier, tmp_path):
     config = write_config(tmp_path, **SCENES, init_from=str(classifier), layer_decay=0.5)
     assert train_here(config, tmp_path / 'run') == 0
