@@ -101,6 +101,7 @@ def read(path: Path) -> Annotations:
             raise fail(f'image {number} is there twice')
         photos[number] = (_path(entry.get('file_name'), fail), height, width)
         objects[number] = []
+    known = set()
     for entry in found['annotations']:
         numbers = [entry.get(name) for name in ('id', 'image_id', 'category_id')]
         if not all(map(_is_whole, numbers)):
@@ -108,6 +109,9 @@ def read(path: Path) -> Annotations:
         number, image, category = numbers
         if image not in objects:
             raise fail(f'annotation {number} belongs to image {image}, which is not there')
+        if number in known:
+            raise fail(f'annotation {number} is there twice')
+        known.add(number)
         crowd = entry.get('iscrowd', 0)
         if crowd not in (0, 1):
             raise fail(f'annotation {number} has "iscrowd": {_short(crowd)}, which is not 0 or 1')

@@ -2,8 +2,8 @@
 
 A pixel belongs to a polygon if its centre lies inside, where (0, 0) is the corner of the first
 pixel. pycocotools draws outlines at five times the resolution instead, and covers up to a pixel
-more at the edge: the mean IoU of 200 random outlines of 16 to 80 pixels was 0.991. Masks in run
-lengths are the same as pycocotools', pixel for pixel.
+more at the edge: the mean IoU of 200 random outlines of 16 to 80 pixels was 0.99, and that of
+outlines of 4 to 10 pixels 0.96. Masks in run lengths are the same as pycocotools', pixel for pixel.
 """
 
 import functools
@@ -225,7 +225,7 @@ def covered(thing: Object, file: str, height: int, width: int) -> np.ndarray:
         if isinstance(outline, dict):
             return _run_lengths(outline, height, width)
         raise ValueError('no polygons and no run lengths')
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise MaskFaultError(file, f'has annotation {thing.number} with {error}') from error
 
 

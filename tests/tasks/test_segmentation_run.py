@@ -376,3 +376,21 @@ def test_tiles_that_are_too_small_for_the_network_are_refused_before_training(co
         experiment.open_train(config)
     config.data.tile = 128
     experiment.open_train(config)
+
+
+def test_a_small_network_learns_the_scenes(tmp_path):
+    """In 200 steps. An untrained one reaches 2 %, and an answer of background alone 8 %."""
+    fields = {name: value for name, value in SCENES.items() if not name.startswith('augment__')}
+    fields |= {
+        'head__width': 8,
+        'optimizer__learning_rate': 0.01,
+        'schedule__warmup': 0.1,
+        'segmentation__losses': ('cross_entropy', 'dice'),
+        'ema_decay': 0.0,
+        'steps': 200,
+        'eval_every': 100,
+        'checkpoint__every_steps': 200,
+    }
+    config = write_config(tmp_path, **fields)
+    assert train_here(config, tmp_path / 'run') == 0
+    assert result(tmp_path / 'run')['test_mean_iou'] > 0.12
