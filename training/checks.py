@@ -259,7 +259,8 @@ def _optimizers(config: ConfigDict) -> list[Idle]:
 def _crops(config: ConfigDict) -> list[Idle]:
     """Returns the fields that belong to another kind of crop than `data.crop`."""
     crop, fields = config.data.crop, {field.name: field for field in base.fields()}
-    others = {'area': ('crop_zoom',), 'pixels': ('crop_scale', 'crop_ratio')}[crop]
+    area = ('crop_scale', 'crop_ratio', 'eval_resize')
+    others = {'area': ('crop_zoom',), 'pixels': area}[crop]
     owner = 'pixels' if crop == 'area' else 'area'
     return [
         Idle(

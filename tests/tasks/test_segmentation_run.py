@@ -27,6 +27,7 @@ from tests.support import (
     result,
     run_child,
     saved_steps,
+    slow,
     train_here,
     trials_of,
     write_config,
@@ -68,6 +69,7 @@ SCENES = {
     'augment__contrast': 0.2,
     'augment__erase': 0.5,
 }
+EVALUATE = 'import sys, command, evaluate; sys.exit(command.call(evaluate.main, sys.argv[1:]))'
 IN_MEMORY = ('augment__crop', 'augment__brightness', 'augment__contrast')
 DISCS = {
     **{name: value for name, value in SCENES.items() if name not in IN_MEMORY},
@@ -243,12 +245,14 @@ def test_classification_has_nothing_to_draw(small_run, tmp_path, capsys):
             predict.main([f'--workdir={small_run}', str(picture), option])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('task', ['segmentation', 'instances'])
+@pytest.mark.parametrize(
+    'task', [slow('instances'), pytest.param('segmentation', marks=pytest.mark.full)]
+)
 def test_devices_and_processes_train_as_one_device(task, configs, runs, tmp_path):
     for devices in (2, 4, 8):
-        workdir = finished(configs[task], tmp_path / str(devices), devices=devices)
-        assert_close(workdir, runs / task)
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        assert_close(finished(configs[task], folder, devices=devices), runs / task)
     address = f'127.0.0.1:{free_port()},2'
     children = [
         Child(
@@ -273,8 +277,8 @@ def test_an_evaluation_is_the_same_on_any_number_of_devices(task, runs, tmp_path
     found = []
     for devices in (1, 4):
         argv = [f'--workdir={runs / task}', f'--output={tmp_path}', f'--config.devices={devices}']
-        done = run_child(argv, tmp_path / f'log{devices}', 'evaluate.py')
-        assert done.wait() == 0, done.output
+        done = run_child(argv, tmp_path / f'log{devices}', EVALUATE)
+        assert done.process.returncode == 0, done.output
         found.append(json.loads((tmp_path / 'evaluation_test.json').read_text()))
     assert found[0]['confusion'] == found[1]['confusion']
     assert found[0]['loss'] == pytest.approx(found[1]['loss'], rel=1e-6)
@@ -298,8 +302,9 @@ def test_a_sweep_looks_for_the_largest_mean_iou(configs, tmp_path):
     assert float(chosen['optimizer.learning_rate']) == best['optimizer']['learning_rate']
     # A lane is the run that train.py makes of the same configuration.
     assert train_here(tmp_path / 'sweep' / 'best_config.json', tmp_path / 'alone') == 0
+    # Rounding decides a pixel here and there, of 800,000.
     alone = curve(tmp_path / 'alone')[-1]['validation/mean_iou']
-    assert alone == pytest.approx(max(values), rel=1e-3)
+    assert alone == pytest.approx(max(values), abs=1e-3)
 
 
 @pytest.mark.slow

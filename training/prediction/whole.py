@@ -11,7 +11,7 @@ from data_sources.tiles import Merger, TilePlan, window
 from training.inputs import network_input
 from training.trained import Trained
 
-BATCH = 8  # tiles at once
+BATCH = 8  # tiles at once, if a picture has several
 # The axes of images [b, h, w, c] that are flipped, for each of the answers that are averaged.
 FLIPS = ((), (1,), (2,), (1, 2))
 
@@ -40,7 +40,10 @@ class WholePictures:
         merger = Merger(plan)
         for batch in plan:
             tiles = [plan.tiles[index] for index in batch['index']]
+            # One tile or BATCH: every other number would be another program.
+            rows = 1 if len(plan.tiles) == 1 else BATCH
             pixels = np.stack([window(picture, tile) for tile in tiles])
+            pixels = np.pad(pixels, ((0, rows - len(pixels)), *[(0, 0)] * 3))
             values = np.asarray(self._predictions(self._variables, pixels))
             for row in np.flatnonzero(batch['mask'] > 0):
                 for _, whole in merger.add(int(batch['index'][row]), values[row]):
