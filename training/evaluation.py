@@ -131,6 +131,7 @@ class Pictures:
     def __init__(self, task: DenseTask, split: 'RecordSource', plan: 'TilePlan'):
         self._task, self._split = task, split
         self._merger = Merger(plan)
+        self._nothing: dict[str, np.ndarray] | None = None
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the results of the pictures that a batch of tiles has completed.
@@ -150,10 +151,12 @@ class Pictures:
                 self._check_sizes(picture, whole, record.targets)
                 results.append(self._result(picture, 1, whole, record.targets))
         if not results:
-            first = rows[PREDICTION][0]
-            kinds = self._task.targets.items()
-            empty = {name: kind.empty(1, first.shape)[0] for name, kind in kinds}
-            results.append(self._result(0, 0, first, empty))
+            if self._nothing is None:
+                first = rows[PREDICTION][0]
+                kinds = self._task.targets.items()
+                empty = {name: kind.empty(1, first.shape)[0] for name, kind in kinds}
+                self._nothing = self._result(0, 0, first, empty)
+            results.append(self._nothing)
         return {name: np.stack([result[name] for result in results]) for name in results[0]}
 
     def _check_sizes(

@@ -91,6 +91,8 @@ NOT_RUN = {
         'python -m tools.prepare_data imagenet2012 --source=$HOME/imagenet',
         'python -m tools.prepare_data masks --name=nuclei --source=$HOME/nuclei --instances '
         '--splits=configs/nuclei_splits.json --stretch=0.5',
+        'python train.py --config=configs/nuclei_unet.py --workdir=runs/nuclei',
+        'python evaluate.py --workdir=runs/nuclei',
         'python -m tools.prepare_data coco --name=street --source=$HOME/street '
         '--annotations $HOME/street/instances_train.json',
         'python -m tools.prepare_data from_tfrecord '
@@ -131,6 +133,12 @@ NOT_RUN = {
         '--workdir=/shared/sweep --engine=ray --jobs=16 --cpus=8 --gpus=1 --ray_address=auto',
     ),
     'takes more than a minute': (
+        'python train.py --config=configs/scenes_unet.py --workdir=runs/scenes',
+        'python train.py --config=configs/digits_lenet.py --workdir=runs/digits_resnet '
+        '--config.model.name=resnet18 --config.model.stem=mnist --config.model.width=0.25 '
+        '--config.epochs=20',
+        'python train.py --config=configs/scenes_unet.py --workdir=runs/scenes_tuned '
+        '--config.epochs=4 --config.eval_every=4 --config.init_from=runs/digits_resnet',
         'python -m tools.results digits',
         'python train.py --config=configs/folder_overfit.py --workdir=runs/overfit '
         '--config.data.name=sample',
