@@ -2,7 +2,7 @@
 
     python train.py --config=configs/scenes_unet.py --workdir=runs/scenes
 
-The 3,000 scenes are built in (data_sources/scenes.py). Expected: see the table "scenes" in
+The 2,600 scenes are built in (data_sources/scenes.py). Expected: see the table "scenes" in
 docs/segmentation.md; about four minutes on two CPU cores.
 """
 
