@@ -302,9 +302,8 @@ def test_a_sweep_looks_for_the_largest_mean_iou(configs, tmp_path):
     assert float(chosen['optimizer.learning_rate']) == best['optimizer']['learning_rate']
     # A lane is the run that train.py makes of the same configuration.
     assert train_here(tmp_path / 'sweep' / 'best_config.json', tmp_path / 'alone') == 0
-    # Rounding decides a pixel here and there, of 800,000.
     alone = curve(tmp_path / 'alone')[-1]['validation/mean_iou']
-    assert alone == pytest.approx(max(values), abs=1e-3)
+    assert alone == pytest.approx(max(values), abs=1e-3)  # rounding decides a pixel in 1,000
 
 
 @pytest.mark.slow
