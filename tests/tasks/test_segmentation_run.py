@@ -140,7 +140,7 @@ def evaluated(workdir, folder, **fields):
     return json.loads((folder / 'evaluation_test.json').read_text())
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'instances'])
+@pytest.mark.parametrize('task', [slow('segmentation'), 'instances'])
 def test_an_evaluation_does_not_depend_on_the_batch_size(task, runs, tmp_path):
     expected = result(runs / task)
     for size in (1 if task == 'instances' else 37, 8 if task == 'instances' else 400):
@@ -193,7 +193,7 @@ def test_void_pixels_change_nothing(runs):
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'instances'])
+@pytest.mark.parametrize('task', [slow('segmentation'), 'instances'])
 def test_predictions_are_written_for_pictures_of_any_size(task, runs, tmp_path, capsys):
     rng = np.random.default_rng(1)
     folder = tmp_path / 'pictures'
@@ -339,7 +339,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(argument, sentence, config
         opened()
 
 
-@pytest.mark.parametrize('task', ['segmentation', 'instances'])
+@pytest.mark.parametrize('task', [slow('segmentation'), 'instances'])
 def test_the_sheet_shows_the_best_median_and_worst_pictures(task, runs, tmp_path):
     found = evaluated(runs / task, tmp_path)
     sheet = Image.open(tmp_path / 'pictures_test.png').convert('HSV')
