@@ -29,8 +29,9 @@ from errors import UserError
 if TYPE_CHECKING:  # Grain takes half a second to import
     import grain
 
+    from data_sources.host_augment import Pipeline
     from data_sources.record_source import RecordSource
-    from data_sources.stream import EvalTransform
+    from data_sources.stream import EvalTransform, TrainTransform
     from data_sources.tiles import TilePlan
 
 _FOR_EVER = 2**40  # steps
@@ -199,18 +200,34 @@ def train_stream(
 
     data = config.data
     plan = StreamPlan(config.seed, source.size, config.batch_size, data.repeats, process, processes)
-    transform = stream.TrainTransform(
+    transform = train_transform(config, source.upright, augmentations.on_host(config))
+    batches = range(start_step, _FOR_EVER)
+    skip = data.on_bad_record == 'skip'
+    return stream.dataset(source, plan, batches, transform, skip, data.threads, data.workers)
+
+
+def train_transform(
+    config: ConfigDict, upright: bool, augment: 'Pipeline | None' = None
+) -> 'TrainTransform':
+    """Returns what training makes of an encoded picture of a streamed set.
+
+    Args:
+      config: of the run.
+      upright: whether the set's EXIF orientation is applied.
+      augment: what is done to the crop; None for nothing.
+    """
+    from data_sources import stream
+
+    data = config.data
+    return stream.TrainTransform(
         config.seed,
         data.image_size,
         data.crop_scale,
         data.crop_ratio,
-        augmentations.on_host(config),
-        source.upright,
+        augment,
+        upright,
         data.crop_zoom if data.crop == 'pixels' else None,
     )
-    batches = range(start_step, _FOR_EVER)
-    skip = data.on_bad_record == 'skip'
-    return stream.dataset(source, plan, batches, transform, skip, data.threads, data.workers)
 
 
 def eval_plan(

@@ -9,6 +9,7 @@ its data set, and 'epoch' int32 [batch]; of the scalars 'seed' uint32 and the fu
 may be traced. Those that move pixels return (images, function that makes their matrices).
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -160,7 +161,12 @@ def elastic(images: jax.Array, batch: Batch, hyper: Hyper, elastic_grid: int) ->
     shape = (rows.shape[1], columns.shape[1], 2)
     own = keys('elastic', batch, hyper)
     draws = jax.vmap(lambda key: jax.random.normal(key, shape))(own)
-    field = jnp.einsum('yi,bijk,xj->byxk', rows, draws, columns, precision='highest')
+
+    def interpolated(points):
+        return jnp.einsum('yi,ijk,xj->yxk', rows, points, columns, precision='highest')
+
+    # One by one: the bits of a product of all depend on how many there are.
+    field = jax.lax.map(interpolated, draws)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), -1)
     places = grid + hyper['elastic'] * field
     return jax.vmap(sampled_at)(images, places[..., 0], places[..., 1]), lambda: places
@@ -186,7 +192,9 @@ def light(images: jax.Array, batch: Batch, hyper: Hyper) -> jax.Array:
     """
     draw = jax.vmap(lambda key: jax.random.uniform(key, (2,), minval=-1.0))
     draws = draw(keys('light', batch, hyper))[:, :, None, None, None]
-    mean = images.mean((1, 2, 3), keepdims=True)
+    # Of whole numbers: the bits of a sum of fractions depend on how many images there are.
+    levels = jnp.rint(255 * images).astype(jnp.int32).sum((1, 2, 3), keepdims=True)
+    mean = levels / (255 * math.prod(images.shape[1:]))
     images = mean + (images - mean) * (1 + hyper['contrast'] * draws[:, 0])
     return jnp.clip(images * (1 + hyper['brightness'] * draws[:, 1]), 0.0, 1.0)
 

@@ -115,11 +115,20 @@ def check(config: Any) -> None:
             row.check(config, given)
         switches = [leaf for leaf in row.switches if leaf in given]
         if switches:
-            _check_use(row, switches[0], config)
+            check_use(row, switches[0], config)
 
 
-def _check_use(row: Augmentation, leaf: str, config: Any) -> None:
-    """Checks that an augmentation that is on can be applied."""
+def check_use(row: Augmentation, leaf: str, config: Any) -> None:
+    """Checks that an augmentation that is on can be applied.
+
+    Args:
+      row: the augmentation.
+      leaf: the switch by which it is on.
+      config: the configuration.
+
+    Raises:
+      UserError: the data set, the task or the kind of training has no use for it.
+    """
     name = f'config.augment.{leaf}'
     streamed = config.data.image_size is not None
     if streamed and not row.streamed:

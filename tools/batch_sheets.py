@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+import input_pipeline
 from augmentation import registry as augmentations
 from augmentation.row import Augmentation
 from configs import base
 from data_sources.draws import Draws
+from errors import UserError
 from tasks import registry
 from tasks.task import Task
 from tools.contact_sheet import Sheet, Tile
@@ -91,8 +93,8 @@ def sheets(shown: Shown, everything: bool) -> Iterator[tuple[str, Callable[[], S
         yield 'crop', lambda: crop_sheet(shown)
     for row, name in augmentation_sheets(shown):
         on = is_on(shown.config, row, name)
-        if on or everything:
-            alone = only(shown.config, row, name)
+        alone = only(shown.config, row, name)
+        if on or (everything and fits(shown, row, name, alone)):
             visits = on_host if shown.streamed and row.host else on_device
             yield name, lambda n=name, v=visits, c=alone: visits_sheet(shown, n, v(shown, c))
     if shown.streamed and everything:
@@ -138,6 +140,25 @@ def only(config: Any, row: Augmentation, name: str) -> Any:
     return config
 
 
+def fits(shown: Shown, row: Augmentation, name: str, config: Any) -> bool:
+    """Returns whether the task and its images can have what a sheet of an augmentation shows.
+
+    Args:
+      shown: the examples.
+      row, name: the augmentation, and its sheet.
+      config: what `only` returns for them.
+    """
+    spec = dataclasses.replace(shown.experiment, config=config).spec()
+    hyper = experiment.hyperparameters(config)
+    try:
+        for leaf in row.usual[name]:
+            augmentations.check_use(row, leaf, config)
+        jax.eval_shape(lambda batch: inputs.training_inputs(spec, batch, hyper), shown.batch)
+    except UserError:
+        return False
+    return True
+
+
 def batch_sheet(shown: Shown) -> Sheet:
     """Returns the sheet of the batch as the network gets it."""
     images, captions = network_input(shown, shown.config, shown.split == 'train')(shown.batch)
@@ -180,16 +201,16 @@ def plain(shown: Shown) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     chosen, names = shown.batch['index'], shown.task.targets
     if not shown.streamed:
         return shown.source.images[chosen], {name: shown.batch[name] for name in names}
-    from data_sources import cropping, decoding
+    from data_sources import stream
 
-    size = shown.config.data.image_size
-    shorter = round(size * 8 / 7)
+    data = shown.config.data
+    size, own_scale = data.image_size, data.crop == 'pixels'
+    transform = stream.EvalTransform(size, round(size * 8 / 7), shown.source.upright, own_scale)
     images, targets = [], []
     for record in shown.source.read(chosen):
-        frame = decoding.read_frame(record.image, shown.source.upright)
-        matrix = cropping.centre_matrix(frame.height, frame.width, size, shorter)
-        images.append(cropping.centre(record.image, size, shorter, shown.source.upright))
-        targets.append(shown.moved(record.targets, matrix))
+        image, matrices = transform.with_matrices(record.image)
+        images.append(image)
+        targets.append(shown.moved(record.targets, *matrices))
     return np.stack(images), _stacked(targets)
 
 
@@ -239,20 +260,13 @@ def on_host(shown: Shown, config: Any) -> Iterator[Pictures]:
 
 def crop_sheet(shown: Shown) -> Sheet:
     """Returns the sheet of the random crops of a streamed set; the plain picture is its centre."""
-    from data_sources import cropping, decoding
-
-    data, seed = shown.config.data, shown.config.seed
+    transform = input_pipeline.train_transform(shown.config, shown.source.upright)
     chosen = shown.batch['index'].tolist()
     records = shown.source.read(chosen)
 
     def crop(record: Any, visit: int, example: int) -> tuple[np.ndarray, dict[str, Any]]:
-        frame = decoding.read_frame(record.image, shown.source.upright)
-        draws = Draws(seed, 'crop', visit, example)
-        sides = frame.height, frame.width, data.image_size
-        box = cropping.crop_box(draws, *sides, data.crop_scale, data.crop_ratio)
-        image = cropping.decode_crop(record.image, frame, box, data.image_size)
-        matrix = cropping.crop_matrix(box, data.image_size)
-        return image, shown.moved(record.targets, matrix)
+        image, matrices = transform.with_matrices(record.image, visit, example)
+        return image, shown.moved(record.targets, *matrices)
 
     def visits() -> Iterator[Pictures]:
         for visit in range(VISITS):

@@ -8,7 +8,8 @@
 batch.png shows the first pictures of a batch after all augmentations, with the normalisation
 undone. Each augmentation that is on gets a sheet of its own with one example per row: first the
 plain picture, then its augmented versions in the first epochs. --all adds the augmentations that
-are off, at a usual strength, and each operation of the policies.
+are off and that the task and its images can have, at a usual strength, and each operation of the
+policies.
 """
 
 import argparse

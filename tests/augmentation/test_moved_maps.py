@@ -19,7 +19,7 @@ from training import checks
 SIDE, COUNT, CLASSES = 64, 6, 5
 HYPER = {
     'seed': np.uint32(3), 'shift': 3.0, 'rotate': 40.0, 'scale': 0.3, 'crop': 4, 'flip': 0.5,
-    'quarter_turns': 0.8, 'elastic': 2.0,
+    'quarter_turns': 0.8, 'elastic': 2.0, 'brightness': 0.4, 'contrast': 0.4,
 }  # fmt: skip
 MOVES = {
     'affine': augment.affine,
@@ -92,12 +92,21 @@ def test_elastic_is_a_bilinear_sample_at_its_places(labels):
         np.testing.assert_allclose(result[..., 0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['quarter_turns', 'elastic'])
-def test_draws_depend_on_the_example_alone(name):
-    images = np.random.default_rng(1).random((COUNT, SIDE, SIDE, 1), np.float32)
-    whole = np.asarray(MOVES[name](images, BATCH, HYPER)[0])
-    part = {key: value[4:] for key, value in BATCH.items()}
-    np.testing.assert_array_equal(MOVES[name](images[4:], part, HYPER)[0], whole[4:])
+@pytest.mark.parametrize('name', [*MOVES, 'light'])
+@pytest.mark.parametrize('side', [33, 96])  # at both, a product or a sum of all had other bits
+def test_an_image_has_the_same_bits_in_any_batch(name, side):
+    images = np.random.default_rng(1).random((COUNT, side, side, 3), np.float32)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def change(images, batch):
+        if name == 'light':
+            return augment.light(images, batch, HYPER)
+        return MOVES[name](images, batch, HYPER)[0]
+
+    whole = change(images, BATCH)
+    for rows in (slice(5, 6), slice(1, 5)):
+        part = change(images[rows], {key: value[rows] for key, value in BATCH.items()})
+        np.testing.assert_array_equal(part, whole[rows])
 
 
 def test_quarter_turns_are_all_drawn_and_never_without_probability():
@@ -131,15 +140,14 @@ def test_matrices_of_quarter_turns_are_those_of_rotations(side):
 
 def test_light_keeps_the_range_and_changes_both():
     images = np.random.default_rng(3).random((COUNT, SIDE, SIDE, 1), np.float32)
-    hyper = {**HYPER, 'brightness': 0.4, 'contrast': 0.4}
-    found = np.asarray(augment.light(images, BATCH, hyper))
+    found = np.asarray(augment.light(images, BATCH, HYPER))
     assert found.min() >= 0
     assert found.max() <= 1
     off = augment.light(images, BATCH, {**HYPER, 'brightness': 0.0, 'contrast': 0.0})
     np.testing.assert_allclose(off, images, atol=1e-6)
     # A picture without contrast changes by one factor.
     flat = np.full_like(images, 0.5)
-    factor = np.asarray(augment.light(flat, BATCH, hyper))[:, 0, 0, 0] / 0.5
+    factor = np.asarray(augment.light(flat, BATCH, HYPER))[:, 0, 0, 0] / 0.5
     assert np.abs(factor - 1).max() <= 0.4
     assert factor.std() > 0.05
 

@@ -12,13 +12,18 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 import command
 import input_pipeline
 from augmentation import registry as augmentations
-from configs import reading
+from configs import base, reading
 from data_sources import digits, host_augment
 from data_sources.draws import Draws
+from data_sources.label_maps import LabelMap
+from data_sources.targets import Points
+from tasks import registry
+from tasks.segmentation import Segmentation
 from tests import support
 from tests.support_pictures import imagenet_files
 from tools import batch_sheets, show_batch
 from tools.contact_sheet import LINE, MARGIN
+from training import experiment
 
 DIGITS = '--config=configs/digits_lenet.py'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -146,7 +151,9 @@ def everything(tmp_path_factory):
 
 @pytest.mark.slow
 def test_all_adds_what_is_off(everything):
-    assert everything.keys() == {'affine', 'crop', 'flip', 'mixup', 'cutmix', 'erase'}
+    assert everything.keys() == {
+        'light', 'affine', 'crop', 'flip', 'quarter_turns', 'elastic', 'mixup', 'cutmix', 'erase',
+    }  # fmt: skip
     for name, found in everything.items():
         np.testing.assert_array_equal(found[:, 0], everything['affine'][:, 0], 'the plain pictures')
         assert (found[:, 1:] != found[:, :1]).any(), name
@@ -238,6 +245,21 @@ def test_streamed_batch_is_what_the_pipeline_gives(streamed, tmp_path):
     np.testing.assert_array_equal(found, first_batch(streamed)['image'][:8])
 
 
+@pytest.mark.parametrize('crop', ['area', 'pixels'])
+def test_crop_sheet_shows_the_crops_of_training(crop, streamed, tmp_path):
+    options = (f'--config.data.crop={crop}', '--config.augment.flip=0')
+    run(f'--config={streamed}', f'--out={tmp_path}', '--count=4', *options)
+    found = tiles(read(tmp_path / 'crop.png'), SIDE, 4, 7)
+    config = reading.from_arguments(str(streamed), list(options))
+    batch = next(iter(input_pipeline.batches(config, 'train')))
+    assert not batch['epoch'].any()
+    np.testing.assert_array_equal(found[:, 1], batch['image'][:4])
+    middle = input_pipeline.eval_transform(config, upright=False)
+    source = input_pipeline.open_split(config, 'train')
+    for picture, record in zip(found[:, 0], source.read(batch['index'][:4]), strict=True):
+        np.testing.assert_array_equal(picture, middle(record.image))
+
+
 def test_policy_sheet_is_host_augment_of_the_centre(streamed, tmp_path):
     options = ('--config.augment.policy=randaugment', '--config.augment.flip=0', '--config.seed=5')
     run(f'--config={streamed}', f'--out={tmp_path}', '--count=2', *options)
@@ -257,7 +279,7 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
     names = {path.stem for path in tmp_path.iterdir()}
     assert names == {
         'batch', 'crop', 'flip', 'color_jitter', 'randaugment', 'trivialaugment',
-        'affine', 'mixup', 'cutmix', 'erase',
+        'affine', 'quarter_turns', 'elastic', 'mixup', 'cutmix', 'erase',
         'operations_randaugment', 'operations_trivialaugment',
     }  # fmt: skip
     rand = tiles(read(tmp_path / 'operations_randaugment.png'), SIDE, 15, 5)
@@ -269,6 +291,25 @@ def test_all_shows_every_augmentation_and_operation(streamed, tmp_path):
     shift = rand[order.index('translate_x_share'), 3]  # by half of 0.45
     np.testing.assert_array_equal(shift[:, 7:], plain[:, :-7])
     tiles(read(tmp_path / 'operations_trivialaugment.png'), SIDE, 14, 5)
+
+
+def test_all_leaves_out_what_task_and_images_cannot_have(own_are_forgotten):
+    @registry.register
+    class WithPoints(Segmentation):
+        name = 'with_points'
+        targets = {'segmentation_mask': LabelMap(), 'points': Points()}  # noqa: RUF012
+
+    config = base.get_config()
+    config.task, config.data.name, config.model.name = 'with_points', 'scenes', 'deep_cnn'
+    config.data.mean, config.data.std = (0.3,), (0.2,)
+    shape = (32, 64, 1)  # not square
+    batch = {name: kind.empty(2, shape) for name, kind in WithPoints.targets.items() if kind.bends}
+    batch |= {'points': np.zeros((2, 3, 2), np.float32), 'image': np.zeros((2, *shape), np.uint8)}
+    batch |= {'index': np.arange(2), 'epoch': np.zeros(2, int), 'mask': np.ones(2, np.float32)}
+    made = experiment.Experiment(config, shape, ('a', 'b'), 2)
+    shown = batch_sheets.Shown(made, None, 'train', 0, 2, batch)
+    names = {name for name, _ in batch_sheets.sheets(shown, everything=True)}
+    assert names == {'batch', 'light', 'affine', 'crop', 'flip', 'erase'}
 
 
 # --- mistakes ---------------------------------------------------------------------------------
