@@ -249,13 +249,15 @@ class Study:
                     self._storage.set_trial_system_attr(trial._trial_id, POINT, point)
 
     def _new(self) -> tuple[optuna.Trial, set[int]] | None:
-        """Returns a new trial and no reported evaluations; None if all trials have been drawn."""
+        """Returns a new trial and its reported evaluations; None if all trials have been drawn."""
         trials = self.optuna.get_trials(deepcopy=False)
         count = sum(trial.state != TrialState.WAITING for trial in trials)
         if count >= self.trials:
             return None
         self._seed_sampler(count)
-        return self.optuna.ask(), set()
+        trial = self.optuna.ask()
+        # A mended journal may have lost that a trial began, and kept what it reported.
+        return trial, set(self._storage.get_trial(trial._trial_id).intermediate_values)
 
     def _orphan(self) -> tuple[optuna.Trial, set[int]] | None:
         """Returns a trial whose process died and the evaluations it has reported, or None."""

@@ -89,6 +89,22 @@ def test_a_damaged_journal_is_mended_and_the_sweep_ends_as_without_damage(
     assert len(said) == len(copies)
 
 
+def test_the_line_that_began_a_trial_is_lost(undisturbed, tmp_path):
+    """A point of a grid then waits again, with the evaluations that it reported."""
+    sampler, content, trials = undisturbed
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        record = json.loads(line)
+        if record['op_code'] != 6 or record['state'] != 0:  # SET_STATE to RUNNING
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        torn = [*lines[:number], bytes(len(line) - 1) + b'\n', *lines[number + 1 :]]
+        (folder / 'study.journal').write_bytes(b''.join(torn))
+        assert run(opened(folder, sampler, said := [])) == trials
+        assert len(said) == 1
+
+
 def test_half_a_line_and_a_whole_one_behind_it(undisturbed, tmp_path):
     """As a sweep left it that was resumed once more, before journals were mended."""
     sampler, content, trials = undisturbed
