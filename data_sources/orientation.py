@@ -79,6 +79,22 @@ def turned_pixels(pixels: np.ndarray, number: int) -> np.ndarray:
     return pixels.swapaxes(0, 1) if exchanged else pixels
 
 
+def turned_boxes(boxes: np.ndarray, number: int) -> np.ndarray:
+    """Returns boxes of a stored picture as they lie in the upright one.
+
+    Args:
+      boxes: [n, 4], (y0, x0, y1, x1) as fractions of the sides.
+      number: the orientation.
+    """
+    if number not in _STEPS:
+        return boxes
+    rows, columns, exchanged = _STEPS[number]
+    y0, x0, y1, x1 = boxes.T
+    y0, y1 = (1 - y1, 1 - y0) if rows else (y0, y1)
+    x0, x1 = (1 - x1, 1 - x0) if columns else (x0, x1)
+    return np.stack([x0, y0, x1, y1] if exchanged else [y0, x0, y1, x1], axis=1)
+
+
 def stored_box(
     box: tuple[int, int, int, int], number: int, height: int, width: int
 ) -> tuple[int, int, int, int]:

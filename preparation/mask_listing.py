@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from errors import UserError
-from preparation import folder_listing, split_list
+from preparation import folder_listing, folder_source, split_list
 from preparation.folder_listing import Found
 
 IMAGES = 'images'
@@ -21,24 +21,14 @@ MASKS = ('labels', 'masks')
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(folder_source.Entry):
     """A picture and its masks; or what is left out.
 
     Attributes:
-      stem: the picture's, with the folders above it.
-      path: the picture's file, or what is left out.
-      masks: the files of its masks.
-      objects: whether each of these has a single object; otherwise there is one file.
-      fault: why there is no example, or ''.
-      defective: whether the fault counts as a defect; not for a file that is no picture.
+      objects: whether each of its masks has a single object; otherwise there is one mask.
     """
 
-    stem: str
-    path: Path
-    masks: tuple[Path, ...] = ()
     objects: bool = False
-    fault: str = ''
-    defective: bool = True
 
 
 def find(root: Path, instances: bool) -> tuple[list[Entry], collections.Counter]:

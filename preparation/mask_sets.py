@@ -11,10 +11,7 @@ An example has `image`, `file_name` and one of
   `instance_map`        the object of each pixel from 1 on; 0: background. A tensor of 16 bits,
                         because tfds reads no picture of 16 bits without OpenCV
 
-A picture keeps its bytes if stock tfds makes of them what is read here. Others (palettes,
-transparency, more than 8 bits, CMYK, formats other than JPEG, PNG, WebP and BMP) are stored as grey
-or RGB in PNG, as data_sources/conversion.py converts them; so an alpha channel that carries nothing
-is dropped.
+How a picture is stored is said in stored_pictures.py.
 
 A mask belongs to the upright picture, as EXIF turns it when it is read. One that fits the picture
 only as it is stored stays as it is, and so does the picture: it is stored without its EXIF data, so
@@ -23,7 +20,6 @@ that nothing turns it any more, and listed.
 
 import dataclasses
 import functools
-import io
 import os
 import warnings
 import zlib
@@ -33,22 +29,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from data_sources import conversion, jpeg, orientation, picture_files, stretching
+from data_sources import orientation, picture_files
 from data_sources.label_maps import InstanceMap, LabelMap
 from errors import UserError
-from preparation import picture_check, sharded_writer, tfds_files
+from preparation import picture_check, sharded_writer, stored_pictures, tfds_files
 from preparation.mask_files import MaskFaultError
 from preparation.sharded_writer import Item, Totals
 
-CONVERTED = 'stored anew as grey or RGB'
-STRETCHED = 'stretched'
 UNTURNED = 'left unrotated with its mask'
 _CLASS = 'class '  # + its number: a kind under which the pictures that show it are counted
 _CLASSES = 255  # at most: 0 .. 254
-_KEPT = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP')
-_PNG_DEPTH = 24  # where a PNG has the bits of a channel
 _WHERE = {False: 'segmentation_mask', True: 'instance_map'}
 _KINDS = {False: LabelMap(), True: InstanceMap()}
 
@@ -248,7 +239,7 @@ def _to_item(
         drawn = pair.draw()
         turn = _may_be_turned(checked.data, drawn)
         _check_values(drawn, instances, class_names)
-        image, kinds = _stored(checked.data, stretch, turn)
+        image, kinds = stored_pictures.stored(checked.data, stretch, turn)
     except MaskFaultError as fault:
         return rejected(file=fault.file or pair.file, fault=fault.reason)
     except Exception as error:  # Pillow's decoders have no common error
@@ -292,47 +283,10 @@ def _check_values(drawn: Drawn, instances: bool, class_names: tuple[str, ...] | 
         raise MaskFaultError(drawn.file, f'a mask {kind.fault(drawn.values, names)}')
 
 
-def _stored(encoded: bytes, stretch: float | None, turn: bool) -> tuple[bytes, tuple[str, ...]]:
-    """Returns the bytes to store of a sound picture, and the kinds under which it is counted."""
-    with picture_files.opened(jpeg.examined(encoded).data) as picture:
-        number = orientation.of(picture)
-        turned = turn and number != orientation.UPRIGHT
-        if (
-            _is_plain(picture, encoded)
-            and stretch is None
-            and (turn or number == orientation.UPRIGHT)
-        ):
-            return encoded, ()
-        turned_kind = (picture_check.TURNED,) * turned
-        if stretch is not None:
-            return stretching.encoded(encoded, stretch, turn), (STRETCHED, *turned_kind)
-        result = conversion.to_mode(picture, conversion.flat_mode(picture))
-        result = orientation.turned(result, number) if turned else result
-        return _png(np.asarray(result)), (CONVERTED, *turned_kind)
-
-
 def _stored_mask(values: np.ndarray, instances: bool) -> dict[str, bytes | tuple[int, ...]]:
     """Returns the features of a record that hold a mask, as tfds stores them."""
     where = _WHERE[instances]
     if not instances:
-        return {where: _png(values.astype(np.uint8))}
+        return {where: stored_pictures.png(values.astype(np.uint8))}
     packed = zlib.compress(np.ascontiguousarray(values, '<u2').tobytes())
     return {f'{where}/value': packed, f'{where}/shape': (*values.shape, 1)}
-
-
-def _is_plain(picture: Image.Image, encoded: bytes) -> bool:
-    """Returns whether Pillow and OpenCV, by which tfds decodes, read 8-bit grey or RGB."""
-    deep = picture.format == 'PNG' and encoded[_PNG_DEPTH] > 8
-    return (
-        picture.format in _KEPT
-        and picture.mode in ('L', 'RGB')
-        and not picture.has_transparency_data
-        and not deep
-    )
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """Returns the PNG file of pixels, uint8 [h, w] or [h, w, 3]."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, 'PNG')
-    return file.getvalue()

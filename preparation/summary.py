@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 import files
 from data_sources import decoding, orientation, picture_files
-from preparation import mask_summary, picture_check
+from preparation import box_summary, mask_summary, picture_check
 
 FILE = 'summary.json'
 _SAMPLE = 1000  # pictures of train from which mean and std are computed
@@ -47,14 +47,15 @@ def of(folder: Path, advance: Callable[[int, int], None] = lambda *_: None) -> d
     """Returns the figures of the finished set in `folder`; reads all of it the first time.
 
     Args:
-      folder: <data_dir>/<name>/<version> of a set with 'image', 'file_name', and 'label' or masks.
+      folder: <data_dir>/<name>/<version> of a set with 'image', 'file_name', and 'label', masks or
+        boxes.
       advance: called with (pictures, bytes) while it is read.
 
     Returns:
       what summary.json holds: 'splits' {split: pictures}, 'classes' {class: its pictures in each
-      split} ({} without labels), 'masks' (see mask_summary; {} without masks), 'formats' and
-      'modes' {name: pictures}, 'turned' (how many carry an EXIF rotation, or did before they were
-      scaled),
+      split} ({} without labels), 'masks' and 'boxes' (see mask_summary and box_summary; {} without
+      them), 'formats' and 'modes' {name: pictures}, 'turned' (how many carry an EXIF rotation, or
+      did before they were scaled),
       'sizes' [smallest, median, largest] by area, each [width, height]; 'copies', see `_copies`;
       'mean' and 'std' of pixels in [0, 1] by channel, of 'sampled' pictures of train.
     """
@@ -75,14 +76,16 @@ def _figures(folder: Path, advance: Callable[[int, int], None]) -> dict[str, Any
     kinds = (builder.info.metadata or {}).get('kinds', {}).values()
     turned = sum(of_split.get(picture_check.TURNED, 0) for of_split in kinds)
     masks = mask_summary.of_features(builder.info.features)
+    boxes = box_summary.of_features(builder.info.features)
+    targets = masks or boxes
     for split, records in splits.items():
         table = tables[split] = np.empty(len(records), _TABLE)
         numbers = range(len(records))
-        looks = picture_check.in_order(lambda n, r=records: _look(r[n], masks), numbers, _THREADS)
-        for row, (look, mask, size) in enumerate(looks):
+        looks = picture_check.in_order(lambda n, r=records: _look(r[n], targets), numbers, _THREADS)
+        for row, (look, target, size) in enumerate(looks):
             table[row] = look[:4]
-            if masks:
-                masks.add(split, mask)
+            if targets:
+                targets.add(split, target)
             formats[look.form] += 1
             modes[look.mode] += 1
             turned += look.turned
@@ -94,6 +97,7 @@ def _figures(folder: Path, advance: Callable[[int, int], None]) -> dict[str, Any
         'splits': {split: len(records) for split, records in splits.items()},
         'classes': {n: [int(of[label]) for of in counts] for label, n in enumerate(names)},
         'masks': masks.figures() if masks else {},
+        'boxes': boxes.figures() if boxes else {},
         'formats': dict(formats.most_common()),
         'modes': dict(modes.most_common()),
         'turned': turned,
@@ -107,15 +111,15 @@ def _features(serialized: bytes) -> Mapping[str, Any]:
     return tf_example_pb2.Example.FromString(serialized).features.feature
 
 
-def _look(serialized: bytes, masks: Any) -> tuple[_Look, Any, int]:
-    """Returns what is seen of a record's picture, of its mask, and its size."""
+def _look(serialized: bytes, targets: Any) -> tuple[_Look, Any, int]:
+    """Returns what is seen of a record's picture, of its mask or boxes, and its size."""
     features = _features(serialized)
     image, label = features['image'].bytes_list.value[0], _label(features)
     digest = int.from_bytes(hashlib.sha256(image).digest()[:8])
     with picture_files.opened(image) as picture:
         turned = orientation.may_be_turned(image, 0) and orientation.of(picture) != 1
         look = _Look(digest, label, *picture.size, picture.format, picture.mode, turned)
-    return look, masks.look(features) if masks else None, len(serialized)
+    return look, targets.look(features) if targets else None, len(serialized)
 
 
 def _label(features: Mapping[str, Any]) -> int:
@@ -210,6 +214,7 @@ def text(figures: Mapping[str, Any], folder: Path) -> str:
     lines = [
         classes(figures['classes'], splits) if figures['classes'] else '',
         mask_summary.text(figures['masks'], splits) if figures.get('masks') else '',
+        box_summary.text(figures['boxes'], splits) if figures.get('boxes') else '',
         f'Formats: {_listed(figures["formats"])}. Modes: {_listed(figures["modes"])}.',
         f'Sizes, width x height: {small} to {large}, the median is {median}.',
         f'Pictures with a rotation or mirroring in their EXIF data: {figures["turned"]:,}.',

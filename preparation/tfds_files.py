@@ -4,26 +4,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from preparation.sharded_writer import Totals
 
 
-def serialized(values: Mapping[str, bytes | int | Sequence[int]]) -> bytes:
+def serialized(values: Mapping[str, bytes | int | Sequence[int] | np.ndarray]) -> bytes:
     """Returns one example as tfds serialises it, but always as the same bytes.
 
     Args:
-      values: {feature: an encoded picture, a text in UTF-8, or whole numbers}.
+      values: {feature: an encoded picture, a text in UTF-8, whole numbers, or an array of float32}.
     """
     feature = {name: _feature(value) for name, value in values.items()}
     example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=feature))
     return example.SerializeToString(deterministic=True)  # a map has no order otherwise
 
 
-def _feature(value: bytes | int | Sequence[int]) -> tf_feature_pb2.Feature:
+def _feature(value: bytes | int | Sequence[int] | np.ndarray) -> tf_feature_pb2.Feature:
     if isinstance(value, bytes):
         return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
+    if isinstance(value, np.ndarray):
+        return tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=value.ravel()))
     numbers = [value] if isinstance(value, int) else value
     return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=numbers))
 

@@ -6,6 +6,7 @@
     python -m tools.prepare_data idx --name=fashion_mnist --source=FOLDER --data_dir=data
     python -m tools.prepare_data folder --name=pets --source=FOLDER_OF_CLASS_FOLDERS --data_dir=data
     python -m tools.prepare_data masks --name=cells --source=FOLDER_OF_IMAGES_AND_LABELS
+    python -m tools.prepare_data voc --name=blood --source=FOLDER_OF_JPEGIMAGES_AND_ANNOTATIONS
     python -m tools.prepare_data imagenet2012 --source=FOLDER_WITH_THE_TWO_TARS --data_dir=data
     python -m tools.prepare_data from_tfrecord --source=tensorflow_datasets/imagenet2012/5.1.0
 
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Sequence
 
 from errors import UserError
-from tools.prepare import arrays, coco, masks, pictures, tfrecord
+from tools.prepare import arrays, boxes, coco, masks, pictures, tfrecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def _make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title='data sets', metavar='COMMAND', required=True)
-    for family in (arrays, pictures, masks, coco, tfrecord):
+    for family in (arrays, pictures, masks, boxes, coco, tfrecord):
         family.add_commands(commands)
     return parser
 

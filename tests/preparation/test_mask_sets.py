@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from data_sources import decoding, record_source, stretching
 from data_sources.label_maps import InstanceMap, LabelMap
 from errors import UserError
-from preparation import mask_sets, sharded_writer
+from preparation import mask_sets, sharded_writer, stored_pictures
 from preparation.mask_files import MaskFaultError
 from preparation.mask_sets import Drawn, MaskSet, Pair
 from tests.support_pictures import png_chunk
@@ -225,7 +225,7 @@ def test_stock_tfds_and_our_readers_get_the_same_pixels(tmp_path, sort):
     np.testing.assert_array_equal(example['image'], ours)
     kept = sort in ('grey', 'rgb')
     kinds = tfds.builder_from_directory(folder).info.metadata['kinds']['train']
-    assert (mask_sets.CONVERTED in kinds) != kept
+    assert (stored_pictures.CONVERTED in kinds) != kept
 
 
 def test_a_turned_picture_that_is_stored_anew_is_stored_upright(tmp_path):

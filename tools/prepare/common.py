@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+import files
 from data_sources import arrays
-from errors import UserError
+from errors import UserError, shown
 
 if TYPE_CHECKING:  # slow to import; not for --help
     import tensorflow_datasets as tfds
 
+_MOST_NAMES = 1 << 20  # bytes of a file of class names
 RESERVED = (*arrays.EMBEDDED, 'mnist', 'cifar10', 'cifar100', 'imagenet2012', 'downloads')
 
 
@@ -68,6 +70,28 @@ def check_class_names(names: Sequence[str]) -> None:
             f'--class_names={",".join(names)} has an empty or repeated name: give each class a '
             'name of its own.'
         )
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """Returns names separated by commas, or those in a file, one on each line.
+
+    Raises:
+      UserError: a name is empty, there twice, or no line of text.
+    """
+    path = Path(text).expanduser()
+    if files.is_file(path):
+        try:
+            lines = files.read_bytes(path, _MOST_NAMES).decode('utf-8-sig').splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f'--class_names={path} is not a text in UTF-8.') from error
+        names = tuple(line.strip() for line in lines if line.strip())
+    else:
+        names = tuple(name.strip() for name in text.split(','))
+    check_class_names(names)
+    for name in names:
+        if not name.isprintable():  # tfds keeps the names in a file, one on each line
+            raise UserError(f'--class_names has {shown(name)}, which is no line of text.')
+    return names
 
 
 @contextlib.contextmanager

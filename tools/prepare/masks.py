@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-import files
 from errors import UserError
 from tools.prepare import common, writing
 
-_MOST_NAMES = 1 << 20  # bytes of a file of class names
 _NAMED = 3  # examples that are named in a sentence
 
 
@@ -50,21 +48,8 @@ def report_kept(written: writing.Written) -> None:
 
 
 def _class_names(text: str) -> tuple[str, ...]:
-    """Returns names separated by commas, or those in a file, one on each line.
-
-    Raises:
-      UserError: a name is empty or there twice, or there are more than 255.
-    """
-    path = Path(text).expanduser()
-    if files.is_file(path):
-        try:
-            lines = files.read_bytes(path, _MOST_NAMES).decode().splitlines()
-        except UnicodeDecodeError as error:
-            raise UserError(f'--class_names={path} is not a text in UTF-8.') from error
-        names = tuple(line.strip() for line in lines if line.strip())
-    else:
-        names = tuple(name.strip() for name in text.split(','))
-    common.check_class_names(names)
+    """Returns the names in --class_names, of which there may be 255."""
+    names = common.class_names(text)
     if len(names) > 255:
         raise UserError(
             f'--class_names has {len(names)} names, and a pixel of a mask has one of 255 classes '
