@@ -1,0 +1,143 @@
+"""From the outputs of a detector to its answer: the best boxes, without those found twice.
+
+Shapes are fixed, and each image is on its own. The result is that of the greedy algorithm: boxes
+are looked at from the best on, and one is dropped that overlaps a kept one of its class.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+TINY = 1e-30  # divides where two boxes have no area
+
+
+def boxes_at(places: jax.Array, distances: jax.Array) -> jax.Array:
+    """Returns boxes (y0, x0, y1, x1) float32 [..., L, 4].
+
+    Args:
+      places: (y, x) [L, 2], in edges of pixels.
+      distances: from the places to the edges (top, left, bottom, right), [..., L, 4].
+    """
+    before, after = distances[..., :2], distances[..., 2:]
+    return jnp.concatenate([places - before, places + after], -1)
+
+
+def detected(
+    outputs: Mapping[str, jax.Array],
+    locations: Any,
+    shape: Any,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
+    candidates: int,
+    most: int,
+) -> dict[str, jax.Array]:
+    """Returns the answer of a detection head; see `chosen`.
+
+    Args:
+      outputs: 'logits' [b, L, classes], 'distances' [b, L, 4] and 'centerness' [b, L] (logits).
+      locations: its `places` are (y, x) [L, 2].
+      shape: (height, width) of the images; numbers, or [b, 2].
+      least_score, iou, candidates, most: see `chosen`.
+    """
+    scores = jnp.sqrt(
+        jax.nn.sigmoid(outputs['logits']) * jax.nn.sigmoid(outputs['centerness'])[..., None]
+    )
+    boxes = boxes_at(jnp.asarray(locations.places), outputs['distances'])
+    return chosen(scores, boxes, shape, least_score, iou, candidates, most)
+
+
+@functools.partial(jax.jit, static_argnames=('candidates', 'most'))
+def chosen(
+    scores: jax.Array,
+    boxes: jax.Array,
+    shape: Any,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
+    candidates: int,
+    most: int,
+) -> dict[str, jax.Array]:
+    """Returns the best boxes of each image, by class without those that overlap a better one.
+
+    Of equal scores the one of the earlier place is better, and of one place that of the earlier
+    class. What has no area within the image is not there.
+
+    Args:
+      scores: float32 [b, L, classes], above 0.
+      boxes: float32 [b, L, 4], in edges of pixels; they are cut off at the edges of the image.
+      shape: (height, width) of the images; numbers, or [b, 2].
+      least_score: scores have to be above it.
+      iou: a box is dropped whose IoU with a kept box of its class is above it.
+      candidates: how many of the best pairs (place, class) are looked at.
+      most: number of boxes of an answer.
+
+    Returns:
+      'boxes' float32 [b, most, 4], 'scores' float32 [b, most], and 'classes' int32 [b, most]: the
+      best first; rows that are not used are 0.
+    """
+    shape = jnp.broadcast_to(jnp.asarray(shape, boxes.dtype), (len(boxes), 2))
+    one = functools.partial(_chosen, candidates=candidates, most=most)
+    return jax.vmap(one, in_axes=(0, 0, 0, None, None))(scores, boxes, shape, least_score, iou)
+
+
+def _chosen(
+    scores: jax.Array,
+    boxes: jax.Array,
+    shape: jax.Array,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
+    candidates: int,
+    most: int,
+) -> dict[str, jax.Array]:
+    """Returns what `chosen` does, of one image."""
+    classes = scores.shape[-1]
+    best, pair = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
+    own = jnp.clip(boxes[pair // classes], 0, jnp.concatenate([shape, shape]))
+    label = (pair % classes).astype(jnp.int32)
+    there = (best > least_score) & (own[:, 2:] > own[:, :2]).all(-1)
+    kept = _kept(there, _repeats(own, label, iou))
+    rank = jnp.where(kept, jnp.arange(len(kept), 0, -1, dtype=jnp.int32), 0)
+    used, row = jax.lax.top_k(rank, min(most, len(kept)))
+    answer = {'boxes': own, 'scores': best, 'classes': label}
+    return {name: _rows(values, row, used > 0, most) for name, values in answer.items()}
+
+
+def _rows(values: jax.Array, row: jax.Array, used: jax.Array, most: int) -> jax.Array:
+    """Returns rows of values [k, ...] as [most, ...]; 0 where they are not used."""
+    used = used.reshape(used.shape + (1,) * (values.ndim - 1))
+    found = jnp.where(used, values[row], jnp.zeros((), values.dtype))
+    return jnp.pad(found, [(0, most - len(row))] + [(0, 0)] * (values.ndim - 1))
+
+
+def _repeats(boxes: jax.Array, label: jax.Array, iou: jax.typing.ArrayLike) -> jax.Array:
+    """Returns whether box j overlaps an earlier box i of its class too much: bool [j, i]."""
+    y0, x0, y1, x1 = (boxes[:, edge] for edge in range(4))
+    area = (y1 - y0) * (x1 - x0)
+    high = jnp.minimum(y1[:, None], y1) - jnp.maximum(y0[:, None], y0)
+    wide = jnp.minimum(x1[:, None], x1) - jnp.maximum(x0[:, None], x0)
+    both = jnp.maximum(high, 0) * jnp.maximum(wide, 0)
+    whole = jnp.maximum(area[:, None] + area - both, TINY)
+    rank = jnp.arange(len(boxes))
+    return (both / whole > iou) & (label[:, None] == label) & (rank < rank[:, None])
+
+
+def _kept(there: jax.Array, repeats: jax.Array) -> jax.Array:
+    """Returns what the greedy algorithm keeps, bool [k].
+
+    A box is kept if no kept one before it is too near. Starting from all boxes, this is applied to
+    all at once until nothing changes. A box whose fate hangs on a chain of n others is right after
+    n + 1 times, and there is one solution only, which is the greedy one: no chain is a circle.
+
+    Args:
+      there: bool [k], in the order of the scores.
+      repeats: bool [k, k], see `_repeats`.
+    """
+
+    def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        kept, _ = state
+        fresh = there & ~(repeats & kept).any(1)
+        return fresh, (fresh != kept).any()
+
+    return jax.lax.while_loop(lambda state: state[1], again, (there, jnp.array(True)))[0]
