@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import math
 import os
 import re
 import sys
@@ -88,6 +89,17 @@ def positive(text: str) -> int:
         limit = ' and below 1,000,000,000' * (len(text) > 9)
         raise argparse.ArgumentTypeError(f'{shortened(text)} is not a whole number above 0{limit}')
     return int(text)
+
+
+def fraction(text: str) -> float:
+    """Parses a number from 0 to 1; an argparse type."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is not a number from 0 to 1')
+    return value
 
 
 def make_parser(prog: str, doc: str, kind=argparse.ArgumentParser) -> argparse.ArgumentParser:

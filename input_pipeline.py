@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # Grain takes half a second to import
 
     from data_sources.host_augment import Pipeline
     from data_sources.record_source import RecordSource
-    from data_sources.stream import EvalTransform, TrainTransform
+    from data_sources.stream import Transform
     from data_sources.tiles import TilePlan
 
 _FOR_EVER = 2**40  # steps
@@ -89,7 +89,7 @@ def _targets(config: ConfigDict) -> Mapping[str, Kind]:
     """Returns {name: kind} of the configured task's targets."""
     from tasks import registry
 
-    return registry.get(config.task).targets
+    return registry.get(config.task).kinds(config)
 
 
 def _loaded(
@@ -131,7 +131,7 @@ def image_shape(config: ConfigDict, source: 'ArraySource | RecordSource') -> tup
 
 def streamed_shape(config: ConfigDict) -> tuple[int, int, int]:
     """Returns (height, width, channels) of the training crops of a streamed set."""
-    return (config.data.image_size, config.data.image_size, 3)
+    return (config.data.image_height or config.data.image_size, config.data.image_size, 3)
 
 
 def indices(
@@ -208,7 +208,7 @@ def train_stream(
 
 def train_transform(
     config: ConfigDict, upright: bool, augment: 'Pipeline | None' = None
-) -> 'TrainTransform':
+) -> 'Transform':
     """Returns what training makes of an encoded picture of a streamed set.
 
     Args:
@@ -219,6 +219,9 @@ def train_transform(
     from data_sources import stream
 
     data = config.data
+    if data.crop == 'fit':
+        frame = streamed_shape(config)[:2]
+        return stream.FitTransform(config.seed, frame, data.crop_zoom, augment, upright)
     return stream.TrainTransform(
         config.seed,
         data.image_size,
@@ -275,7 +278,7 @@ def eval_stream(
     return stream.dataset(source, plan, range(len(plan)), transform, skip, config.data.threads)
 
 
-def eval_transform(config: ConfigDict, upright: bool) -> 'EvalTransform':
+def eval_transform(config: ConfigDict, upright: bool) -> 'Transform':
     """Returns what evaluation makes of an encoded picture of a streamed set.
 
     Args:
@@ -284,6 +287,8 @@ def eval_transform(config: ConfigDict, upright: bool) -> 'EvalTransform':
     """
     from data_sources import stream
 
+    if config.data.crop == 'fit':
+        return stream.FitTransform(None, streamed_shape(config)[:2], upright=upright)
     size = config.data.eval_image_size or config.data.image_size
     shorter = config.data.eval_resize or round(size * 8 / 7)
     return stream.EvalTransform(size, shorter, upright, config.data.crop == 'pixels')

@@ -1,6 +1,7 @@
 """Applies a trained network to pictures: python predict.py --workdir=runs/digits IMAGE..."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -86,6 +87,12 @@ def parser() -> argparse.ArgumentParser:
         default='none',
         help='segmentation: average over the picture and its mirror images [none]',
     )
+    add(
+        '--threshold',
+        metavar='SCORE',
+        type=command.fraction,
+        help='detection: score from which an object is an answer [of the best F1 on validation]',
+    )
     add('--json', action='store_true', help='print a JSON object per line instead of text')
     return parser
 
@@ -98,6 +105,8 @@ def main(argv: list[str]) -> int:
 
     paths = images.list_images(arguments.images)
     network = trained.load(arguments.workdir, arguments.checkpoint, overrides)
+    if arguments.threshold is not None:
+        network = _with_threshold(network, arguments.threshold)
     save = _saver(arguments.save_inputs, paths) if arguments.save_inputs else None
     write = _writer(arguments.output, network) if arguments.output else None
     answers = prediction.predict(network, paths, arguments.invert, arguments.top, arguments.tta)
@@ -116,6 +125,19 @@ def main(argv: list[str]) -> int:
         else:
             print(f'{path}: {answer.text}')
     return UserError.exit_code if unreadable else 0
+
+
+def _with_threshold(network: 'Trained', threshold: float) -> 'Trained':
+    """Returns the network with another threshold.
+
+    Raises:
+      UserError: its task has none.
+    """
+    task = network.spec.task
+    if 'threshold' not in task.chooses:
+        raise UserError(f'--threshold is for task=detection, not task={task.name}: leave it out.')
+    task = task.with_choices({'threshold': threshold})
+    return dataclasses.replace(network, spec=dataclasses.replace(network.spec, task=task))
 
 
 def _writer(folder: Path, network: 'Trained') -> 'Callable[[Path, Answer], object]':

@@ -68,11 +68,14 @@ FIELDS = (
           'data.image_size.', int, low=1, high=SIDE),
     Field('data.eval_resize', None, 'Shorter side in pixels to which a picture is resized before '
           'the center crop; None: 8/7 of the side of the crop.', int, low=1, high=SIDE),
+    Field('data.image_height', None, 'crop=fit: height in pixels of images whose width is '
+          'data.image_size; None: the same.', int, low=1, high=SIDE),
     Field('data.crop', 'area', 'Training crops of a streamed set: area (a fraction of the picture, '
-          'scaled), or pixels (data.image_size pixels at its own scale).',
-          choices=('area', 'pixels')),
+          'scaled), pixels (data.image_size pixels at its own scale), or fit (the whole picture, '
+          'with black around it; in evaluation too).', choices=('area', 'pixels', 'fit')),
     Field('data.crop_zoom', (1.0, 1.0), 'crop=pixels: range of the factor by which a training crop '
-          'is larger than data.image_size, before it is scaled to it.', low=0.1, high=10),
+          'is larger than data.image_size, before it is scaled to it; crop=fit: by which the '
+          'picture is smaller than one that just fits.', low=0.1, high=10),
     Field('data.crop_scale', (0.08, 1.0), 'Range of the area of a training crop, as a fraction of '
           "the picture's.", above=0, high=1, smallest=1e-6),
     Field('data.crop_ratio', (0.75, 4 / 3), 'Range of the width of a training crop over its '

@@ -32,6 +32,7 @@ class ArraySource:
       kinds: {name: kind} of the targets.
       handwriting: whether an image is one character written by hand, bright on black, so that
         photos of such can be made like it (data_sources/handwriting.py).
+      names_of: {target: its classes} of those that have others than `class_names`.
 
     Raises:
       UserError: there are no examples, or images or targets are not what they should be.
@@ -44,6 +45,7 @@ class ArraySource:
     class_names: tuple[str, ...] = ()
     kinds: Mapping[str, Kind] = dataclasses.field(default_factory=lambda: LABELS)
     handwriting: bool = False
+    names_of: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
@@ -86,7 +88,8 @@ class ArraySource:
                     f'The target "{name}" of {holder} is {_layout(values)}, not '
                     f'{_layout(expected)}, which {kind} is for {self.size:,} examples.'
                 )
-            kind.check(name, values, self.class_names, lambda row: f'Example {row} of {holder}')
+            names = self.names_of.get(name, self.class_names)
+            kind.check(name, values, names, lambda row: f'Example {row} of {holder}')
 
 
 def _layout(values: np.ndarray) -> str:
@@ -168,14 +171,25 @@ def load(name: str, split: str, data_dir: str, wanted: Mapping[str, Kind] = LABE
 
         return tfds_sets.load(name, split, data_dir, wanted)
     source = EMBEDDED[name](split)
-    check_present(f'Data set "{name}"', source.kinds, wanted)
+    stored = [target for target, kind in wanted.items() if kind.stored]
+    check_present(f'Data set "{name}"', source.kinds, stored)
+    targets = {}
     for target, kind in wanted.items():
-        if source.kinds[target] != kind:
+        if not kind.stored:
+            targets[target] = kind.empty(source.size, source.images.shape[1:])
+            continue
+        targets[target] = kind.taken(source.targets[target], source.kinds[target])
+        if targets[target] is None:
             raise TargetError(
                 f'Data set "{name}" has {source.kinds[target]} for "{target}", not {kind}.'
             )
-    targets = {target: source.targets[target] for target in wanted}
-    return dataclasses.replace(source, targets=targets, kinds=wanted)
+    # Names of the targets' own, unless targets with other names are wanted as well.
+    names, others = source.class_names, dict(source.names_of)
+    if stored and all(others.get(target) == others.get(stored[0]) for target in stored):
+        names, others = others.get(stored[0], names), {}
+    return dataclasses.replace(
+        source, targets=targets, kinds=wanted, class_names=names, names_of=others
+    )
 
 
 def check_split(name: str, split: str, data_dir: str) -> None:

@@ -26,14 +26,16 @@ _local = threading.local()
 _BILINEAR = ResizeAlg.convolution(FilterType.bilinear)
 
 
-def resize(pixels: np.ndarray, size: int, box: tuple[float, ...] | None = None) -> np.ndarray:
-    """Returns uint8 [size, size, 3]: bilinear, antialiased where pixels get fewer.
+def resize(
+    pixels: np.ndarray, shape: tuple[int, int], box: tuple[float, ...] | None = None
+) -> np.ndarray:
+    """Returns uint8 [*shape, 3]: bilinear, antialiased where pixels get fewer.
 
     As Pillow's, but for rounding (at most 1 of 255), in a third of its time.
 
     Args:
       pixels: uint8 [height, width, 3].
-      size: side of the result.
+      shape: (height, width) of the result.
       box: (left, top, width, height) in pixels, if only that part is to be scaled.
     """
     if not hasattr(_local, 'resizer'):
@@ -42,11 +44,11 @@ def resize(pixels: np.ndarray, size: int, box: tuple[float, ...] | None = None) 
     options = ResizeOptions(
         resize_alg=_BILINEAR, crop_box=CropBox(*box) if box else None, use_alpha=False
     )
-    target = ImageData(size, size, PixelType.U8x3)
+    target = ImageData(shape[1], shape[0], PixelType.U8x3)
     _local.resizer.resize(
         ImageData(width, height, PixelType.U8x3, pixels.tobytes()), target, options
     )
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(*shape, 3)
 
 
 def centre(encoded: bytes, size: int, shorter: int, upright: bool = False) -> np.ndarray:
@@ -67,7 +69,7 @@ def centre(encoded: bytes, size: int, shorter: int, upright: bool = False) -> np
     pixels = decoding.decode(encoded, upright)
     height, width = pixels.shape[:2]
     box = centre_box(height, width, size, shorter)
-    return resize(pixels, size, box)
+    return resize(pixels, (size, size), box)
 
 
 def centre_box(height: int, width: int, size: int, shorter: int) -> tuple[float, ...]:
@@ -185,7 +187,7 @@ def decode_window(encoded: bytes, frame: decoding.Frame, box: Box, size: int) ->
         place = top - box.top, left - box.left
         whole[place[0] : place[0] + inside.height, place[1] : place[1] + inside.width] = pixels
         pixels = whole
-    return pixels if pixels.shape[:2] == (size, size) else resize(pixels, size)
+    return pixels if pixels.shape[:2] == (size, size) else resize(pixels, (size, size))
 
 
 def decode_crop(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> np.ndarray:
@@ -199,4 +201,4 @@ def decode_crop(encoded: bytes, frame: decoding.Frame, box: Box, size: int) -> n
     side = min(box.height, box.width)
     fits = (f for f in (8, 4, 2) if side >= f * size and not any(start % f for start in box))
     shrink = next(fits, 1)
-    return resize(decoding.decode_box(encoded, frame, box, shrink), size)
+    return resize(decoding.decode_box(encoded, frame, box, shrink), (size, size))

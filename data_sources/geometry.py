@@ -92,6 +92,19 @@ def resized(
     )
 
 
+def joined(first: Array, second: Array, xp: ModuleType = np) -> Array:
+    """Returns the matrix of one change after another.
+
+    Args:
+      first: of the change that comes first.
+      second: of the other.
+      xp: numpy or jax.numpy.
+    """
+    (a, b, down), (c, d, right) = second
+    products = [(e * a + f * c, e * b + f * d, e * down + f * right + g) for e, f, g in first]
+    return xp.stack([xp.stack(row) for row in products])
+
+
 # --- targets ----------------------------------------------------------------------------------
 
 
@@ -110,14 +123,13 @@ def moved_points(points: Array, matrix: Array, xp: ModuleType = np) -> Array:
     return xp.stack(moved, -1).astype(np.float32)
 
 
-def moved_boxes(boxes: Array, matrix: Array, shape: tuple[int, int], xp: ModuleType = np) -> Array:
-    """Returns the boxes around what boxes held, cut off at the edges of the image.
+def surrounding(boxes: Array, matrix: Array, xp: ModuleType = np) -> Array:
+    """Returns the boxes around what boxes held, which may lie outside the image.
 
     Args:
       boxes: (y0, x0, y1, x1) [..., 4]: edges of pixels, so that (0, 0, height, width) is the whole
-        image. One that comes to lie outside has no area afterwards.
+        image.
       matrix: of the change; it must have an inverse.
-      shape: (height, width) of the result.
       xp: numpy or jax.numpy.
 
     Returns:
@@ -125,8 +137,43 @@ def moved_boxes(boxes: Array, matrix: Array, shape: tuple[int, int], xp: ModuleT
     """
     corners = xp.stack([boxes[..., [y, x]] for y in (0, 2) for x in (1, 3)], -2)
     corners = moved_points(corners - 0.5, matrix, xp) + 0.5  # edges are half a pixel from centres
-    ends = xp.concatenate([corners.min(-2), corners.max(-2)], -1)
+    return xp.concatenate([corners.min(-2), corners.max(-2)], -1)
+
+
+def moved_boxes(boxes: Array, matrix: Array, shape: tuple[int, int], xp: ModuleType = np) -> Array:
+    """Returns the boxes around what boxes held, cut off at the edges of the image.
+
+    Args:
+      boxes: as for `surrounding`. One that comes to lie outside has no area afterwards.
+      matrix: of the change; it must have an inverse.
+      shape: (height, width) of the result.
+      xp: numpy or jax.numpy.
+
+    Returns:
+      float32 [..., 4].
+    """
+    ends = surrounding(boxes, matrix, xp)
     return xp.clip(ends, 0.0, np.array([*shape, *shape], np.float32)).astype(np.float32)
+
+
+def taken_back(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns the boxes in a picture around what boxes in the image hold.
+
+    Args:
+      boxes: [..., n, 4], as for `surrounding`.
+      matrix: [..., 2, 3] of the change from the picture to the image.
+    """
+    matrix = matrix[..., None, :, :].astype(np.float64)
+    corners = []
+    for y, x in ((0, 1), (0, 3), (2, 1), (2, 3)):
+        place = np.stack([boxes[..., y], boxes[..., x], np.ones_like(boxes[..., 0])], -1) - [
+            0.5,
+            0.5,
+            0,
+        ]
+        corners.append((matrix * place[..., None, :]).sum(-1) + 0.5)
+    corners = np.stack(corners, -2)
+    return np.concatenate([corners.min(-2), corners.max(-2)], -1)
 
 
 def moved_map(

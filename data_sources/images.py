@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_sources import conversion, jpeg, orientation, picture_files
+from data_sources import conversion, geometry, jpeg, orientation, picture_files
 from data_sources.picture_files import SUFFIXES, InMemory
 from errors import UserError
 
@@ -45,6 +45,17 @@ def fitted(picture: Image.Image, height: int, width: int, invert: str) -> np.nda
     pixels = np.asarray(_fit(picture, height, width, edge)).reshape(height, width, -1)
     paper = picture.mode == 'L' and edge[0] > conversion.BRIGHT
     return 255 - pixels if invert == 'yes' or (invert == 'auto' and paper) else pixels.copy()
+
+
+def fit_matrix(size: tuple[int, int], height: int, width: int) -> np.ndarray:
+    """Returns the matrix by which `fitted` takes a picture of (height, width) into the frame.
+
+    See data_sources/geometry.py.
+    """
+    top, left, scaled_height, scaled_width = _place(*size, height, width)
+    down, right = size[0] / scaled_height, size[1] / scaled_width
+    box = (-top * down, -left * right, height * down, width * right)
+    return geometry.resized(*box, (height, width))
 
 
 def write_enlarged(image: np.ndarray, path: Path) -> None:
@@ -132,12 +143,18 @@ def _fit(picture: Image.Image, height: int, width: int, edge: tuple[int, ...]) -
     """Returns the picture at the largest size that fits, centred on the colour `edge`."""
     if picture.size == (width, height):
         return picture
-    scale = min(width / picture.width, height / picture.height)
-    size = tuple(
-        min(max(1, round(side * scale)), limit)
-        for side, limit in ((picture.width, width), (picture.height, height))
-    )
+    top, left, *sides = _place(picture.height, picture.width, height, width)
     frame = Image.new(picture.mode, (width, height), edge)
-    corner = ((width - size[0]) // 2, (height - size[1]) // 2)
-    frame.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
+    frame.paste(picture.resize(sides[::-1], Image.Resampling.BICUBIC), (left, top))
     return frame
+
+
+def _place(
+    picture_height: int, picture_width: int, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """Returns where a picture lies in the frame: (top, left, height, width)."""
+    scale = min(width / picture_width, height / picture_height)
+    scaled_height = min(max(1, round(picture_height * scale)), height)
+    scaled_width = min(max(1, round(picture_width * scale)), width)
+    corner = (height - scaled_height) // 2, (width - scaled_width) // 2
+    return (*corner, scaled_height, scaled_width)

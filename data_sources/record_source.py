@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_sources import draws, tfds_sets
+from data_sources import decoding, draws, tfds_sets
 from data_sources.targets import LABELS, Kind
 from errors import UserError
 
@@ -123,12 +123,25 @@ class RecordSource:
         """Returns the record, checked, of a serialized tf.train.Example."""
         features = tf_example_pb2.Example.FromString(serialized).features.feature
         targets = {}
+        encoded = features['image'].bytes_list.value[0]
         for name, kind in self.kinds.items():
-            targets[name] = value = kind.read(name, features)
+            if not kind.stored:
+                targets[name] = kind.default()
+                continue
+            value = kind.read(name, features)
             kind.check(
                 name, np.asarray(value)[None], self.class_names, lambda _: self._record(index)
             )
-        return Record(features['image'].bytes_list.value[0], targets)
+            targets[name] = kind.in_pixels(value, self._size(encoded)) if kind.fractions else value
+        return Record(encoded, targets)
+
+    def _size(self, encoded: bytes) -> tuple[int, int]:
+        """Returns (height, width) of a picture; what does not decode is noticed elsewhere."""
+        try:
+            header = decoding.read_frame(encoded, self.upright)
+        except decoding.DecodeError:
+            return (1, 1)
+        return header.height, header.width
 
 
 # Not a part of the source, so that it pickles. A run has three splits open at most.
@@ -219,4 +232,6 @@ def _check(
 def _is_withheld(folder: Path, stored: str, wanted: Mapping[str, Kind]) -> bool:
     """Returns whether a stored split keeps targets secret, as the test split of tfds' ImageNet."""
     features = tf_example_pb2.Example.FromString(_open(folder, stored)[0]).features.feature
-    return any(kind.is_withheld(kind.read(name, features)) for name, kind in wanted.items())
+    return any(
+        kind.is_withheld(kind.read(name, features)) for name, kind in wanted.items() if kind.stored
+    )

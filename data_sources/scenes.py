@@ -13,18 +13,20 @@ import numpy as np
 
 from data_sources import digits
 from data_sources.arrays import ArraySource, empty_images
+from data_sources.box_targets import CLASS, Objects
 from data_sources.draws import Draws
 from data_sources.label_maps import InstanceMap, LabelMap
-from data_sources.targets import Boxes, Kind
+from data_sources.targets import Kind
 
 SIDE = 64
 MOST = 6  # digits in a scene
 SIZES = {'train': 2000, 'validation': 200, 'test': 400}
-CLASS_NAMES = ('background', *'0123456789')
+DIGITS = tuple('0123456789')
+CLASS_NAMES = ('background', *DIGITS)
 KINDS: Mapping[str, Kind] = {
     'segmentation_mask': LabelMap(),
     'instance_map': InstanceMap(),
-    'boxes': Boxes((MOST,)),
+    'objects': Objects(MOST),
 }
 
 _SEED = 2015  # any constant will do, but another one changes every published number
@@ -39,9 +41,8 @@ def load(split: str) -> ArraySource:
     """Returns one split: images uint8 [n, 64, 64, 1], and the targets of `KINDS`.
 
     'segmentation_mask' is 0 for the ground and 1 + digit for ink; 'instance_map' numbers the digits
-    of a scene from 1 in the order in which they were laid; 'boxes' are (top, left, bottom, right)
-    around all of a digit's ink, also where another digit covers it, in the same order. Boxes
-    without area follow the last one.
+    of a scene from 1 in the order in which they were laid; 'objects' have the boxes around all of a
+    digit's ink, also where another digit covers it, in the same order, and the digits as classes.
 
     2,000 scenes are for training, 200 for validation and 400 for test.
     """
@@ -50,19 +51,21 @@ def load(split: str) -> ArraySource:
     images = empty_images((count, SIDE, SIDE, 1))
     targets = {name: kind.empty(count, images.shape[1:]) for name, kind in KINDS.items()}
     for number in range(count):
-        images[number, ..., 0], labels, instances, boxes = scene(split, number, *source)
+        images[number, ..., 0], labels, instances, boxes, found = scene(split, number, *source)
         targets['segmentation_mask'][number] = labels
         targets['instance_map'][number] = instances
-        targets['boxes'][number, : len(boxes)] = boxes
+        targets['objects'][number, : len(boxes), :CLASS] = boxes
+        targets['objects'][number, : len(boxes), CLASS] = found
     for array in (images, *targets.values()):
         array.flags.writeable = False
-    return ArraySource('scenes', split, images, targets, CLASS_NAMES, KINDS)
+    names = {'objects': DIGITS}
+    return ArraySource('scenes', split, images, targets, CLASS_NAMES, KINDS, names_of=names)
 
 
 def scene(
     split: str, number: int, images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int, int, int]]]:
-    """Returns (pixels uint8, classes uint8, objects int32, each [64, 64], boxes) of a scene.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int, int, int]], list[int]]:
+    """Returns (pixels uint8, classes uint8, objects int32, each [64, 64], boxes, their digits).
 
     Args:
       split: its split.
@@ -74,6 +77,7 @@ def scene(
     classes = np.zeros((SIDE, SIDE), np.uint8)
     instances = np.zeros((SIDE, SIDE), np.int32)
     boxes: list[tuple[int, int, int, int]] = []
+    found: list[int] = []
     for _ in range(1 + draws.integer(MOST)):
         digit = draws.integer(len(labels))
         brightness = base + 80 + draws.integer(256 - base - 80)
@@ -82,11 +86,12 @@ def scene(
             continue
         cover, top, left, box = placed
         boxes.append(box)
+        found.append(int(labels[digit]))
         place = np.s_[top : top + len(cover), left : left + len(cover)]
         pixels[place] = (pixels[place] * (255 - cover) + brightness * cover + 127) // 255
         classes[place][cover >= _INK] = 1 + labels[digit]
         instances[place][cover >= _INK] = len(boxes)
-    return pixels.astype(np.uint8), classes, instances, boxes
+    return pixels.astype(np.uint8), classes, instances, boxes, found
 
 
 def _ground(draws: Draws, split: str, number: int) -> tuple[np.ndarray, int]:

@@ -18,7 +18,7 @@ import grain.experimental
 import numpy as np
 from absl import flags
 
-from data_sources import cropping, decoding
+from data_sources import cropping, decoding, fitting
 from data_sources.decoding import DecodeError
 from data_sources.draws import Draws
 from data_sources.host_augment import Moved, Pipeline
@@ -51,6 +51,11 @@ class TrainTransform:
     augment: Pipeline | None = None
     upright: bool = False
     zoom: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The result's."""
+        return (self.size, self.size, 3)
 
     def __call__(self, encoded: bytes, visit: int, example: int) -> np.ndarray:
         """Returns uint8 [size, size, 3]."""
@@ -87,6 +92,11 @@ class EvalTransform:
     upright: bool = False
     own_scale: bool = False
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The result's."""
+        return (self.size, self.size, 3)
+
     def __call__(self, encoded: bytes, visit: int = 0, example: int = 0) -> np.ndarray:
         """Returns uint8 [size, size, 3], the same for every visit of every example."""
         del visit, example
@@ -107,6 +117,51 @@ class EvalTransform:
     def _window(self, frame: decoding.Frame) -> decoding.Box:
         corner = ((side - self.size) // 2 for side in (frame.height, frame.width))
         return decoding.Box(*corner, self.size, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitTransform:
+    """The whole picture, fitted into a frame; see data_sources/fitting.py.
+
+    Attributes:
+      seed: the run's; None for evaluation, which draws nothing.
+      frame: (height, width) of the result.
+      zoom: see fitting.drawn_fit.
+      augment, upright: as for TrainTransform.
+    """
+
+    seed: int | None
+    frame: tuple[int, int]
+    zoom: tuple[float, float] = (1.0, 1.0)
+    augment: Pipeline | None = None
+    upright: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The result's."""
+        return (*self.frame, 3)
+
+    def __call__(self, encoded: bytes, visit: int = 0, example: int = 0) -> np.ndarray:
+        """Returns uint8 [*frame, 3]."""
+        return self.with_matrices(encoded, visit, example)[0]
+
+    def with_matrices(self, encoded: bytes, visit: int = 0, example: int = 0) -> Moved:
+        """Returns the same image, and the matrices by which its targets move, in order."""
+        header = decoding.read_frame(encoded, self.upright)
+        size = header.height, header.width
+        if self.seed is None:
+            place = fitting.fit(size, self.frame)
+        else:
+            draws = Draws(self.seed, 'crop', visit, example)
+            place = fitting.drawn_fit(draws, size, self.frame, self.zoom)
+        image, matrices = fitting.decode(encoded, header, place, self.frame), ()
+        if self.augment is not None:
+            draws = Draws(self.seed, 'augment', visit, example)
+            image, matrices = self.augment.with_matrices(image, draws)
+        return image, (fitting.matrix(place, size, self.frame), *matrices)
+
+
+Transform = TrainTransform | EvalTransform | FitTransform
 
 
 class Plan(Protocol):
@@ -132,7 +187,7 @@ class _Load:
 
     source: RecordSource
     plan: Plan
-    transform: TrainTransform | EvalTransform
+    transform: Transform
     skip: bool
     parts: int
 
@@ -140,7 +195,7 @@ class _Load:
         number, part = divmod(int(number), self.parts)
         start, stop = (self.plan.local_size * k // self.parts for k in (part, part + 1))
         batch = self.plan(number, start, stop)
-        count, shape = stop - start, (self.transform.size, self.transform.size, 3)
+        count, shape = stop - start, self.transform.shape
         batch['image'] = np.zeros((count, *shape), np.uint8)
         for name, kind in self.source.kinds.items():
             batch[name] = kind.empty(count, shape)
@@ -198,14 +253,14 @@ def dataset(
     source: RecordSource,
     plan: Plan,
     batches: range,
-    transform: TrainTransform | EvalTransform,
+    transform: Transform,
     skip: bool = False,
     threads: int = 0,
     workers: int = 0,
 ) -> grain.IterDataset:
     """Returns some of the plan's batches in order, decoded ahead.
 
-    Each is what the plan says, 'image' uint8 [b, size, size, 3] and the targets by their names,
+    Each is what the plan says, 'image' uint8 [b, height, width, 3] and the targets by their names,
     stacked. With `skip` there is also 'bad' int32 [b], 1 for a record that did not decode: in
     training another takes its place, in evaluation it is masked.
 

@@ -32,6 +32,10 @@ class Kind:
       bends: whether it can follow a change that is no matrix; then `_bent` says how.
       mixes: whether two examples' targets may stand side by side where their images are mixed
         (augmentation/mixing.py).
+      stored: whether data sets have such targets; one that they do not has the same value for
+        every picture, `default`, until the pixels are moved.
+      fractions: whether a stored value is in fractions of the picture's sides, and has to be laid
+        out in its pixels by `in_pixels`.
       prepared_by: the subcommand of tools.prepare_data that makes a set with such targets of the
         user's own pictures, with its options but for the name; '' if none does.
     """
@@ -39,6 +43,8 @@ class Kind:
     moves: ClassVar[bool] = False
     bends: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    stored: ClassVar[bool] = True
+    fractions: ClassVar[bool] = False
     prepared_by: ClassVar[str] = ''
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -54,6 +60,11 @@ class Kind:
         """Returns the end of 'has <name> ...' for a value that is not valid."""
         del value, class_names
         return 'with a number that is not finite'
+
+    def remedy(self, value: np.ndarray) -> str:
+        """Returns what to do about a value that is not valid."""
+        del value
+        return 'prepare the data set again from sound files'
 
     def check(
         self,
@@ -80,9 +91,16 @@ class Kind:
         if len(values) > 1:
             fault += f' ({len(invalid)} of {len(values):,} examples have such a value)'
         raise UserError(
-            f'{example(int(invalid[0]))} has {name} {fault}: prepare the data set again from sound '
-            'files.'
+            f'{example(int(invalid[0]))} has {name} {fault}: {self.remedy(values[invalid[0]])}.'
         )
+
+    def default(self) -> np.ndarray:
+        """Returns the value of a picture as it is, for a kind that is not stored."""
+        raise NotImplementedError
+
+    def taken(self, values: np.ndarray, kind: 'Kind') -> np.ndarray | None:
+        """Returns values of another kind as of this one, [n, ...]; None if they cannot be."""
+        return values if kind == self else None
 
     # --- where the pixels move ------------------------------------------------------------------
 
@@ -161,6 +179,13 @@ class Kind:
         """
         raise NotImplementedError
 
+    def in_pixels(self, value: Any, size: tuple[int, int]) -> Any:
+        """Returns a stored and checked value as it is in a picture of (height, width).
+
+        Only of a kind whose stored values are fractions.
+        """
+        raise NotImplementedError
+
     def is_withheld(self, value: Any) -> bool:
         """Returns whether a decoded value says that the true one is kept secret."""
         del value
@@ -205,7 +230,7 @@ class Label(Kind):
         return value == -1
 
 
-class _Numbers(Kind):
+class Numbers(Kind):
     """Finite numbers in a fixed shape: float32 [n, ...]."""
 
     def _shape(self) -> tuple[int, ...]:
@@ -238,7 +263,7 @@ class _Numbers(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vector(_Numbers):
+class Vector(Numbers):
     """A few numbers that have no place in the image, such as an angle: float32 [n, size].
 
     Attributes:
@@ -252,7 +277,7 @@ class Vector(_Numbers):
 
 
 @dataclasses.dataclass(frozen=True)
-class Points(_Numbers):
+class Points(Numbers):
     """Places (y, x) in the image: float32 [n, *count, 2]; (0, 0) is the centre of the first pixel.
 
     Attributes:
@@ -270,42 +295,6 @@ class Points(_Numbers):
         """They may come to lie outside the image."""
         del shape
         return geometry.moved_points(value, matrix, xp)
-
-
-@dataclasses.dataclass(frozen=True)
-class Boxes(_Numbers):
-    """Boxes (y0, x0, y1, x1): float32 [n, *count, 4], in edges of pixels.
-
-    The whole image is (0, 0, height, width). A box without area stands for one that is not there.
-
-    Attributes:
-      count: how many there are in an image, by axes; () for one.
-    """
-
-    count: tuple[int, ...] = ()
-
-    moves = True
-
-    def _shape(self) -> tuple[int, ...]:
-        return (*self.count, 4)
-
-    def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:
-        """Boxes are clipped to the image; one that has left it has no area."""
-        return geometry.moved_boxes(value, matrix, shape, xp)
-
-    def valid(self, values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-        """Returns the examples whose boxes are finite and end where they start or later."""
-        boxes = values.reshape(len(values), -1, 4)
-        ordered = (boxes[..., :2] <= boxes[..., 2:]).all(axis=(1, 2))
-        return super().valid(values, class_names) & ordered
-
-    def fault(self, value: np.ndarray, class_names: Sequence[str]) -> str:
-        """Returns that a number is not finite, or the first box that ends before it starts."""
-        boxes = value.reshape(-1, 4)
-        reversed_ = boxes[(boxes[:, :2] > boxes[:, 2:]).any(axis=1)]
-        if not len(reversed_):
-            return super().fault(value, class_names)
-        return f'with a box (y0, x0, y1, x1) = {reversed_[0].tolist()}, which ends before it starts'
 
 
 # What a data set has unless it says otherwise.

@@ -191,11 +191,20 @@ def _read_range(
         encoded = [features['image'].bytes_list.value[0] for features in chunk]
         images[rows] = png.decode_many(encoded, shape)
         for target, kind in wanted.items():
-            targets[target][rows] = [kind.read(target, features) for features in chunk]
+            if kind.stored:
+                targets[target][rows] = [
+                    _value(kind, target, features, shape[:2]) for features in chunk
+                ]
     handwriting = name in arrays.HANDWRITING or bool(
         (builder.info.metadata or {}).get('handwriting')
     )
     return ArraySource(name, split, images, targets, class_names, wanted, handwriting)
+
+
+def _value(kind: Kind, name: str, features: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """Returns one example's target, of an image of (height, width)."""
+    value = kind.read(name, features)
+    return kind.in_pixels(value, size) if kind.fractions else value
 
 
 def validation_size(train_examples: int) -> int:
@@ -283,6 +292,7 @@ def check_targets(
     Raises:
       TargetError: a target is missing, or its feature is of another kind.
     """
+    wanted = {name: kind for name, kind in wanted.items() if kind.stored}
     check_present(f'The data set in {folder}', features, wanted)
     for name, kind in wanted.items():
         if not kind.accepts(features[name]):

@@ -19,7 +19,7 @@ import numpy as np
 import rng
 from inspection import fills
 from inspection.opened import Opened, filled
-from tasks.task import Choice
+from tasks.answer import Choice
 from training import progress
 
 ROWS = 9  # inputs at once, for all methods, so that one program serves them

@@ -63,11 +63,12 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
       title: the first line.
     """
     task = trained.spec.task
-    quality = task.quality(evaluation.rows) if task.dense else None
+    quality = task.quality(evaluation.rows) if task.draws else None
     if quality is None:
         return None
     rows = chosen(quality, evaluation.rows['example'])
-    predictions = WholePictures(trained)
+    predictions = WholePictures(trained) if task.dense else None
+    places = {int(example): row for row, example in enumerate(evaluation.rows['example'])}
     metric = task.metric()
     cell = SIDE + GAP
     across, down = len(PARTS) * cell + 2 * GAP, SIDE + 2 * LINE
@@ -90,8 +91,15 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
             left = MARGIN + place * across
             image, targets = whole(split, example)
             colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
-            answer = task.answer(predictions(image))
-            shown = (colored, task.drawn(colored, targets), task.drawn(colored, answer))
+            if predictions:
+                prediction = predictions(image)
+            else:
+                prediction = task.recalled(evaluation.rows, places[example])
+            shown = (
+                colored,
+                task.drawn(colored, targets),
+                task.drawn_answer(colored, prediction, targets),
+            )
             height, width = shown_size(*image.shape[:2], SIDE)
             for part, pixels in enumerate(shown):
                 drawn.picture(pixels, left + part * cell, top + LINE, width, height)

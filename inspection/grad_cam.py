@@ -13,7 +13,7 @@ positive part is kept: what speaks against the choice is left out.
 import numpy as np
 
 from inspection.opened import Opened
-from tasks.task import Choice
+from tasks.answer import Choice
 
 
 def grad_cam(

@@ -13,7 +13,7 @@ from inspection.grad_cam import grad_cam
 from inspection.occlusion import occlusion
 from inspection.opened import Opened
 from inspection.overlay import resized
-from tasks.task import Choice
+from tasks.answer import Choice
 
 
 @dataclasses.dataclass(frozen=True)

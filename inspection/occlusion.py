@@ -13,7 +13,7 @@ import numpy as np
 
 from inspection import fills
 from inspection.opened import BATCH, Opened
-from tasks.task import Choice
+from tasks.answer import Choice
 from training import progress
 
 PARTS = 14  # positions of the window down and across, about

@@ -22,7 +22,7 @@ import numpy as np
 from errors import UserError, did_you_mean, shortened
 from inspection import nudging
 from models.trace import Trace, trace
-from tasks.task import Choice
+from tasks.answer import Choice
 from training.experiment import Experiment
 from training.inputs import network_input
 from training.spec import StepSpec

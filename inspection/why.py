@@ -11,7 +11,7 @@ from inspection import overlay
 from inspection.drawing import INK, QUIET, figure
 from inspection.methods import METHODS, Explanation
 from inspection.opened import Opened
-from tasks.task import Choice
+from tasks.answer import Choice
 
 if TYPE_CHECKING:  # imported when a picture is drawn
     from matplotlib.axes import Axes

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from errors import UserError, did_you_mean
 from field import Field
 from tasks.classification import Classification
+from tasks.detection import Detection
 from tasks.instances import Instances
 from tasks.segmentation import Segmentation
 from tasks.task import Metric, Task
@@ -117,3 +118,4 @@ def idle(config: ConfigDict) -> dict[str, str]:
 register(Classification)
 register(Segmentation)
 register(Instances)
+register(Detection)

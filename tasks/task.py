@@ -11,8 +11,7 @@ whose precision is computed over the whole split) leave the device as `rows`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -20,8 +19,8 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
+from tasks.answer import Choice, Description, Report
 from tasks.products import Products
-from tasks.section import Section
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
 Batch = Mapping[str, jax.Array]
@@ -64,53 +63,6 @@ class Metric:
         return f'{value:.{4 if digits is None else digits}f}'
 
 
-class Report(Protocol):
-    """The detailed results of a network on a split."""
-
-    def text(self) -> str:
-        """Returns tables for a terminal."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all numbers as values for JSON."""
-
-    def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
-        """Draws pictures into a folder, with the split in their names; returns their paths."""
-
-    def sections(self) -> Sequence[Section]:
-        """Returns the same as tables and pictures of a page (evaluate.py --report)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """A prediction as text and as values.
-
-    Attributes:
-      text: a line.
-      values: {name: value} for JSON.
-    """
-
-    text: str
-    values: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A part of an answer that can be explained: a class, a class's mask, a box.
-
-    Attributes:
-      name: what it is called, such as the name of a class; no two choices of an answer share one.
-      sureness: how sure the network is of it; choices are ordered by it.
-      caption: the name with the sureness, such as '7 98.3 %'.
-      values: named numbers or arrays, the arguments of `Task.score`. All choices of a task have the
-        same names and shapes.
-    """
-
-    name: str
-    sureness: float
-    caption: str
-    values: Mapping[str, np.ndarray]
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A task. A subclass has to be frozen as well, because it is compiled into the step.
@@ -128,6 +80,8 @@ class Task:
         work on whole pictures; see tasks/dense.py.
       draws: whether an answer has places in the picture, which `answer`, `drawn` and `products`
         show.
+      chooses: names of values that `summarize` gives of a split beside the metrics, such as a
+        threshold. Those of the validation split are recorded, and answers are given with them.
     """
 
     name: ClassVar[str]
@@ -138,11 +92,18 @@ class Task:
     fewest_classes: ClassVar[int] = 0
     dense: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    chooses: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def create(cls, config: Any, class_names: Sequence[str]) -> 'Task':
         """Returns the task of a checked configuration and a data set's classes."""
         raise NotImplementedError
+
+    @classmethod
+    def kinds(cls, config: Any) -> Mapping[str, Kind]:
+        """Returns `targets` with the sizes that a configuration gives them."""
+        del config
+        return cls.targets
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -162,6 +123,15 @@ class Task:
         if name is None:
             return cls.metrics[0]
         return {metric.name: metric for metric in cls.metrics}[name]
+
+    def on(self, backbone: Network) -> 'Task':
+        """Returns the task with what it has to know of the backbone: here nothing.
+
+        Args:
+          backbone: as for `network`.
+        """
+        del backbone
+        return self
 
     # --- in the compiled step -------------------------------------------------------------------
 
@@ -270,6 +240,27 @@ class Task:
         del rows
         return None
 
+    def with_choices(self, values: Mapping[str, float]) -> 'Task':
+        """Returns the task with the values of `chooses` by name."""
+        del values
+        return self
+
+    def recalled(self, rows: Mapping[str, np.ndarray], row: int) -> Any:
+        """Returns the prediction that rows of a split hold for an example; None if they do not."""
+        del rows, row
+        return None
+
+    def placed(self, prediction: Any, matrix: np.ndarray, size: tuple[int, int]) -> Any:
+        """Returns one example's prediction with its places in the picture, not in the image.
+
+        Args:
+          prediction: one example's row of `predictions`, as NumPy arrays.
+          matrix: [2, 3], by which the image was taken from the picture (data_sources/geometry.py).
+          size: (height, width) of the picture.
+        """
+        del matrix, size
+        return prediction
+
     def report(
         self, sums: Sums, rows: Mapping[str, np.ndarray] | None, class_names: Sequence[str]
     ) -> Report:
@@ -333,6 +324,19 @@ class Task:
         """Returns a picture, uint8 [h, w, 3], with the targets or a prediction drawn into it."""
         del targets
         return image
+
+    def drawn_answer(
+        self, image: np.ndarray, prediction: Any, targets: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Returns a picture with a prediction drawn into it, where it is wrong perhaps marked.
+
+        Args:
+          image: uint8 [h, w, 3].
+          prediction: one example's, as for `answer`.
+          targets: the example's.
+        """
+        del targets
+        return self.drawn(image, self.answer(prediction))
 
     def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
         """Returns (name, color) of what `drawn` draws, where its colors have a meaning."""

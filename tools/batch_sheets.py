@@ -77,10 +77,10 @@ class Shown:
 
     def moved(self, targets: Mapping[str, Any], *matrices: np.ndarray) -> dict[str, Any]:
         """Returns one example's targets, moved as the pixels of a picture of the training size."""
-        side = self.config.data.image_size
+        shape = self.experiment.image_shape[:2]
         moved = dict(targets)
         for matrix, name in itertools.product(matrices, moved):
-            moved[name] = self.task.targets[name].moved(moved[name], matrix, (side, side))
+            moved[name] = self.task.targets[name].moved(moved[name], matrix, shape)
         return moved
 
 
@@ -203,9 +203,11 @@ def plain(shown: Shown) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return shown.source.images[chosen], {name: shown.batch[name] for name in names}
     from data_sources import stream
 
-    data = shown.config.data
+    data, upright = shown.config.data, shown.source.upright
     size, own_scale = data.image_size, data.crop == 'pixels'
-    transform = stream.EvalTransform(size, round(size * 8 / 7), shown.source.upright, own_scale)
+    transform = stream.EvalTransform(size, round(size * 8 / 7), upright, own_scale)
+    if data.crop == 'fit':
+        transform = input_pipeline.eval_transform(shown.config, upright)
     images, targets = [], []
     for record in shown.source.read(chosen):
         image, matrices = transform.with_matrices(record.image)

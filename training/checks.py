@@ -19,7 +19,7 @@ from training import optimizers, partition, placement, profiling
 # Fields that have a meaning only for a streamed set (data.image_size).
 STREAMED = (
     'data.eval_image_size', 'data.eval_resize', 'data.crop_scale', 'data.crop_ratio',
-    'data.crop', 'data.repeats', 'data.on_bad_record',
+    'data.crop', 'data.repeats', 'data.on_bad_record', 'data.image_height',
 )  # fmt: skip
 WORKER = 100e6  # bytes of memory, at the least, of a process that decodes
 
@@ -259,18 +259,20 @@ def _optimizers(config: ConfigDict) -> list[Idle]:
 def _crops(config: ConfigDict) -> list[Idle]:
     """Returns the fields that belong to another kind of crop than `data.crop`."""
     crop, fields = config.data.crop, {field.name: field for field in base.fields()}
-    area = ('crop_scale', 'crop_ratio', 'eval_resize')
-    others = {'area': ('crop_zoom',), 'pixels': area}[crop]
-    owner = 'pixels' if crop == 'area' else 'area'
+    owners = {
+        'crop_scale': ('area',), 'crop_ratio': ('area',), 'eval_resize': ('area',),
+        'eval_image_size': ('area', 'pixels'), 'crop_zoom': ('pixels', 'fit'),
+        'image_height': ('fit',),
+    }  # fmt: skip
     return [
         Idle(
             f'data.{name}',
             ('data.crop',),
-            f'config.data.{name} belongs to data.crop={owner}, not {crop}.',
+            f'config.data.{name} belongs to data.crop={" or ".join(own)}, not {crop}.',
             fields[f'data.{name}'].default,
         )
-        for name in others
-        if not fields[f'data.{name}'].is_default(config)
+        for name, own in owners.items()
+        if crop not in own and not fields[f'data.{name}'].is_default(config)
     ]
 
 

@@ -120,8 +120,9 @@ class Experiment:
           UserError: a pattern of parameters has no effect, or nothing is left to be trained.
         """
         config = self.config
-        task = registry.get(config.task).create(config, self.class_names)
-        model = task.network(self._backbone())
+        backbone = self._backbone()
+        task = registry.get(config.task).create(config, self.class_names).on(backbone)
+        model = task.network(backbone)
         if config.linear_probe and not isinstance(model, Network):
             raise UserError(
                 'config.linear_probe trains the head of a classifier on pooled features, but '

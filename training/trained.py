@@ -13,7 +13,7 @@ from distributed import devices
 from errors import UserError, shortened
 from tasks import registry
 from tasks.task import Metric
-from training import checkpoints, experiment, facts, workdir
+from training import checkpoints, experiment, facts, records, workdir
 from training.spec import StepSpec
 from training.state import TrainState
 
@@ -95,7 +95,7 @@ def load(folder: str | Path, which: str = 'last', overrides: Sequence[str] = ())
     all_devices = devices.start(config)
     path = find(Path(folder), which, registry.best_metric(config))
     exp = facts.load(Path(folder), config) or _with_data_set(Path(folder), config)
-    spec = exp.spec()
+    spec = _with_choices(exp.spec(), Path(folder), int(path.name))
     problem = checkpoints.damage(path)
     if problem:
         others = [s for s in checkpoints.steps_in(path.parent) if s != int(path.name)]
@@ -106,6 +106,16 @@ def load(folder: str | Path, which: str = 'last', overrides: Sequence[str] = ())
         )
     state = checkpoints.read(path, exp.abstract_state(spec))
     return Trained(exp, spec, jax.tree.map(np.asarray, state), int(path.name), all_devices)
+
+
+def _with_choices(spec: StepSpec, folder: Path, step: int) -> StepSpec:
+    """Returns the step's static part with what was chosen by validation, at the step or before."""
+    names = spec.task.chooses
+    for record in reversed(records.read_metrics(folder) if names else ()):
+        values = {name: record.get(f'validation/{name}') for name in names}
+        if record['step'] <= step and None not in values.values():
+            return dataclasses.replace(spec, task=spec.task.with_choices(values))
+    return spec
 
 
 def _with_data_set(folder: Path, config: ConfigDict) -> experiment.Experiment:

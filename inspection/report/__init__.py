@@ -13,8 +13,8 @@ from errors import UserError
 from inspection import opened
 from inspection.examples import Examples
 from inspection.report import answers, document, network, origin
+from tasks.answer import Report
 from tasks.section import Gallery, Picture, Section
-from tasks.task import Report
 from training import curves, records
 from training.evaluation import Evaluation
 from training.experiment import Split

@@ -7,8 +7,9 @@ import pytest
 
 from data_sources import arrays, targets
 from data_sources.arrays import ArraySource
+from data_sources.box_targets import Boxes
 from data_sources.label_maps import LabelMap
-from data_sources.targets import Boxes, Label, Points, TargetError, Vector
+from data_sources.targets import Label, Points, TargetError, Vector
 from errors import UserError
 
 COUNT = 6

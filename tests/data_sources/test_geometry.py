@@ -195,7 +195,7 @@ def test_a_label_map_follows_a_crop_and_a_flip():
     labels = np.random.default_rng(0).integers(0, 200, (50, 40)).astype(np.uint8)
     picture = np.ascontiguousarray(labels[..., None].repeat(3, -1))
     box = decoding.Box(7, 3, 24, 24)
-    image = cropping.resize(picture, 24, (box.left, box.top, box.width, box.height))
+    image = cropping.resize(picture, (24, 24), (box.left, box.top, box.width, box.height))
     image, flipped = host_augment.flip(image, Draws(0, 'augment', 0, 0), 1.0)
     matrices = (cropping.crop_matrix(box, 24), *flipped)
     found = follow(label_maps.LabelMap(), labels, matrices, (24, 24))

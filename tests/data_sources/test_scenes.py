@@ -18,7 +18,7 @@ HASHES = {
 def digest(source):
     found = hashlib.sha256()
     for name in ('image', 'segmentation_mask', 'instance_map', 'boxes'):
-        array = source.arrays[name]
+        array = source.targets['objects'][..., :4] if name == 'boxes' else source.arrays[name]
         found.update(np.ascontiguousarray(array, array.dtype.newbyteorder('<')).tobytes())
     return found.hexdigest()
 
@@ -32,13 +32,15 @@ def test_bytes_are_pinned(split):
 
 def test_a_scene_does_not_depend_on_others():
     source = scenes.load('validation')
-    pixels, classes, instances, boxes = scenes.scene(
+    pixels, classes, instances, boxes, found = scenes.scene(
         'validation', 7, *digits.source_images('validation')
     )
     np.testing.assert_array_equal(source.images[7, ..., 0], pixels)
     np.testing.assert_array_equal(source.targets['segmentation_mask'][7], classes)
     np.testing.assert_array_equal(source.targets['instance_map'][7], instances)
-    np.testing.assert_array_equal(source.targets['boxes'][7, : len(boxes)], boxes)
+    expected = np.column_stack([boxes, found, np.zeros(len(boxes))])
+    np.testing.assert_array_equal(source.targets['objects'][7, : len(boxes)], expected)
+    assert not source.targets['objects'][7, len(boxes) :].any()
 
 
 def iou(one, other):
@@ -54,14 +56,15 @@ def test_boxes_masks_and_objects_agree():
     for number in range(source.size):
         targets = {name: values[number] for name, values in source.targets.items()}
         objects, mask = targets['instance_map'], targets['segmentation_mask']
-        boxes = [box for box in targets['boxes'] if box[2] > box[0]]
+        found = [row for row in targets['objects'] if row[2] > row[0]]
+        boxes = [row[:4] for row in found]
         counts.add(len(boxes))
         # Each digit is seen, whatever lies on top of it.
         assert set(np.unique(objects)) - {0} == set(range(1, len(boxes) + 1))
         np.testing.assert_array_equal(objects > 0, mask > 0)
         for place, (top, left, bottom, right) in enumerate(boxes, start=1):
             y, x = np.nonzero(objects == place)
-            assert len(np.unique(mask[y, x])) == 1
+            assert set(mask[y, x]) == {1 + found[place - 1][4]}
             assert top <= y.min() <= y.max() < bottom
             assert left <= x.min() <= x.max() < right
             assert max(bottom - top, right - left) <= 28

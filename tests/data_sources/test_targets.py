@@ -8,8 +8,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_sources import arrays, record_source, tfds_sets
+from data_sources.box_targets import Boxes
 from data_sources.label_maps import LabelMap
-from data_sources.targets import Boxes, Label, Points, TargetError, Vector
+from data_sources.targets import Label, Points, TargetError, Vector
 from errors import UserError
 from tests.support_targets import assert_targets, write_set
 

@@ -82,4 +82,4 @@ def test_a_zoomed_window_is_the_window_resized(box):
     frame = decoding.read_frame(encoded)
     own = cropping.decode_window(encoded, frame, box, box.height)
     found = cropping.decode_window(encoded, frame, box, 48)
-    np.testing.assert_array_equal(found, cropping.resize(own, 48))
+    np.testing.assert_array_equal(found, cropping.resize(own, (48, 48)))

@@ -6,7 +6,7 @@ import command
 from errors import UserError
 from inspection import drawing, methods, why
 from inspection.methods import Explanation
-from tasks.task import Choice
+from tasks.answer import Choice
 from tools.inspect.output import named
 from tools.inspect.work import Picture, Work
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from errors import UserError
 from training.inputs import network_input
-from training.prediction.reading import Reader, reader, whole_reader
+from training.prediction.reading import Located, located_reader, reader, whole_reader
 from training.trained import Trained
 
 __all__ = ['Answer', 'predict', 'reader', 'whole_reader']
@@ -24,7 +24,7 @@ class Answer:
     """What a network makes of a picture.
 
     Attributes:
-      image: the picture as the network gets it, uint8 [h, w, c]; whole for a dense task.
+      image: the picture as the network gets it, uint8 [h, w, c]; whole where the answer has places.
       prediction: the task's, as NumPy arrays.
       text: a line that describes it.
       values: {name: value} of it for JSON.
@@ -77,8 +77,9 @@ def predict(
 def _each(
     trained: Trained, paths: list[Path], invert: str
 ) -> Iterator[tuple[Path, np.ndarray | UserError, Any]]:
-    """Yields (path, image, prediction), the images all of one size."""
-    shape, read = reader(trained.experiment, invert)
+    """Yields (path, picture, prediction): the network's images, or pictures with places in them."""
+    located = trained.spec.task.draws
+    shape, read = (located_reader if located else reader)(trained.experiment, invert)
     task, model, variables = trained.spec.task, trained.spec.model, trained.variables
 
     @jax.jit
@@ -93,10 +94,15 @@ def _each(
         batch = np.zeros((min(BATCH, len(paths)), *shape), np.uint8)
         for row, image in enumerate(images_or_errors):
             if not isinstance(image, UserError):
-                batch[row] = image
+                batch[row] = image.image if located else image
         answers = jax.tree.map(np.asarray, predictions(batch))
         for row, (path, image) in enumerate(zip(chunk, images_or_errors, strict=True)):
-            yield path, image, jax.tree.map(lambda array, row=row: array[row], answers)
+            answer = jax.tree.map(lambda array, row=row: array[row], answers)
+            if isinstance(image, Located):
+                size = image.picture.shape[:2]
+                yield path, image.picture, task.placed(answer, image.matrix, size)
+            else:
+                yield path, image, answer
 
 
 def _dense(
@@ -112,8 +118,8 @@ def _dense(
         yield path, image, None if isinstance(image, UserError) else predictions(image)
 
 
-def _read(read: Reader, path: Path) -> np.ndarray | UserError:
-    """Returns the picture, or the error of reading it."""
+def _read(read: Callable[[Path], Any], path: Path) -> Any:
+    """Returns what is read of the picture, or the error of reading it."""
     try:
         return read(path)
     except UserError as error:

@@ -1,12 +1,16 @@
 """Picture files as the input of a trained network."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import input_pipeline
-from data_sources import images, picture_files
+from data_sources import geometry, images, picture_files
 from data_sources.picture_files import InMemory
 from errors import UserError
 from training.experiment import Experiment
@@ -42,8 +46,8 @@ def reader(experiment: Experiment, invert: str = 'auto') -> tuple[tuple[int, int
     _check_invert(invert)
     transform = input_pipeline.eval_transform(experiment.config, experiment.upright)
     return (
-        (transform.size, transform.size, 3),
-        lambda path: _crop(transform, _stretched(path, experiment)),
+        transform.shape,
+        lambda path: _decoded(transform, _stretched(path, experiment)),
     )
 
 
@@ -63,6 +67,50 @@ def whole_reader(experiment: Experiment, invert: str = 'auto') -> Reader:
         return images.fitted(picture, picture.height, picture.width, invert)
 
     return read
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A picture, and the image that the network gets of it.
+
+    Attributes:
+      picture: at its own size, uint8 [h, w, c].
+      image: uint8, of the network's shape.
+      matrix: [2, 3], by which the image was taken from the picture.
+    """
+
+    picture: np.ndarray
+    image: np.ndarray
+    matrix: np.ndarray
+
+
+def located_reader(
+    experiment: Experiment, invert: str = 'auto'
+) -> tuple[tuple[int, int, int], Callable[[Path | InMemory], Located]]:
+    """Returns what `reader` does, with a function that also says where the image was taken from.
+
+    Arguments and errors as for `reader`.
+    """
+    shape, data = experiment.image_shape, experiment.config.data
+    whole = whole_reader(experiment, invert)
+    if not data.image_size:
+
+        def fit(path: Path | InMemory) -> Located:
+            picture = whole(path)
+            mode = picture if shape[-1] == 3 else picture[..., 0]
+            image = images.fitted(Image.fromarray(mode), *shape[:2], 'no')
+            return Located(picture, image, images.fit_matrix(picture.shape[:2], *shape[:2]))
+
+        return shape, fit
+    transform = input_pipeline.eval_transform(experiment.config, experiment.upright)
+
+    def transformed(path: Path | InMemory) -> Located:
+        stretched = _stretched(path, experiment)
+        image, matrices = _decoded(transform.with_matrices, stretched)
+        matrix = functools.reduce(geometry.joined, matrices)
+        return Located(whole(path), image, matrix)
+
+    return transform.shape, transformed
 
 
 def _stretched(path: Path | InMemory, experiment: Experiment) -> Path | InMemory:
@@ -92,8 +140,8 @@ def _check_invert(invert: str) -> None:
         )
 
 
-def _crop(transform: Callable[[bytes], np.ndarray], path: Path | InMemory) -> np.ndarray:
-    """Returns the evaluation crop of a picture file.
+def _decoded(transform: Callable[[bytes], Any], path: Path | InMemory) -> Any:
+    """Returns what a function makes of the bytes of a picture file.
 
     Raises:
       UserError: it cannot be read.

@@ -1,0 +1,57 @@
+"""What a task says of an answer, and of all answers for a split."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tasks.section import Section
+
+
+class Report(Protocol):
+    """The detailed results of a network on a split."""
+
+    def text(self) -> str:
+        """Returns tables for a terminal."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all numbers as values for JSON."""
+
+    def pictures(self, folder: Path, split: str, title: str) -> list[Path]:
+        """Draws pictures into a folder, with the split in their names; returns their paths."""
+
+    def sections(self) -> Sequence[Section]:
+        """Returns the same as tables and pictures of a page (evaluate.py --report)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """A prediction as text and as values.
+
+    Attributes:
+      text: a line.
+      values: {name: value} for JSON.
+    """
+
+    text: str
+    values: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A part of an answer that can be explained: a class, a class's mask, a box.
+
+    Attributes:
+      name: what it is called, such as the name of a class; no two choices of an answer share one.
+      sureness: how sure the network is of it; choices are ordered by it.
+      caption: the name with the sureness, such as '7 98.3 %'.
+      values: named numbers or arrays, the arguments of `Task.score`. All choices of a task have the
+        same names and shapes.
+    """
+
+    name: str
+    sureness: float
+    caption: str
+    values: Mapping[str, np.ndarray]

@@ -1,0 +1,61 @@
+"""A detector's answers on the host: beside the truth, in words, and as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_sources import geometry
+from data_sources.box_targets import CLASS, CROWD
+from tasks.average_precision import Found, Truth
+
+
+def there(objects: np.ndarray) -> np.ndarray:
+    """Returns the rows [n, 6] of objects that are there."""
+    return objects[(objects[:, 2] > objects[:, 0]) & (objects[:, 3] > objects[:, 1])]
+
+
+def taken_back(prediction: Mapping[str, np.ndarray], matrix: np.ndarray) -> np.ndarray:
+    """Returns the boxes [..., n, 4] of a prediction where its image was taken from."""
+    boxes = geometry.taken_back(prediction['boxes'].astype(np.float64), matrix)
+    return boxes * (prediction['scores'] > 0)[..., None]
+
+
+def compared(rows: Mapping[str, np.ndarray]) -> tuple[list[Found], list[Truth]]:
+    """Returns what was found in each picture, and what is there."""
+    found, truth = [], []
+    for row, objects in enumerate(rows['objects']):
+        kept = rows['scores'][row] > 0
+        found.append(Found(*(rows[name][row][kept] for name in ('boxes', 'scores', 'classes'))))
+        own = there(objects)
+        labels, crowd = own[:, CLASS].astype(np.int64), own[:, CROWD] > 0
+        truth.append(Truth(own[:, :4], labels, crowd))
+    return found, truth
+
+
+def as_rows(prediction: Mapping[str, np.ndarray], objects: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns one example's prediction and targets as rows."""
+    rows = {name: prediction[name][None] for name in ('boxes', 'scores', 'classes')}
+    return {**rows, 'objects': objects[None]}
+
+
+def counts(objects: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+    """Returns the number of objects of each class."""
+    numbers = np.bincount(objects[:, CLASS].astype(int), minlength=len(class_names))
+    return {name: int(number) for name, number in zip(class_names, numbers, strict=True)}
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+    """Returns the numbers of objects in words, such as '12 RBC, 1 WBC'."""
+    named = [f'{number:,} {name}' for name, number in numbers.items() if number]
+    return ', '.join(named) or 'no objects'
+
+
+def listed(answer: Mapping[str, np.ndarray], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns a row for each object of an answer, the surest first; edges in pixels."""
+    rows = []
+    for number, (row, score) in enumerate(zip(answer['objects'], answer['scores'], strict=True), 1):
+        edges = dict(zip(('top', 'left', 'bottom', 'right'), row[:4], strict=True))
+        about = {'id': number, 'class': class_names[int(row[CLASS])], 'score': float(score)}
+        rows.append(about | {name: round(float(edge), 2) for name, edge in edges.items()})
+    return rows
