@@ -288,7 +288,7 @@ def _inside(
     notes = ()
     for found, what in ((empty, DROPPED), (reaching, CLIPPED)):
         if found.any():
-            notes += (f'{_some(found, names)} {what}',)
+            notes += (f'boxes {what}: {_some(found, names)}',)
     kinds = (_BOX + DROPPED,) * int(empty.sum()) + (_BOX + CLIPPED,) * int(reaching.sum())
     return clipped, notes, kinds
 

@@ -164,7 +164,8 @@ class FolderSource:
             )
         divided = {split: [] for split in splits.ALL if split in wanted.values()}
         missing = wanted.keys() - {entry.stem for entry in entries}
-        short = Path(list_name).name
+        path = Path(list_name)
+        short = path.name if path.suffix else '/'.join(path.parts[-2:])
         for stem in sorted(missing):
             fault = f'is in {short}, but there is no such picture'
             divided[wanted[stem]].append(Entry(stem, self._folder / stem, fault=fault))

@@ -7,15 +7,16 @@ ImageSets/Main divide a set without such folders, as VOC's own.
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import files
 from errors import UserError
-from preparation import box_listing, folder_listing, split_list, splits, voc_xml
-from preparation.box_sets import Boxed, BoxFaultError, Marked
-from preparation.folder_source import Entry, FolderSource
+from preparation import box_folder, box_listing, folder_listing, split_list, splits, voc_xml
+from preparation.box_folder import BoxFolder
+from preparation.box_sets import BoxFaultError, Marked
+from preparation.folder_source import Entry
 
 FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
 _LISTS = 'imagesets'
@@ -23,7 +24,7 @@ _LIST = re.compile(r'(train|trainval|val|valid|validation|test)\.txt', re.IGNORE
 _MOST = 64 << 20  # bytes of a list
 
 
-class VocFolder(FolderSource):
+class VocFolder(BoxFolder):
     """A `box_sets.BoxSource` of pictures and XML in a folder.
 
     Args:
@@ -37,8 +38,6 @@ class VocFolder(FolderSource):
       UserError: the folder, or a list of splits, is not of the form that is expected; there are too
         few pictures to divide, or no boxes.
     """
-
-    _what = 'pictures with annotations'
 
     def __init__(
         self,
@@ -69,21 +68,8 @@ class VocFolder(FolderSource):
         """Returns what defines the set: paths and sizes of the files, and how boxes are counted."""
         return {**super().identity(), 'zero_based': self._zero_based}
 
-    def boxed(self, split: str, cursor: Any) -> Iterator[Boxed]:
-        """Yields the pictures by stem; a cursor is how many entries of the split were done."""
-        entries = self._entries[split]
-        for number in range(cursor or 0, len(entries)):
-            yield self._boxed(entries[number], number + 1)
-
-    def _boxed(self, entry: Entry, cursor: int) -> Boxed:
-        file, name = self._named(entry.path), _stored_name(entry)
-        if entry.fault:
-            return Boxed(file, name, cursor, 0, fault=entry.fault, defective=entry.defective)
-        picture, fault = folder_listing.contents(entry.path)
-        size = sum(folder_listing.size_and_time(path)[0] for path in (entry.path, *entry.beside))
-        [annotation] = entry.beside
-        mark = functools.partial(_marked, annotation, self._numbers, self._zero_based)
-        return Boxed(file, name, cursor, size, picture, mark, self._named(annotation), fault)
+    def _marker(self, entry: Entry) -> Callable[[], Marked]:
+        return functools.partial(_marked, entry.beside[0], self._numbers, self._zero_based)
 
     def _found_names(self) -> tuple[str, ...]:
         """Returns the names of all classes that occur, sorted."""
@@ -101,20 +87,11 @@ class VocFolder(FolderSource):
 
 
 def _read(path: Path) -> voc_xml.Annotation:
-    data, fault = folder_listing.contents(path)
-    if data is None:
-        raise BoxFaultError(fault)
-    return voc_xml.read(data)
+    return voc_xml.read(box_folder.contents(path))
 
 
 def _marked(path: Path, numbers: dict[str, int], zero_based: bool) -> Marked:
     return voc_xml.marked(_read(path), numbers, zero_based)
-
-
-def _stored_name(entry: Entry) -> str:
-    """Returns a picture's name below its folder of pictures and its split's."""
-    above = [part for part in entry.stem.split('/')[:-1] if part.lower() not in splits.NAMES]
-    return '/'.join((*above, entry.path.name))
 
 
 def _paired(found: box_listing.Files) -> list[Entry]:

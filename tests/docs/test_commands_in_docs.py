@@ -21,7 +21,7 @@ from configs import base, reading, schema, search
 from tests.conftest import ROOT
 from tests.docs import pages
 from tests.support import once
-from tests.support_pictures import digit_folder, mask_folder
+from tests.support_pictures import box_folder, digit_folder, mask_folder
 from training import checks
 
 # A configuration of a page may register a model.
@@ -162,7 +162,8 @@ NOT_RUN = {
 }  # fmt: skip
 REASONS = {text: reason for reason, texts in NOT_RUN.items() for text in texts}
 # Where the pages have pictures of the user's, and what makes them here.
-FOLDERS = {'pets': digit_folder, 'pictures/sample': digit_folder, 'cells': mask_folder}
+FOLDERS = {'pets': digit_folder, 'pictures/sample': digit_folder, 'cells': mask_folder,
+           'blood': box_folder}  # fmt: skip
 
 
 # --- reading -------------------------------------------------------------------------------------

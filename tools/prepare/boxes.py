@@ -1,4 +1,4 @@
-"""The subcommand voc: pictures with boxes around objects."""
+"""The subcommands voc and yolo: pictures with boxes around objects."""
 
 import argparse
 import collections
@@ -28,6 +28,16 @@ def prepare_voc(args: argparse.Namespace) -> None:
             f'{written.folder.parent} and prepare the set again with --zero_based.'
         )
     print(next_step(args, written))
+
+
+def prepare_yolo(args: argparse.Namespace) -> None:
+    """Subcommand `yolo`: boxes in the text of YOLO."""
+    common.check_name(args.name)
+    names = None if args.class_names is None else common.class_names(args.class_names)
+    from preparation import yolo  # slow to import; not for --help
+
+    source = yolo.YoloFolder(args.source, args.name, names, args.splits)
+    print(next_step(args, write(source, args)))
 
 
 def write(source: 'BoxSource', args: argparse.Namespace) -> writing.Written:
@@ -67,14 +77,47 @@ def next_step(args: argparse.Namespace, written: writing.Written) -> str:
     )
 
 
-def add_options(command: argparse.ArgumentParser, names: str) -> None:
-    """Adds the options that all origins of boxes share.
+def add_commands(commands: 'argparse._SubParsersAction') -> None:
+    """Adds the subcommands `voc` and `yolo` to argparse's subparsers."""
+    command = commands.add_parser('voc', help='pictures with boxes in the XML of Pascal VOC')
+    command.description = (
+        'Prepares pictures whose objects have boxes in the XML of Pascal VOC: in the folders '
+        'JPEGImages and Annotations, or images and annotations, or side by side, all of that also '
+        'below train, val and test. ImageSets/Main divides a set without such folders; without it, '
+        'a tenth goes to validation and a tenth to test, by a hash of the stems.'
+    )
+    command.add_argument(
+        '--zero_based',
+        action='store_true',
+        help='xmin, ymin, xmax and ymax are edges between pixels, counted from 0, as many tools '
+        'write them (default: pixels counted from 1, the last one included, as VOC has them)',
+    )
+    _add_options(command, 'those that occur, sorted')
+    command.set_defaults(run=prepare_voc)
+    command = commands.add_parser('yolo', help='pictures with boxes in the text of YOLO')
+    command.description = (
+        'Prepares pictures whose objects have boxes in the text of YOLO: in the folders images and '
+        'labels, or side by side, all of that also with or below train, val and test. data.yaml '
+        'says the names of the classes and which pictures are for which split; without it, or '
+        'such folders, a tenth goes to validation and a tenth to test, by a hash of the stems.'
+    )
+    _add_options(command, 'those in data.yaml, classes.txt or obj.names, or else the numbers')
+    command.set_defaults(run=prepare_yolo)
 
-    Args:
-      command: the subcommand.
-      names: where the names of the classes come from without --class_names.
-    """
+
+def _add_options(command: argparse.ArgumentParser, names: str) -> None:
+    """Adds the options that both share; `names` says where the names of the classes come from."""
     command.add_argument('--name', required=True, help='name of the data set, for example blood')
+    command.add_argument(
+        '--source', type=common.path, required=True, help='folder with the pictures and boxes'
+    )
+    command.add_argument(
+        '--splits',
+        type=common.path,
+        metavar='FILE',
+        help='which picture is in which split: JSON, {"train": [stems], "validation": ..., '
+        '"test": ...}, or a text with a split and a stem on each line',
+    )
     command.add_argument(
         '--class_names',
         metavar='FILE|A,B',
@@ -84,36 +127,3 @@ def add_options(command: argparse.ArgumentParser, names: str) -> None:
     masks.add_stretch(command)
     writing.add_max_rejected(command)
     common.add_data_dir(command)
-
-
-def add_commands(commands: 'argparse._SubParsersAction') -> None:
-    """Adds the subcommand `voc` to argparse's subparsers."""
-    command = commands.add_parser('voc', help='pictures with boxes in the XML of Pascal VOC')
-    command.description = (
-        'Prepares pictures whose objects have boxes in the XML of Pascal VOC: in the folders '
-        'JPEGImages and Annotations, or images and annotations, or side by side, all of that also '
-        'below train, val and test. ImageSets/Main divides a set without such folders; without it, '
-        'a tenth goes to validation and a tenth to test, by a hash of the stems.'
-    )
-    command.add_argument(
-        '--source', type=common.path, required=True, help='folder with the pictures and XML'
-    )
-    command.add_argument(
-        '--zero_based',
-        action='store_true',
-        help='xmin, ymin, xmax and ymax are edges between pixels, counted from 0, as many tools '
-        'write them (default: pixels counted from 1, the last one included, as VOC has them)',
-    )
-    _add_splits(command)
-    add_options(command, 'those that occur, sorted')
-    command.set_defaults(run=prepare_voc)
-
-
-def _add_splits(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        '--splits',
-        type=common.path,
-        metavar='FILE',
-        help='which picture is in which split: JSON, {"train": [stems], "validation": ..., '
-        '"test": ...}, or a text with a split and a stem on each line',
-    )

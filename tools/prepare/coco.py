@@ -2,12 +2,18 @@
 
 import argparse
 
-from tools.prepare import common, masks, writing
+from errors import UserError
+from tools.prepare import boxes, common, masks, writing
 
 
 def prepare_coco(args: argparse.Namespace) -> None:
-    """Subcommand `coco`: polygons and run lengths become masks."""
+    """Subcommand `coco`: polygons and run lengths become masks, or boxes are taken."""
     common.check_name(args.name)
+    if args.targets == 'boxes':
+        _prepare_boxes(args)
+        return
+    if args.class_names is not None:
+        raise UserError('--class_names is for --targets=boxes: masks have all categories.')
     from preparation import coco_masks, mask_sets  # slow to import; not for --help
 
     source = coco_masks.CocoMasks(args.source, args.name, args.annotations, args.instances)
@@ -21,13 +27,24 @@ def prepare_coco(args: argparse.Namespace) -> None:
     print(masks.next_step(args.name, args.data_dir, args.instances))
 
 
+def _prepare_boxes(args: argparse.Namespace) -> None:
+    if args.instances:
+        raise UserError('--instances is for masks: leave it out, or --targets=boxes.')
+    names = None if args.class_names is None else common.class_names(args.class_names)
+    from preparation import coco_boxes  # slow to import; not for --help
+
+    source = coco_boxes.CocoBoxes(args.source, args.name, args.annotations, names)
+    print(boxes.next_step(args, boxes.write(source, args)))
+
+
 def add_commands(commands: 'argparse._SubParsersAction') -> None:
     """Adds the subcommand `coco` to argparse's subparsers."""
     command = commands.add_parser('coco', help='pictures with annotations in the format of COCO')
     command.description = (
         'Prepares pictures whose objects are annotated in the format of COCO. Polygons and run '
         'lengths become masks: the classes of the pixels, smaller objects on top and crowds not '
-        'known, or with --instances the objects. Several files of annotations are for a split '
+        'known, or with --instances the objects. With --targets=boxes the boxes are taken instead. '
+        'Several files of annotations are for a split '
         'each, by their names (instances_train2017.json); a single one for none is divided, a '
         'tenth for validation and a tenth for test.'
     )
@@ -38,6 +55,15 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
     command.add_argument(
         '--annotations', type=common.path, required=True, nargs='+', metavar='FILE',
         help='files of annotations',
+    )  # fmt: skip
+    command.add_argument(
+        '--targets', choices=('masks', 'boxes'), default='masks',
+        help='what the set holds of the objects (default: %(default)s)',
+    )  # fmt: skip
+    command.add_argument(
+        '--class_names', metavar='FILE|A,B',
+        help='with --targets=boxes: the categories that are classes, in this order, separated by '
+        'commas or in a file (default: all, in the order of their ids)',
     )  # fmt: skip
     command.add_argument(
         '--instances', action='store_true', help='keep the objects, and not their classes'
