@@ -124,6 +124,10 @@ def _corners_and_sides(boxes: np.ndarray) -> list[list[float]]:
     return np.stack([x0, y0, x1 - x0, y1 - y0], -1).tolist()
 
 
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
 def _mean(precision: np.ndarray) -> float | None:
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None
@@ -133,7 +137,7 @@ def _without_answers(truth: Sequence[Truth], num_classes: int) -> Precision:
     """Returns 0 for each kind of object that is there, where nothing was found."""
     boxes = np.concatenate([t.boxes[~t.crowd] for t in truth] or [np.zeros((0, 4))])
     labels = np.concatenate([t.classes[~t.crowd] for t in truth] or [np.zeros(0)])
-    areas = box_losses.area(boxes)
+    areas = _area(boxes)
 
     def zero(there: np.ndarray) -> float | None:
         return 0.0 if there.any() else None
@@ -197,7 +201,7 @@ def _covered(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """Returns the fraction [n, m] of each box's area that lies in each of some others."""
     sides = np.minimum(boxes[:, None, 2:], crowds[None, :, 2:])
     sides = np.maximum(sides - np.maximum(boxes[:, None, :2], crowds[None, :, :2]), 0)
-    return sides.prod(-1) / np.maximum(box_losses.area(boxes), 1e-9)[:, None]
+    return sides.prod(-1) / np.maximum(_area(boxes), 1e-9)[:, None]
 
 
 class Curve(NamedTuple):

@@ -19,13 +19,20 @@ from errors import UserError
 from field import Field
 from models.heads.detection import DetectionHead, Locations, locations
 from models.network import Model, Network
-from tasks import average_precision, box_answers, box_losses, box_overlays, fcos_loss, overlays
+from tasks import (
+    average_precision,
+    box_answers,
+    box_losses,
+    box_overlays,
+    fcos_loss,
+    overlays,
+    suppression,
+)
 from tasks.answer import Choice, Description
 from tasks.assignment import Assigned, assigned
 from tasks.average_precision import Found, Precision, Truth
 from tasks.detection_report import DetectionReport
 from tasks.products import Products
-from tasks.suppression import detected
 from tasks.task import Batch, Hyper, Metric, Sums, Task
 
 FIELDS = (
@@ -154,7 +161,7 @@ class Detection(Task):
     def _losses(self, outputs: Any, batch: Batch, alpha: Any, gamma: Any) -> tuple[dict, dict]:
         """Returns ({term: its sum over each example's places}, weights), each float32 [b]."""
         where, found = self._assigned(batch)
-        boxes = box_losses.boxes_at(where.places, outputs['distances'])
+        boxes = suppression.boxes_at(where.places, outputs['distances'])
         terms = fcos_loss.terms(outputs, boxes, batch['objects'], found, alpha, gamma)
         return terms, fcos_loss.weights(found)
 
@@ -205,12 +212,12 @@ class Detection(Task):
 
     def predictions(self, outputs: Any) -> dict[str, jax.Array]:
         """Returns the answers; see the class."""
-        boxes = box_losses.boxes_at(outputs['places'], outputs['distances'])
-        size = outputs['size']
-        return detected(
-            outputs['logits'], outputs['centerness'], boxes, size,
-            self.least_score, self.nms_iou, self.candidates, self.most,
-        )  # fmt: skip
+        boxes = suppression.boxes_at(outputs['places'], outputs['distances'])
+        scores = (
+            jax.nn.sigmoid(outputs['logits']) * jax.nn.sigmoid(outputs['centerness'])[..., None]
+        )
+        own = (self.least_score, self.nms_iou, self.candidates, self.most)
+        return suppression.chosen(jnp.sqrt(scores), boxes, outputs['size'], *own)
 
     # --- on the host ----------------------------------------------------------------------------
 
@@ -381,7 +388,7 @@ class Detection(Task):
 
     def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:
         """Returns the logit [b] of the class at the place whose box is most like the given one."""
-        boxes = box_losses.boxes_at(outputs['places'], outputs['distances'])
+        boxes = suppression.boxes_at(outputs['places'], outputs['distances'])
         overlap = box_losses.giou(boxes, jnp.broadcast_to(values['box'], boxes.shape))
         place = jax.lax.stop_gradient(overlap).argmax(-1)
         logits = outputs['logits'][..., values['class']]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from data_sources.box_targets import CLASS
 from tasks import box_losses
@@ -37,15 +38,14 @@ def terms(
     own = jnp.take_along_axis(objects, row, axis=1)
     wanted = jax.nn.one_hot(own[..., CLASS], outputs['logits'].shape[-1]) * positive[..., None]
     focal = box_losses.focal(outputs['logits'], wanted, alpha, gamma) * ~found.ignored[..., None]
-    centred = box_losses.centerness(found.distances) * positive
     # Where there is no object any box will do, so that its gradient is finite.
     truth = jnp.where(positive[..., None], own[..., :4], jax.lax.stop_gradient(boxes))
-    giou = (1 - box_losses.giou(boxes, truth)) * centred
-    surprise = box_losses.binary_cross_entropy(outputs['centerness'], centred) * positive
+    giou = (1 - box_losses.giou(boxes, truth)) * found.centerness
+    surprise = optax.sigmoid_binary_cross_entropy(outputs['centerness'], found.centerness)
     return {
         'classification': focal.sum((-2, -1)),
         'boxes': giou.sum(-1),
-        'centerness': surprise.sum(-1),
+        'centerness': (surprise * positive).sum(-1),
     }
 
 
@@ -55,6 +55,5 @@ def weights(found: Assigned) -> dict[str, jax.Array]:
     The number of places that have an object; for the boxes the sum of their centerness.
     """
     positive = (found.index >= 0).astype(jnp.float32)
-    centred = box_losses.centerness(found.distances) * positive
     count = positive.sum(-1)
-    return {'classification': count, 'boxes': centred.sum(-1), 'centerness': count}
+    return {'classification': count, 'boxes': found.centerness.sum(-1), 'centerness': count}

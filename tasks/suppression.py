@@ -1,90 +1,143 @@
-"""From what a detector says at each place to its answer: scores, the best places, one box each."""
+"""From the outputs of a detector to its answer: the best boxes, without those found twice.
+
+Shapes are fixed, and each image is on its own. The result is that of the greedy algorithm: boxes
+are looked at from the best on, and one is dropped that overlaps a kept one of its class.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tasks.box_losses import iou
+TINY = 1e-30  # divides where two boxes have no area
+
+
+def boxes_at(places: jax.Array, distances: jax.Array) -> jax.Array:
+    """Returns boxes (y0, x0, y1, x1) float32 [..., L, 4].
+
+    Args:
+      places: (y, x) [L, 2], in edges of pixels.
+      distances: from the places to the edges (top, left, bottom, right), [..., L, 4].
+    """
+    before, after = distances[..., :2], distances[..., 2:]
+    return jnp.concatenate([places - before, places + after], -1)
 
 
 def detected(
-    logits: jax.Array,
-    centerness: jax.Array,
-    boxes: jax.Array,
-    size: jax.Array,
-    least_score: float,
-    most_overlap: float,
+    outputs: Mapping[str, jax.Array],
+    locations: Any,
+    shape: Any,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
     candidates: int,
     most: int,
 ) -> dict[str, jax.Array]:
-    """Returns the answer for each image, the best box first.
-
-    The score of a class at a place is the geometric mean of its probability and the centerness
-    (Tian et al. 2019; the root is that of the authors' later version). The best pairs of place and
-    class are taken, their boxes cut off at the image's edges, and of boxes of one class that
-    overlap the best are kept.
+    """Returns the answer of a detection head; see `chosen`.
 
     Args:
-      logits: float32 [b, L, classes].
-      centerness: float32 [b, L], logits.
-      boxes: float32 [b, L, 4].
-      size: float32 [2], (height, width) of the image.
-      least_score: pairs with this score or less are dropped.
-      most_overlap: IoU with a better box of the class above which a box is dropped.
-      candidates: pairs that are taken.
-      most: boxes that are returned.
+      outputs: 'logits' [b, L, classes], 'distances' [b, L, 4] and 'centerness' [b, L] (logits).
+      locations: its `places` are (y, x) [L, 2].
+      shape: (height, width) of the images; numbers, or [b, 2].
+      least_score, iou, candidates, most: see `chosen`.
+    """
+    scores = jnp.sqrt(
+        jax.nn.sigmoid(outputs['logits']) * jax.nn.sigmoid(outputs['centerness'])[..., None]
+    )
+    boxes = boxes_at(jnp.asarray(locations.places), outputs['distances'])
+    return chosen(scores, boxes, shape, least_score, iou, candidates, most)
+
+
+@functools.partial(jax.jit, static_argnames=('candidates', 'most'))
+def chosen(
+    scores: jax.Array,
+    boxes: jax.Array,
+    shape: Any,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
+    candidates: int,
+    most: int,
+) -> dict[str, jax.Array]:
+    """Returns the best boxes of each image, by class without those that overlap a better one.
+
+    Of equal scores the one of the earlier place is better, and of one place that of the earlier
+    class. What has no area within the image is not there.
+
+    Args:
+      scores: float32 [b, L, classes], above 0.
+      boxes: float32 [b, L, 4], in edges of pixels; they are cut off at the edges of the image.
+      shape: (height, width) of the images; numbers, or [b, 2].
+      least_score: scores have to be above it.
+      iou: a box is dropped whose IoU with a kept box of its class is above it.
+      candidates: how many of the best pairs (place, class) are looked at.
+      most: number of boxes of an answer.
 
     Returns:
-      'boxes' float32 [b, most, 4], 'scores' float32 [b, most], 'classes' int32 [b, most]; what is
-      not used is 0.
+      'boxes' float32 [b, most, 4], 'scores' float32 [b, most], and 'classes' int32 [b, most]: the
+      best first; rows that are not used are 0.
     """
-    classes = logits.shape[-1]
-    probability = jax.nn.sigmoid(logits) * jax.nn.sigmoid(centerness)[..., None]
-    scores = jnp.sqrt(probability).reshape(len(logits), -1)
-    scores, pair = jax.lax.top_k(scores, min(candidates, scores.shape[1]))
-    place, label = pair // classes, (pair % classes).astype(jnp.int32)
-    taken = jnp.take_along_axis(boxes, place[..., None], axis=1)
-    taken = jnp.clip(taken, 0, jnp.concatenate([size, size]))
-    kept = (scores > least_score) & jax.vmap(suppressed, (0, 0, 0, None))(
-        taken, scores > least_score, label, most_overlap
-    )
-    # The kept ones first, in their order.
-    order = jnp.argsort(~kept, axis=-1, stable=True)[:, :most]
-    found = {'boxes': taken, 'scores': scores, 'classes': label}
-    return {name: _rows(values, kept, order, most) for name, values in found.items()}
+    shape = jnp.broadcast_to(jnp.asarray(shape, boxes.dtype), (len(boxes), 2))
+    one = functools.partial(_chosen, candidates=candidates, most=most)
+    return jax.vmap(one, in_axes=(0, 0, 0, None, None))(scores, boxes, shape, least_score, iou)
 
 
-def suppressed(
-    boxes: jax.Array, there: jax.Array, labels: jax.Array, most_overlap: float
-) -> jax.Array:
-    """Returns which boxes are kept, bool [n]: greedily, the first of the list first.
+def _chosen(
+    scores: jax.Array,
+    boxes: jax.Array,
+    shape: jax.Array,
+    least_score: jax.typing.ArrayLike,
+    iou: jax.typing.ArrayLike,
+    candidates: int,
+    most: int,
+) -> dict[str, jax.Array]:
+    """Returns what `chosen` does, of one image."""
+    classes = scores.shape[-1]
+    best, pair = jax.lax.top_k(scores.reshape(-1), min(candidates, scores.size))
+    own = jnp.clip(boxes[pair // classes], 0, jnp.concatenate([shape, shape]))
+    label = (pair % classes).astype(jnp.int32)
+    there = (best > least_score) & (own[:, 2:] > own[:, :2]).all(-1)
+    kept = _kept(there, _repeats(own, label, iou))
+    rank = jnp.where(kept, jnp.arange(len(kept), 0, -1, dtype=jnp.int32), 0)
+    used, row = jax.lax.top_k(rank, min(most, len(kept)))
+    answer = {'boxes': own, 'scores': best, 'classes': label}
+    return {name: _rows(values, row, used > 0, most) for name, values in answer.items()}
 
-    A box is dropped if its IoU with a kept one before it, of its own class, is above a limit. That
-    is decided for all at once and again until nothing changes: after k rounds the decisions that
-    hang on chains of k boxes are final, so that the result is that of one after the other.
+
+def _rows(values: jax.Array, row: jax.Array, used: jax.Array, most: int) -> jax.Array:
+    """Returns rows of values [k, ...] as [most, ...]; 0 where they are not used."""
+    used = used.reshape(used.shape + (1,) * (values.ndim - 1))
+    found = jnp.where(used, values[row], jnp.zeros((), values.dtype))
+    return jnp.pad(found, [(0, most - len(row))] + [(0, 0)] * (values.ndim - 1))
+
+
+def _repeats(boxes: jax.Array, label: jax.Array, iou: jax.typing.ArrayLike) -> jax.Array:
+    """Returns whether box j overlaps an earlier box i of its class too much: bool [j, i]."""
+    y0, x0, y1, x1 = (boxes[:, edge] for edge in range(4))
+    area = (y1 - y0) * (x1 - x0)
+    high = jnp.minimum(y1[:, None], y1) - jnp.maximum(y0[:, None], y0)
+    wide = jnp.minimum(x1[:, None], x1) - jnp.maximum(x0[:, None], x0)
+    both = jnp.maximum(high, 0) * jnp.maximum(wide, 0)
+    whole = jnp.maximum(area[:, None] + area - both, TINY)
+    rank = jnp.arange(len(boxes))
+    return (both / whole > iou) & (label[:, None] == label) & (rank < rank[:, None])
+
+
+def _kept(there: jax.Array, repeats: jax.Array) -> jax.Array:
+    """Returns what the greedy algorithm keeps, bool [k].
+
+    A box is kept if no kept one before it is too near. Starting from all boxes, this is applied to
+    all at once until nothing changes. A box whose fate hangs on a chain of n others is right after
+    n + 1 times, and there is one solution only, which is the greedy one: no chain is a circle.
 
     Args:
-      boxes: float32 [n, 4], the best first.
-      there: bool [n]; the others are never kept.
-      labels: int32 [n].
-      most_overlap: the limit.
+      there: bool [k], in the order of the scores.
+      repeats: bool [k, k], see `_repeats`.
     """
-    count = len(boxes)
-    earlier = jnp.tri(count, count, -1, dtype=bool)
-    same = labels[:, None] == labels[None, :]
-    against = (iou(boxes, boxes, jnp) > most_overlap) & earlier & same
 
     def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        _, kept = state
-        return kept, there & ~(against & kept).any(-1)
+        kept, _ = state
+        fresh = there & ~(repeats & kept).any(1)
+        return fresh, (fresh != kept).any()
 
-    start = again((there, there))
-    return jax.lax.while_loop(lambda state: (state[0] != state[1]).any(), again, start)[1]
-
-
-def _rows(values: jax.Array, kept: jax.Array, order: jax.Array, most: int) -> jax.Array:
-    """Returns the kept values in their order, and zeros after them."""
-    further = (1,) * (values.ndim - 2)
-    values = values * kept.reshape(*kept.shape, *further)
-    values = jnp.take_along_axis(values, order.reshape(*order.shape, *further), axis=1)
-    missing = most - values.shape[1]
-    return jnp.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)])
+    return jax.lax.while_loop(lambda state: state[1], again, (there, jnp.array(True)))[0]
