@@ -1,16 +1,23 @@
 """Boxes, drawn over the picture: those of a truth or an answer, and where an answer is wrong."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 import fonts
 from tasks.overlays import color_of
 
-RIGHT, WRONG, MISSED = 0, 1, 2  # solid, crossed out, dashed
+if TYPE_CHECKING:  # Pillow is imported when a picture is drawn
+    from PIL import ImageDraw
+
+RIGHT, WRONG, MISSED = 0, 1, 2  # a line, crossed out, dashed
 MARKS = (('dashed: missed', (128, 128, 128)), ('crossed: false alarm', (128, 128, 128)))
-_TEXT = 200  # pixels of the shorter side below which there is no room for names
+_ROOM = 200  # pixels of the shorter side below which there is no room for names and dark edges
+_DARKEST = 380  # the sum of a color's levels below which text on it is white
+
+_Color = tuple[int, int, int]
+_Corners = tuple[int, int, int, int]  # left, top, right, bottom: the outermost pixels of a box
 
 
 def boxes(
@@ -22,6 +29,8 @@ def boxes(
 ) -> np.ndarray:
     """Returns a picture with boxes in the colors of their classes, uint8 [h, w, 3].
 
+    Where there is room lines have dark edges, so that they stand out from any picture.
+
     Args:
       image: uint8 [h, w, 3].
       edges: float [n, 4], (y0, x0, y1, x1) in edges of pixels; the first ones are drawn last.
@@ -29,34 +38,59 @@ def boxes(
       captions: of the boxes, where the picture is large enough; () for none.
       marks: RIGHT, WRONG or MISSED for each box; () if all are right.
     """
-    height, width = image.shape[:2]
-    line = max(1, round(min(height, width) / 200))
+    from PIL import Image, ImageDraw
+
+    side = min(image.shape[:2])
+    line = max(1, round(side / 160))
     picture = Image.fromarray(np.ascontiguousarray(image))
     canvas = ImageDraw.Draw(picture)
-    for number in reversed(range(len(edges))):
-        y0, x0, y1, x1 = (round(float(edge)) for edge in edges[number])
-        # The line lies on the outermost pixels of the box.
+    # Those outside the picture are left out.
+    shown = [i for i in reversed(range(len(edges))) if _overlaps(edges[i], image.shape)]
+    colors = {i: color_of(int(classes[i]) + 1) for i in shown}
+    for i in shown:
+        y0, x0, y1, x1 = (round(float(edge)) for edge in edges[i])
         corners = (x0, y0, max(x1 - 1, x0), max(y1 - 1, y0))
-        color, mark = color_of(int(classes[number]) + 1), marks[number] if len(marks) else RIGHT
-        if mark == MISSED:
-            _dashed(canvas, corners, color, line)
-        else:
-            canvas.rectangle(corners, outline=color, width=line)
-        if mark == WRONG:
-            canvas.line(corners, color, line)
-            canvas.line((corners[0], corners[3], corners[2], corners[1]), color, line)
-    if len(captions) and min(height, width) >= _TEXT:
-        for number in reversed(range(len(edges))):
-            _caption(canvas, edges[number], captions[number], color_of(int(classes[number]) + 1))
+        mark = marks[i] if len(marks) else RIGHT
+        if side >= _ROOM:
+            _draw(canvas, corners, _darkened(colors[i]), line, mark, 1)
+        _draw(canvas, corners, colors[i], line, mark, 0)
+    if len(captions) and side >= _ROOM:
+        for i in shown:
+            _caption(canvas, edges[i], captions[i], colors[i], max(10, round(side / 40)))
     return np.asarray(picture)
 
 
-def _dashed(
-    canvas: ImageDraw.ImageDraw,
-    corners: tuple[int, int, int, int],
-    color: tuple[int, int, int],
+def _darkened(color: _Color) -> _Color:
+    red, green, blue = (level // 4 for level in color)
+    return red, green, blue
+
+
+def _overlaps(edges: np.ndarray, shape: tuple[int, ...]) -> bool:
+    y0, x0, y1, x1 = edges
+    return y0 < shape[0] and x0 < shape[1] and y1 > 0 and x1 > 0
+
+
+def _draw(
+    canvas: 'ImageDraw.ImageDraw',
+    corners: _Corners,
+    color: _Color,
     line: int,
+    mark: int,
+    more: int,
 ) -> None:
+    """Draws a box whose lines are `more` pixels wider on both sides."""
+    x0, y0, x1, y1 = corners
+    if mark == MISSED and not more:
+        _dashed(canvas, corners, color, line)
+    else:
+        outer = (x0 - more, y0 - more, x1 + more, y1 + more)
+        canvas.rectangle(outer, outline=color, width=line + 2 * more)
+    if mark == WRONG:
+        canvas.line(corners, color, line + 2 * more)
+        canvas.line((x0, y1, x1, y0), color, line + 2 * more)
+
+
+def _dashed(canvas: 'ImageDraw.ImageDraw', corners: _Corners, color: _Color, line: int) -> None:
     x0, y0, x1, y1 = corners
     dash = 3 * line
     for x in range(x0, x1 + 1, 2 * dash):
@@ -68,16 +102,16 @@ def _dashed(
 
 
 def _caption(
-    canvas: ImageDraw.ImageDraw, edges: np.ndarray, caption: str, color: tuple[int, int, int]
+    canvas: 'ImageDraw.ImageDraw', edges: np.ndarray, caption: str, color: _Color, size: int
 ) -> None:
     """Writes a caption on its color, above the box or, at the picture's edge, inside."""
-    width, height = canvas.im.size
-    size = max(10, round(min(height, width) / 40))
-    text, font = fonts.fitted(caption, width, size)
-    left, top = round(float(edges[1])), round(float(edges[0]))
+    width = canvas.im.size[0]
+    # No letter is narrower than two pixels: what is cut here would be cut in any case.
+    text, font = fonts.fitted(caption[: width // 2], width - 4, size)
+    left, top = round(float(edges[1])), max(0, round(float(edges[0])))
     across, down = round(font.getlength(text)) + 4, size + 4
     left = max(0, min(left, width - across))
     top = top - down if top >= down else top
     canvas.rectangle((left, top, left + across, top + down), fill=color)
-    dark = sum(color) > 380
-    canvas.text((left + 2, top + 1), text, (0, 0, 0) if dark else (255, 255, 255), font)
+    ink = (0, 0, 0) if sum(color) > _DARKEST else (255, 255, 255)
+    canvas.text((left + 2, top + 1), text, ink, font)
