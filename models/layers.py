@@ -65,6 +65,7 @@ class Conv(nn.Module):
     param_dtype: Any = jnp.float32
     lowering: Lowering = AUTO
     kernel_init: Callable = he_normal
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -74,10 +75,23 @@ class Conv(nn.Module):
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype).astype(self.dtype)
         bias = None
         if self.use_bias:
-            bias = self.param('bias', nn.initializers.zeros, (self.features,), self.param_dtype)
+            bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype)
             bias = bias.astype(self.dtype)
         x = x.astype(self.dtype)
         return self.lowering.convolve(x, kernel, self.stride, self.padding, bias)
+
+
+class Scale(nn.Module):
+    """Multiplies by one learned number, which starts from 1; what comes out is float32 at least."""
+
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Any shape -> the same shape."""
+        scale = self.param('scale', nn.initializers.ones, (1,), self.param_dtype)
+        dtype = at_least_float32(x.dtype)
+        return x.astype(dtype) * scale.astype(dtype)
 
 
 class Dropout(nn.Module):
@@ -271,11 +285,22 @@ class LayerFactory:
     initialization: str = 'he'
 
     def conv(
-        self, features: int, window: int, stride: int = 1, padding: int = 0, use_bias: bool = True
+        self,
+        features: int,
+        window: int,
+        stride: int = 1,
+        padding: int = 0,
+        use_bias: bool = True,
+        kernel_init: Callable | None = None,
+        bias_init: Callable = nn.initializers.zeros,
     ) -> Conv:
-        """Makes a convolution with `padding` zeros on each of the four sides."""
-        kinds = self.dtype, self.param_dtype, self.lowering, INITIALIZATIONS[self.initialization]
-        return Conv(features, window, stride, padding, use_bias, *kinds)
+        """Makes a convolution with `padding` zeros on each of the four sides.
+
+        `kernel_init` is for layers whose source says how kernels start; None is as everywhere.
+        """
+        first = kernel_init or INITIALIZATIONS[self.initialization], bias_init
+        kinds = self.dtype, self.param_dtype, self.lowering
+        return Conv(features, window, stride, padding, use_bias, *kinds, *first)
 
     def dense(self, features: int) -> nn.Dense:
         """Makes a fully connected layer."""
@@ -298,6 +323,10 @@ class LayerFactory:
             return GroupNorm(self.dtype, self.param_dtype, zero_init)
         fields = self.dtype, self.param_dtype, self.axis_name, self.frozen, zero_init
         return BatchNorm(*fields, lowering=self.lowering)
+
+    def scale(self) -> Scale:
+        """Makes a layer that multiplies by one learned number."""
+        return Scale(self.param_dtype)
 
     def pool(
         self,

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from errors import UserError
 from models import arithmetic
-from models.layers import AdaptivePool, Conv, Dropout, Pool, adaptive_bins
+from models.layers import AdaptivePool, Conv, Dropout, Pool, Scale, adaptive_bins
 from models.lowering import NATIVE
 from models.network import Model, Network, abstract_variables
 from models.normalization import BatchNorm, GroupNorm
@@ -34,6 +34,7 @@ KINDS = {
     GroupNorm: 'group norm',
     Pool: '{} pool',
     AdaptivePool: 'adaptive {} pool',
+    Scale: 'scale',
     Dropout: 'dropout',
 }
 IMAGE = math.inf  # the receptive field that is the whole image, whatever its size
@@ -46,12 +47,14 @@ class Layer:
     Attributes:
       name: the module's path, such as 'stage1_block1/conv1'.
       kind: 'convolution', 'dense', 'batch norm', 'group norm', 'max pool', 'average pool',
-        'adaptive average pool', 'adaptive max pool', 'dropout', or what KINDS has been given.
+        'adaptive average pool', 'adaptive max pool', 'scale', 'dropout', or what KINDS has been
+        given.
       window, stride, padding: F, S and P along each axis; None where the layer has none.
       in_shape, out_shape: (h, w, c) or (units,).
       receptive_field: pixels of the image, along an axis, on which an output depends; infinite
         where it depends on all. Where it exceeds the image, the rest is padding.
-      parameters: how many trained numbers it has.
+      parameters: how many trained numbers it has; 0 where it was listed before, because it is
+        called several times.
       multiply_adds: for one image; 0 unless it is a convolution or a dense layer.
       activation_bytes: size of its output for one image.
       left_over: rows or columns that the stride leaves over at the end of the longer axis.
@@ -232,7 +235,9 @@ class _Recorder:
         else:
             module, in_shape, y = self._calls[int(name)]
             field = _after(module, in_shape, self._inputs[int(name)])
-            self.layers.append(_layer(module, in_shape, y, field.size, self._params))
+            before = any(layer.name == '/'.join(module.path) for layer in self.layers)
+            params = {} if before else self._params
+            self.layers.append(_layer(module, in_shape, y, field.size, params))
         return field
 
 

@@ -1,10 +1,11 @@
-"""A head that finds objects: a feature pyramid and the towers of FCOS, on any backbone.
+"""A head that finds objects: a feature pyramid and the towers of FCOS, on any backbone with maps.
 
 Each place of the pyramid's maps says which class it lies in, how far the four edges of the object
 are, and how near its centre is.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from errors import UserError
+from models.heads import places
 from models.heads.head import HeadedNetwork
-from models.heads.segmentation import Place, laid_under, maps_of
+from models.heads.places import Place
 from models.layers import LayerFactory
 from models.network import Network
 from models.normalization import at_least_float32
 
 PRIOR = 0.01  # probability of each class at the start (Lin et al. 2017, "Focal loss", section 4.1)
-# Of the exponent of a distance: e^6 strides of 8 pixels are 3,200 pixels.
-_LARGEST = 6.0
+# The exponent of a distance in strides, at most. e^10 strides are 22,000: no picture is as large,
+# so that what a place has to learn is never cut off. And float32 still holds the square of the area
+# of a box with such sides, which is in the gradient of a ratio of areas, up to a stride of 2,048.
+LARGEST = 10.0
 _USUAL = (8, 16, 32)
 
 
@@ -29,7 +33,8 @@ class Locations(NamedTuple):
     """The places of all maps, the finest map first, row by row.
 
     Attributes:
-      places: float32 [L, 2], (y, x) in edges of pixels: (0.5, 0.5) is the middle of the first.
+      places: float32 [L, 2], (y, x) in edges of pixels: the middle of what a place sees. (0.5, 0.5)
+        is the middle of the image's first pixel.
       strides: int32 [L], of their maps.
     """
 
@@ -40,15 +45,20 @@ class Locations(NamedTuple):
 class DetectionHead(HeadedNetwork):
     """A backbone with a feature pyramid (Lin et al. 2017) and the head of FCOS (Tian et al. 2019).
 
-    The centerness is that of the authors' later version: it stands on the tower of the boxes.
-    Differences from the paper: depth and channels are options, and so are further maps.
+    The pyramid: 1x1 convolutions on the backbone's maps; from the coarsest on, the sum is laid
+    under the next finer map and added to it; then a 3x3 convolution. The head, which all maps
+    share: two towers of 3x3 convolutions, each with group norm and ReLU, one for the classes and
+    one for the boxes. As in the authors' later version ("FCOS: a simple and strong anchor-free
+    object detector", 2021), centerness stands on the tower of the boxes, and distances are told in
+    strides. Differences from the paper: channels and depth are options (256 and 4 there), and
+    further maps are too.
 
     Attributes:
-      num_classes: classes of objects.
+      num_classes: classes of objects; there is none for the background.
       channels: of the pyramid and of the towers.
       depth: convolutions of each tower.
       strides: of the backbone's maps that are used; (): 8, 16 and 32, or its coarsest three.
-      extra: further maps, each of twice the stride of the one before.
+      extra: further maps, by 3x3 convolutions of stride 2, each on the one before.
     """
 
     num_classes: int = 1
@@ -69,9 +79,9 @@ class DetectionHead(HeadedNetwork):
 
         Returns:
           'logits' float32 [b, L, num_classes]; 'distances' float32 [b, L, 4], pixels of the image
-          from the place to the object's top, left, bottom and right edge; 'centerness' float32
-          [b, L], a logit; and of the image, whatever is in it, 'places' float32 [L, 2] (see
-          Locations) and 'size' float32 [2], (height, width).
+          from the place to the object's top, left, bottom and right edge, none below 0;
+          'centerness' float32 [b, L], a logit; and of the image, whatever is in it, 'places'
+          float32 [L, 2] (see Locations) and 'size' float32 [2], (height, width).
         """
         stages = self.stages(images, train, mask)
         levels = levels_of(self.backbone, self.strides)
@@ -84,6 +94,12 @@ class DetectionHead(HeadedNetwork):
             'places': jnp.asarray(where.places, dtype),
             'size': jnp.asarray(shape[:2], dtype),
         }
+
+
+def _narrow_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Draws weights as the paper does: normal, with a standard deviation of 0.01."""
+    # Drawn flat, as in layers.he_normal, to save compile time.
+    return 0.01 * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 class _Towers(nn.Module):
@@ -102,37 +118,33 @@ class _Towers(nn.Module):
         for place in self.levels:
             setattr(self, f'lateral{place.stride}', layer.conv(channels, 1))
             setattr(self, f'pyramid{place.stride}', layer.conv(channels, 3, padding=1))
-        for number in range(self.extra):
-            setattr(self, f'extra{number + 1}', layer.conv(channels, 3, stride=2, padding=1))
+        own, coarsest = [place.stride for place in self.levels], self.levels[-1].stride
+        further = [coarsest << number for number in range(1, self.extra + 1)]
+        for stride in further:
+            setattr(self, f'pyramid{stride}', layer.conv(channels, 3, stride=2, padding=1))
+        self.strides = (*own, *further)
+        narrow = functools.partial(layer.conv, window=3, padding=1, kernel_init=_narrow_normal)
         for tower in ('classes', 'boxes'):
-            for number in range(self.depth):
-                conv = self._narrow(channels, use_bias=False)
-                setattr(self, f'{tower}_conv{number + 1}', conv)
-                setattr(self, f'{tower}_norm{number + 1}', layer.norm('group'))
-        self.logits = self._narrow(self.num_classes, use_bias=False)
-        self.distances = self._narrow(4)
-        self.centerness = self._narrow(1)
-        first, count = nn.initializers.ones, len(self.levels) + self.extra
-        self.scales = self.param('scales', first, (count,), layer.param_dtype)
-        prior = nn.initializers.constant(-float(np.log((1 - PRIOR) / PRIOR)))
-        self.prior = self.param('prior', prior, (self.num_classes,), layer.param_dtype)
-
-    def _narrow(self, features: int, use_bias: bool = True) -> nn.Module:
-        conv = self.layer.conv(features, 3, padding=1, use_bias=use_bias)
-        return conv.clone(kernel_init=nn.initializers.normal(0.01))
+            for number in range(1, self.depth + 1):
+                setattr(self, f'{tower}_conv{number}', narrow(channels, use_bias=False))
+                setattr(self, f'{tower}_norm{number}', layer.norm('group'))
+        prior = nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR))
+        self.logits = narrow(self.num_classes, bias_init=prior)
+        self.distances = narrow(4)
+        self.centerness = narrow(1)
+        for stride in self.strides:
+            setattr(self, f'scale{stride}', layer.scale())
 
     def __call__(
         self, stages: list[jax.Array], train: bool, mask: jax.Array | None
     ) -> dict[str, jax.Array]:
         """Returns the outputs of all places, of maps with the finest first."""
         found = {'logits': [], 'distances': [], 'centerness': []}
-        strides = [place.stride for place in self.levels]
-        strides += [strides[-1] << number for number in range(1, self.extra + 1)]
-        for number, (x, stride) in enumerate(zip(self._pyramid(stages), strides, strict=True)):
-            classes, boxes = (self._tower(t, x, train, mask) for t in ('classes', 'boxes'))
-            exponent = self.scales[number] * self.distances(boxes)
-            found['logits'].append(self.logits(classes) + self.prior.astype(classes.dtype))
-            found['distances'].append(stride * jnp.exp(jnp.minimum(exponent, _LARGEST)))
+        for stride, x in zip(self.strides, self._pyramid(stages), strict=True):
+            classes, boxes = (self._tower(name, x, train, mask) for name in ('classes', 'boxes'))
+            exponent = getattr(self, f'scale{stride}')(self.distances(boxes))
+            found['logits'].append(self.logits(classes))
+            found['distances'].append(stride * jnp.exp(jnp.minimum(exponent, LARGEST)))
             found['centerness'].append(self.centerness(boxes))
         flat = {
             name: jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps], axis=1)
@@ -142,17 +154,16 @@ class _Towers(nn.Module):
 
     def _pyramid(self, stages: list[jax.Array]) -> list[jax.Array]:
         """Returns a map of each stride, the finest first."""
-        merged, x, before = [], None, None
+        maps, x, before = [], None, None
         for place, stage in reversed(list(zip(self.levels, stages, strict=True))):
             lateral = getattr(self, f'lateral{place.stride}')(stage)
             if x is not None:
-                lateral = lateral + laid_under(x, before, place, lateral.shape[1:3])
+                lateral += places.laid_under(x, before, place, lateral.shape[1:3])
             x, before = lateral, place
-            merged.append(getattr(self, f'pyramid{place.stride}')(x))
-        maps = merged[::-1]
-        for number in range(self.extra):
-            x = maps[-1] if number == 0 else nn.relu(maps[-1])
-            maps.append(getattr(self, f'extra{number + 1}')(x))
+            maps.insert(0, getattr(self, f'pyramid{place.stride}')(x))
+        for number, stride in enumerate(self.strides[len(maps) :]):
+            x = nn.relu(maps[-1]) if number else maps[-1]
+            maps.append(getattr(self, f'pyramid{stride}')(x))
         return maps
 
     def _tower(self, name: str, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
@@ -172,7 +183,7 @@ def levels_of(backbone: Network, strides: tuple[int, ...] = ()) -> tuple[Place, 
     Raises:
       UserError: it has no map of one of the strides.
     """
-    known = {place.stride: place for place in maps_of(backbone)}
+    known = {place.stride: place for place in places.maps_of(backbone)}
     if not strides:
         strides = _USUAL if known.keys() >= set(_USUAL) else tuple(known)[-3:]
     missing = [str(stride) for stride in strides if stride not in known]
@@ -188,38 +199,37 @@ def levels_of(backbone: Network, strides: tuple[int, ...] = ()) -> tuple[Place, 
 def locations(
     backbone: Network, strides: tuple[int, ...], extra: int, shape: tuple[int, int, int]
 ) -> Locations:
-    """Returns the places of the outputs for images of a shape (height, width, channels)."""
-    plain = {'parent': None, 'name': None, 'dropout_rate': 0.0, 'axis_name': None, 'frozen': ()}
-    return _locations(backbone.clone(**plain), strides, extra, tuple(shape))
+    """Returns the places of a DetectionHead's outputs, in their order. Nothing is computed.
+
+    Args:
+      backbone: of the head, bound to variables, or not.
+      strides, extra: as the head has them.
+      shape: of the images, (height, width, channels).
+
+    Raises:
+      UserError: the images are too small, or there is no map of one of the strides.
+    """
+    return _locations(places.unbound(backbone), tuple(strides), extra, tuple(shape))
 
 
 @functools.lru_cache(maxsize=64)
 def _locations(
     backbone: Network, strides: tuple[int, ...], extra: int, shape: tuple[int, int, int]
 ) -> Locations:
-    levels = levels_of(backbone, strides)
-    sizes = _sizes(backbone, shape)
-    maps: list[tuple[int, float, tuple[int, int]]] = [
-        (place.stride, place.centre, sizes[place.stage]) for place in levels
+    sizes = places.map_sizes(backbone, shape)
+    maps = [
+        (place.stride, place.centre, sizes[place.stage]) for place in levels_of(backbone, strides)
     ]
     for _ in range(extra):
-        stride, centre, size = maps[-1]  # a window of 3 with padding 1: the first is at the first
+        # A window of 3 with a padding of 1: the first one has its middle at the first position.
+        stride, centre, size = maps[-1]
         maps.append((2 * stride, centre, tuple((side + 1) // 2 for side in size)))
-    places, found = [], []
+    middles, owners = [], []
     for stride, centre, size in maps:
-        axes = (centre + stride * np.arange(side, dtype=np.float32) for side in size)
-        grid = np.stack(np.meshgrid(*axes, indexing='ij'), -1).reshape(-1, 2)
-        places.append(grid.astype(np.float32))
-        found.append(np.full(len(grid), stride, np.int32))
-    return Locations(np.concatenate(places), np.concatenate(found))
-
-
-def _sizes(backbone: Network, shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
-    """Returns {stage: (height, width) of its map}."""
-
-    def stages(images: Any) -> Any:
-        variables = backbone.init(jax.random.key(0), images)
-        return backbone.apply(variables, images, method='stages')
-
-    found = jax.eval_shape(stages, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    return {name: x.shape[1:3] for name, x in found.items() if x.ndim == 4}
+        grid = centre + stride * np.indices(size).reshape(2, -1).T
+        middles.append(grid.astype(np.float32))
+        owners.append(np.full(len(grid), stride, np.int32))
+    found = Locations(np.concatenate(middles), np.concatenate(owners))
+    for array in found:
+        array.flags.writeable = False  # all who ask share it
+    return found

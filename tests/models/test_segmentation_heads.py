@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import models
 from errors import UserError
 from models import registry
-from models.heads.segmentation import HEADS, FCN8s, UNet, interpolated, laid_under, maps_of
+from models.heads.places import interpolated, laid_under, maps_of
+from models.heads.segmentation import HEADS, FCN8s, UNet
 from models.trace import trace
 from tests.golden import head_parity, parity
 from tests.support import most_slow
