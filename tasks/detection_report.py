@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # imported when a picture is drawn
 
 MOST = 10  # classes with a curve of their own: there are as many colors
 LONGEST_NAME = 24  # in a picture, in characters
+# Where a legend covers no curve.
+_BELOW = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.14), 'frameon': False}
 _SIZES = {
     'small': 'AP of objects below 32 x 32 pixels',
     'medium': 'AP of those to 96 x 96 pixels',
@@ -165,7 +167,7 @@ class DetectionReport:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.6, 4.4), dpi=130, layout='constrained')
+        figure = Figure(figsize=(9.6, 5.2), dpi=130, layout='constrained')
         FigureCanvasAgg(figure)
         if title:
             figure.suptitle(title, fontsize=10, parse_math=False)
@@ -219,7 +221,7 @@ class DetectionReport:
         )
         axes.set(xlabel='score from which a detection counts', title='all classes together')
         axes.title.set_fontsize(9)
-        axes.legend(fontsize=8, loc='lower left')
+        axes.legend(fontsize=8, ncols=4, **_BELOW)
 
 
 def _row(
@@ -238,7 +240,7 @@ def _name(axes: 'Axes', lines: Sequence[Any], names: Sequence[str]) -> None:
     from matplotlib.font_manager import FontProperties
 
     drawn = [fonts.for_text(name) for name in names]
-    legend = axes.legend(lines, [text for text, _ in drawn], loc='lower left')
+    legend = axes.legend(lines, [text for text, _ in drawn], ncols=2, **_BELOW)
     for label, (_, font) in zip(legend.get_texts(), drawn, strict=True):
         label.set_fontproperties(FontProperties(fname=font, size=8))
         label.set_parse_math(False)  # a name such as "$5 or $10" is no formula

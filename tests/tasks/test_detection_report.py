@@ -10,6 +10,7 @@ from tasks.average_precision import Found, Truth, best_threshold, count_errors, 
 from tasks.detection_report import DetectionReport
 
 CELL, WIDE = (10.0, 10.0, 50.0, 50.0), (60.0, 0.0, 90.0, 100.0)
+NEAR, LOW = (12.0, 10.0, 52.0, 50.0), (70.0, 0.0, 90.0, 100.0)  # IoU 0.90 and 0.67
 
 
 def picture(objects, answers):
@@ -35,7 +36,7 @@ def report(pictures, names=('red', 'white', 'none'), threshold=None):
 PICTURES = [
     # 'red' is found twice of three times, and once wrongly; 'white' once, and there is no 'none'.
     picture([(CELL, 0), (WIDE, 1)], [(CELL, 0, 0.9), (WIDE, 1, 0.8), (WIDE, 0, 0.6)]),
-    picture([(CELL, 0), (WIDE, 0)], [(CELL, 0, 0.7), (WIDE, 0, 0.2)]),
+    picture([(CELL, 0), (WIDE, 0)], [(NEAR, 0, 0.7), (LOW, 0, 0.2)]),
 ]
 
 
@@ -68,7 +69,9 @@ def test_the_text():
     text = report(PICTURES, threshold=0.5).text()
     metrics, classes, counts = text.split('\n\n')
     found = report(PICTURES).to_json()
-    assert f'{100 * found["AP"]:.2f} %' in metrics
+    assert 0 < found['AP75'] < found['AP'] < found['AP50'] < 1
+    for row, name in zip(metrics.splitlines()[1:4], ('AP', 'AP50', 'AP75'), strict=True):
+        assert row.split() == [name, f'{100 * found[name]:.2f}', '%']
     assert metrics.splitlines()[4].split()[-1] == '-'
     assert '0.5000' in metrics
     assert 'score of 0.500 or more' in classes
@@ -103,7 +106,7 @@ def test_what_does_not_exist_is_null_and_a_dash(pictures, tmp_path, recwarn):
 def test_names_that_look_like_formulas_or_are_long(tmp_path, recwarn):
     names = ['$\\frac{1$', '$5 or $10', '\u732b', 'x' * 5000]
     answer = report(PICTURES, names)
-    [path] = answer.pictures(tmp_path, 'test', 'a $title')
+    [path] = answer.pictures(tmp_path, 'test', '$\\frac{1$')
     assert path == tmp_path / 'precision_recall_test.png'
     with Image.open(path) as drawn:
         assert max(drawn.size) < 1500
