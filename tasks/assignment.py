@@ -84,47 +84,47 @@ def assigned(
     """
     limits = ranges(strides) if limits is None else limits
     boxes = _Boxes(objects, places)
-    candidate = boxes.near(RADIUS * strides) & boxes.inside & boxes.single
-    candidate &= (boxes.reach > limits[:, :1]) & (boxes.reach <= limits[:, 1:])
-    owner = _smallest(candidate, boxes.area)
+    candidate = boxes.inside & boxes.single[:, None] & (boxes.off_centre < RADIUS * strides)
+    candidate &= (boxes.reach > limits[:, 0]) & (boxes.reach <= limits[:, 1])
+    rank = jnp.where(candidate, boxes.rank[:, None], len(objects)).min(0)
+    owner = boxes.of_rank(rank)
     claimed = _claimed(boxes, owner, strides, limits)
     index = jnp.where(claimed >= 0, claimed, owner)
     found = index >= 0
     own = objects[jnp.maximum(index, 0)]
-    distances = jnp.concatenate([places - own[:, :2], own[:, 2:4] - places], -1) * found[:, None]
-    centred = jnp.where(claimed >= 0, 1.0, box_losses.centerness(distances)) * found
-    ignored = ~found & (boxes.inside & boxes.crowd).any(1)
-    return Assigned(index, distances, ignored, centred)
+    distances = jnp.concatenate([places - own[:, :2], own[:, 2:4] - places], -1)
+    centred = jnp.where(claimed >= 0, 1.0, box_losses.centerness(distances))
+    crowded = (boxes.inside & boxes.crowd[:, None]).any(0)
+    return Assigned(index, distances * found[:, None], ~found & crowded, centred * found)
 
 
 class _Boxes:
-    """M boxes as L places see them: arrays [L, M], and [M] for what is the box's own.
+    """M boxes as L places see them: arrays [M, L], and [M] for what is the box's own.
 
-    No array has an axis of four edges beside those two.
+    Whatever is [M, L] goes into sums, minima and the like along an axis, with which XLA computes
+    it in one loop. (So does `argmin`, which takes ten times as long on a CPU.)
     """
 
     def __init__(self, objects: jax.Array, places: np.ndarray):
-        y0, x0, y1, x1 = (objects[:, edge] for edge in range(4))
-        y, x = jnp.asarray(places[:, :1]), jnp.asarray(places[:, 1:])
+        y0, x0, y1, x1 = (objects[:, edge, None] for edge in range(4))
+        y, x = places.T
         top, left, bottom, right = y - y0, x - x0, y1 - y, x1 - x
-        there = (y1 > y0) & (x1 > x0)
+        there = ((y1 > y0) & (x1 > x0))[:, 0]
         self.crowd = there & (objects[:, 5] > 0)
         self.single = there & ~self.crowd
-        self.area = (y1 - y0) * (x1 - x0)
-        self.half = jnp.maximum(y1 - y0, x1 - x0) / 2
+        self.half = (jnp.maximum(y1 - y0, x1 - x0) / 2)[:, 0]
         self.inside = jnp.minimum(jnp.minimum(top, bottom), jnp.minimum(left, right)) > 0
         self.reach = jnp.maximum(jnp.maximum(top, bottom), jnp.maximum(left, right))
-        self.down, self.along = (top - bottom) / 2, (left - right) / 2  # from the centre
+        down, along = abs(top - bottom) / 2, abs(left - right) / 2
+        self.off_centre = jnp.maximum(down, along)
+        self.squared = down**2 + along**2  # of the distance from the centre
+        # Boxes by area, equal ones by row: of some boxes the smallest has the least rank.
+        self._order = jnp.argsort(((y1 - y0) * (x1 - x0))[:, 0]).astype(jnp.int32)
+        self.rank = jnp.argsort(self._order).astype(jnp.int32)
 
-    def near(self, radius: np.ndarray) -> jax.Array:
-        """Returns which places [L, M] are less than a radius [L] from the centre of a box."""
-        return jnp.maximum(abs(self.down), abs(self.along)) < radius[:, None]
-
-
-def _smallest(chosen: jax.Array, area: jax.Array) -> jax.Array:
-    """Returns for each place the smallest of its chosen boxes [L, M], int32 [L]; -1 for none."""
-    best = jnp.where(chosen, area, jnp.inf).argmin(1).astype(jnp.int32)
-    return jnp.where(chosen.any(1), best, -1)
+    def of_rank(self, rank: jax.Array) -> jax.Array:
+        """Returns the rows of boxes, int32; -1 for the rank M, which none has."""
+        return jnp.append(self._order, -1)[rank]
 
 
 def _claimed(boxes: _Boxes, owner: jax.Array, strides: np.ndarray, limits: np.ndarray) -> jax.Array:
@@ -135,20 +135,31 @@ def _claimed(boxes: _Boxes, owner: jax.Array, strides: np.ndarray, limits: np.nd
       owner: the object of each place by the rules, int32 [L], or -1.
       strides, limits: see `assigned`.
     """
-    rows = jnp.arange(len(boxes.area), dtype=jnp.int32)
-    owned = owner[:, None] == rows
-    has = owned.sum(0)
-    stride = strides.astype(np.float32)[:, None]
-    # A box that is small for a map counts with coarser ones alone where it starts.
-    fitting = jnp.where(boxes.half > limits[:, :1], stride, 0.0)
-    held = (fitting * boxes.inside).max(0)
-    level = jnp.where(held > 0, held, fitting.max(0))
-    allowed = (stride == level) & (boxes.inside | (held == 0))
-    far = jnp.where(allowed, boxes.down**2 + boxes.along**2, jnp.inf)
-    place = far.argmin(0)
-    claims = (jnp.arange(len(strides))[:, None] == place) & (boxes.single & (has == 0))
-    claimed = _smallest(claims, boxes.area)
-    # An object whose places are all claimed keeps them.
-    lost = (owned & (claimed >= 0)[:, None]).sum(0)
-    spares = (has > lost)[jnp.maximum(owner, 0)] | (owner < 0)
+    none = len(boxes.rank)
+    has = _counts(owner, none)
+    place = _nearest(boxes, strides, limits)
+    rank = jnp.where(boxes.single & (has == 0), boxes.rank, none)
+    claimed = boxes.of_rank(jnp.full(len(owner), none).at[place].min(rank, mode='drop'))
+    # An object all of whose places are claimed keeps them.
+    lost = _counts(jnp.where(claimed >= 0, owner, -1), none)
+    spares = (owner < 0) | (has > lost)[jnp.maximum(owner, 0)]
     return jnp.where(spares, claimed, -1)
+
+
+def _nearest(boxes: _Boxes, strides: np.ndarray, limits: np.ndarray) -> jax.Array:
+    """Returns the place that each box gets if it has no other, int32 [M]; L for absent boxes."""
+    # Small boxes are for finer maps than those whose range starts above half their longer side.
+    levels = np.unique(np.stack([limits[:, 0], strides], -1), axis=0)
+    fitting = jnp.where(boxes.half[:, None] > levels[:, 0], levels[:, 1], 0.0).max(1, keepdims=True)
+    inside = boxes.inside & (strides <= fitting)
+    coarsest = jnp.where(inside, strides, 0).max(1, keepdims=True)
+    allowed = jnp.where(coarsest > 0, inside & (strides == coarsest), strides == fitting)
+    least = jnp.where(allowed, boxes.squared, jnp.inf).min(1, keepdims=True)
+    # Equal but for rounding, by which two computations of one number may differ.
+    nearest = allowed & (boxes.squared <= least * (1 + 1e-5))
+    return jnp.where(nearest, np.arange(len(strides)), len(strides)).min(1)
+
+
+def _counts(index: jax.Array, length: int) -> jax.Array:
+    """Returns how often each row 0 .. length - 1 occurs in an index, int32 [length]."""
+    return jnp.zeros(length + 1, jnp.int32).at[index].add(1)[:length]

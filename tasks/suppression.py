@@ -112,15 +112,21 @@ def _rows(values: jax.Array, row: jax.Array, used: jax.Array, most: int) -> jax.
 
 
 def _repeats(boxes: jax.Array, label: jax.Array, iou: jax.typing.ArrayLike) -> jax.Array:
-    """Returns whether box j overlaps an earlier box i of its class too much: bool [j, i]."""
-    y0, x0, y1, x1 = (boxes[:, edge] for edge in range(4))
-    area = (y1 - y0) * (x1 - x0)
-    high = jnp.minimum(y1[:, None], y1) - jnp.maximum(y0[:, None], y0)
-    wide = jnp.minimum(x1[:, None], x1) - jnp.maximum(x0[:, None], x0)
+    """Returns whether box j overlaps an earlier box i of its class too much, packed.
+
+    Returns:
+      uint32 [k / 32, k], rounded up: box i is bit i % 32 of [i // 32, j].
+    """
+    count = len(boxes)
+    parts = [*jnp.split(boxes, 4, axis=-1), label[:, None], jnp.arange(count)[:, None]]
+    y0, x0, y1, x1, own, rank = (part[:, 0] for part in parts)
+    # By words, bits and boxes: in this form XLA packs while it compares, and keeps no k x k array.
+    top, left, bottom, right, other, place = (_words(part) for part in parts)
+    high = jnp.minimum(bottom, y1) - jnp.maximum(top, y0)
+    wide = jnp.minimum(right, x1) - jnp.maximum(left, x0)
     both = jnp.maximum(high, 0) * jnp.maximum(wide, 0)
-    whole = jnp.maximum(area[:, None] + area - both, TINY)
-    rank = jnp.arange(len(boxes))
-    return (both / whole > iou) & (label[:, None] == label) & (rank < rank[:, None])
+    whole = (bottom - top) * (right - left) + (y1 - y0) * (x1 - x0) - both
+    return _packed((both / jnp.maximum(whole, TINY) > iou) & (other == own) & (place < rank))
 
 
 def _kept(there: jax.Array, repeats: jax.Array) -> jax.Array:
@@ -132,12 +138,24 @@ def _kept(there: jax.Array, repeats: jax.Array) -> jax.Array:
 
     Args:
       there: bool [k], in the order of the scores.
-      repeats: bool [k, k], see `_repeats`.
+      repeats: see `_repeats`.
     """
 
     def again(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         kept, _ = state
-        fresh = there & ~(repeats & kept).any(1)
+        fresh = there & ~(repeats & _packed(_words(kept[:, None]))).any(0)
         return fresh, (fresh != kept).any()
 
     return jax.lax.while_loop(lambda state: state[1], again, (there, jnp.array(True)))[0]
+
+
+def _words(values: jax.Array) -> jax.Array:
+    """Returns values [k, n] by words of 32 rows, [k / 32, 32, n], with zeros at the end."""
+    padded = jnp.pad(values, [(0, -len(values) % 32), (0, 0)])
+    return padded.reshape(-1, 32, values.shape[1])
+
+
+def _packed(bits: jax.Array) -> jax.Array:
+    """Returns bool [words, 32, n] as uint32 [words, n]."""
+    value = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)
+    return jnp.where(bits, value[:, None], jnp.uint32(0)).sum(1, dtype=jnp.uint32)
