@@ -110,7 +110,7 @@ class _Boxes:
         y, x = places.T
         top, left, bottom, right = y - y0, x - x0, y1 - y, x1 - x
         there = ((y1 > y0) & (x1 > x0))[:, 0]
-        self.crowd = there & (objects[:, 5] > 0)
+        self.crowd = objects[:, 5] > 0
         self.single = there & ~self.crowd
         self.half = (jnp.maximum(y1 - y0, x1 - x0) / 2)[:, 0]
         self.inside = jnp.minimum(jnp.minimum(top, bottom), jnp.minimum(left, right)) > 0

@@ -212,6 +212,11 @@ def test_larger_objects_are_learned_on_coarser_maps(side, stride):
     assert set(OF[found == 0]) == {stride}
 
 
+def test_a_distance_of_exactly_eight_strides_is_still_for_the_finer_map():
+    index = np.asarray(learned(rows((2, 2, 66, 66))).index)
+    assert PLACES[(index == 0) & (OF == 4)].tolist() == [[34, 34]]
+
+
 def test_the_smaller_of_two_objects_wins_where_both_could_be_learned():
     both = np.asarray(learned(rows((4, 4, 32, 32, 1), (16, 16, 32, 32, 2))).index)
     assert {tuple(place) for place in PLACES[both == 1]} == {
@@ -239,10 +244,20 @@ def test_an_object_between_places_gets_the_nearest_one_and_full_centerness():
 
 
 def test_a_thin_object_is_learned_where_a_place_lies_in_it():
-    found = learned(rows((1, 4.5, 63, 7)))  # for stride 8 by its height; x = 4, 12, ... miss it
-    [place] = np.flatnonzero(np.asarray(found.index) == 0)
-    assert OF[place] == 4
-    assert PLACES[place].tolist() in ([30, 6], [34, 6])
+    # For stride 8 by its width, but there y is 4, 12, ...
+    index = np.asarray(learned(rows((4.5, 1, 7, 95))).index)
+    assert PLACES[index == 0].tolist() == [[6, 46]]
+    assert OF[index == 0].tolist() == [4]
+
+
+def test_an_object_does_not_lose_its_last_places_to_several_others():
+    # The smallest lies in (2, 2) and (2, 6); each of the others lies in one of them alone.
+    objects = rows((0.5, 0.5, 3.5, 7.5), (0, 0, 5.75, 5.75), (0, 2.25, 5.75, 9.75))
+    index = np.asarray(learned(objects).index)
+    assert PLACES[index == 0].tolist() == [[2, 2], [2, 6]]
+    one = np.asarray(learned(objects[[0, 1, 4, 4, 4]]).index)
+    assert PLACES[one == 0].tolist() == [[2, 6]]
+    assert PLACES[one == 1].tolist() == [[2, 2]]
 
 
 def test_places_in_a_crowd_are_ignored_unless_they_learn_another_object():
