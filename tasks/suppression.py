@@ -5,7 +5,6 @@ are looked at from the best on, and one is dropped that overlaps a kept one of i
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,30 +22,6 @@ def boxes_at(places: jax.Array, distances: jax.Array) -> jax.Array:
     """
     before, after = distances[..., :2], distances[..., 2:]
     return jnp.concatenate([places - before, places + after], -1)
-
-
-def detected(
-    outputs: Mapping[str, jax.Array],
-    locations: Any,
-    shape: Any,
-    least_score: jax.typing.ArrayLike,
-    iou: jax.typing.ArrayLike,
-    candidates: int,
-    most: int,
-) -> dict[str, jax.Array]:
-    """Returns the answer of a detection head; see `chosen`.
-
-    Args:
-      outputs: 'logits' [b, L, classes], 'distances' [b, L, 4] and 'centerness' [b, L] (logits).
-      locations: its `places` are (y, x) [L, 2].
-      shape: (height, width) of the images; numbers, or [b, 2].
-      least_score, iou, candidates, most: see `chosen`.
-    """
-    scores = jnp.sqrt(
-        jax.nn.sigmoid(outputs['logits']) * jax.nn.sigmoid(outputs['centerness'])[..., None]
-    )
-    boxes = boxes_at(jnp.asarray(locations.places), outputs['distances'])
-    return chosen(scores, boxes, shape, least_score, iou, candidates, most)
 
 
 @functools.partial(jax.jit, static_argnames=('candidates', 'most'))

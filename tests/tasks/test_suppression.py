@@ -1,7 +1,6 @@
 """Suppression against the greedy algorithm, torchvision and what it kept."""
 
 import json
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.suppression import boxes_at, chosen, detected
+from tasks.suppression import boxes_at, chosen
 from tests.golden import suppression
 
 SHAPE, PLACES, CLASSES = (24, 32), 12, 3
-
-
-class Where(NamedTuple):
-    places: np.ndarray
 
 
 # --- the slow version -------------------------------------------------------------------------
@@ -209,29 +204,12 @@ def test_two_hundred_boxes_are_all_found():
     assert not found['scores'][200:].any()
 
 
-def test_the_answer_of_a_head_is_made_of_its_logits_and_distances():
+def test_boxes_are_at_their_places():
     draws = np.random.default_rng(1)
     places = draws.uniform(0, 24, (PLACES, 2)).astype(np.float32)
-    head = {
-        'logits': draws.normal(size=(2, PLACES, CLASSES)).astype(np.float32),
-        'distances': draws.uniform(0, 9, (2, PLACES, 4)).astype(np.float32),
-        'centerness': draws.normal(size=(2, PLACES)).astype(np.float32),
-    }
-    answer = detected(head, Where(places), SHAPE, 0.1, 0.5, 20, 6)
-    top, left, bottom, right = np.moveaxis(head['distances'], -1, 0)
+    distances = draws.uniform(0, 9, (2, PLACES, 4)).astype(np.float32)
+    top, left, bottom, right = np.moveaxis(distances, -1, 0)
     y, x = places.T
-    boxes = np.stack([y - top, x - left, y + bottom, x + right], -1)
-    np.testing.assert_array_equal(boxes_at(places, head['distances']), boxes)
-    for row in range(2):
-        logits = np.stack(
-            np.broadcast_arrays(head['logits'][row], head['centerness'][row, :, None])
-        )
-        scores = np.sqrt((1 / (1 + np.exp(-logits.astype(np.float64)))).prod(0))
-        expected = greedy(scores, boxes[row], SHAPE, 0.1, 0.5, 20, 6)
-        found = image(answer, row)
-        assert found['classes'][: len(expected)].tolist() == [label for _, _, label in expected]
-        for name, position in (('scores', 0), ('boxes', 1)):
-            np.testing.assert_allclose(
-                found[name][: len(expected)], [each[position] for each in expected], rtol=1e-5
-            )
-        assert not found['scores'][len(expected) :].any()
+    expected = np.stack([y - top, x - left, y + bottom, x + right], -1)
+    np.testing.assert_array_equal(boxes_at(places, distances), expected)
+    np.testing.assert_array_equal(boxes_at(np.stack([places, places]), distances), expected)
