@@ -1,4 +1,4 @@
-"""Your own pictures with boxes: FCOS on a ResNet-18.
+"""Your own pictures with boxes: FCOS on a ResNet-18 of half the width.
 
     python -m tools.prepare_data voc --source=DIR --name=parts
     python train.py --config=configs/boxes_fcos.py --config.data.name=parts --workdir=runs/parts
@@ -15,6 +15,7 @@ def get_config():
     config = base.get_config()
     config.task = 'detection'
     config.model.name = 'resnet18'
+    config.model.width = 0.5
     config.data.name = 'own'
     config.data.image_size = 320
     config.data.crop = 'fit'

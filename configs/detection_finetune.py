@@ -18,6 +18,8 @@ def get_config():
     config = boxes_fcos.get_config()
     config.init_from = 'weights/resnet50'
     config.model.name = 'resnet50'
+    config.model.width = None
+    config.head.channels = 128
     config.data.mean = imagenet.streamed().data.mean
     config.data.std = imagenet.streamed().data.std
     config.multipliers = ('head/*=10',)

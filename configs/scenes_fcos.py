@@ -23,7 +23,7 @@ def get_config():
     config.data.mean = (0.3,)
     config.data.std = (0.2,)
     config.batch_size = 32
-    config.epochs = 30.0
+    config.epochs = 12.0
     config.optimizer.name = 'adamw'
     config.optimizer.learning_rate = 4e-3
     config.optimizer.weight_decay = 0.01
@@ -32,6 +32,6 @@ def get_config():
     config.augment.shift = 4.0
     config.augment.rotate = 5.0
     config.augment.scale = 0.1
-    config.eval_every = 5.0
-    config.checkpoint.every = 5.0
+    config.eval_every = 3.0
+    config.checkpoint.every = 3.0
     return config
