@@ -21,6 +21,7 @@ from preparation.folder_listing import Found
 from preparation.folder_source import Entry
 
 PICTURES = ('images', 'jpegimages', 'image', 'imgs', 'img', 'pictures', 'photos')
+_UNDIVIDED = 'in no folder of a split'
 _ELSEWHERE = 'is not in a folder of pictures, as others are'
 
 
@@ -111,8 +112,10 @@ def divided(root: Path, entries: Iterable[Entry]) -> tuple[dict[str, list[Entry]
         return {'train': outside}, False
     splits.check_train(root, {split: Path(split) for split in found})
     for entry in outside:
-        fault = entry.fault if not entry.defective else 'is in no folder of a split, as others are'
-        found['train'].append(dataclasses.replace(entry, fault=fault, defective=False))
+        if entry.defective:
+            fault = 'is in no folder of a split, as others are'
+            entry = dataclasses.replace(entry, fault=fault, defective=False, kind=_UNDIVIDED)
+        found['train'].append(entry)
     return found, True
 
 
@@ -142,9 +145,7 @@ def _by_key(root: Path, found: list[Found], folders: Collection[str]) -> dict[st
     keys = collections.defaultdict(list)
     for path in (f.path for f in found):
         *above, name = path.relative_to(root).parts
-        number = next((n for n, part in enumerate(above) if part.lower() in folders), None)
-        if number is not None:
-            del above[number]
+        above = [part for part in above if part.lower() not in folders]
         bare = split_list.without_suffix(name)
         stem = bare if bare != name else name.removesuffix(path.suffix)
         keys['/'.join((*above, stem))].append(path)

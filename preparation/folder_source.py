@@ -15,6 +15,8 @@ from typing import Any
 from errors import UserError
 from preparation import folder_listing, splits
 
+_UNLISTED = 'unlisted'  # counted apart
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -26,6 +28,7 @@ class Entry:
       beside: the files that belong to it, such as its masks.
       fault: why there is no example, or ''.
       defective: whether the fault counts as a defect; not for a file that is no picture.
+      kind: what it is counted as if it is left out; '' for its suffix.
     """
 
     stem: str
@@ -33,6 +36,7 @@ class Entry:
     beside: tuple[Path, ...] = ()
     fault: str = ''
     defective: bool = True
+    kind: str = ''
 
 
 class FolderSource:
@@ -47,7 +51,7 @@ class FolderSource:
     Attributes:
       splits: {split: bytes of its files}.
       made: the splits that are taken out of train.
-      left_out: kind -> how many files are no pictures, and left out.
+      left_out: kind -> how many files are left out and are no defects.
       system: kind -> how many files of systems and programs are ignored.
       unlisted: how many pictures the list of splits leaves out.
 
@@ -113,9 +117,6 @@ class FolderSource:
         Raises:
           UserError: there are too few pictures to divide, or the list is of others.
         """
-        for entry in (entry for entries in found.values() for entry in entries):
-            if not entry.defective:
-                self.left_out[folder_listing.kind_of(entry.path.name)] += 1
         if wanted is None:
             self.made = splits.to_make(found)
             self._entries = self._dealt({split: list(of) for split, of in found.items()})
@@ -126,6 +127,9 @@ class FolderSource:
             )
         else:
             self._entries = self._as_listed(found['train'], wanted, list_name)
+        for entry in (entry for entries in self._entries.values() for entry in entries):
+            if entry.fault and not entry.defective and entry.kind != _UNLISTED:
+                self.left_out[entry.kind or folder_listing.kind_of(entry.path.name)] += 1
         self._scan()
 
     def _dealt(self, found: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
@@ -171,10 +175,12 @@ class FolderSource:
             divided[wanted[stem]].append(Entry(stem, self._folder / stem, fault=fault))
         for entry in entries:
             split = wanted.get(entry.stem, 'train')
-            if entry.stem not in wanted and entry.defective:
+            if entry.stem in wanted and not entry.defective:  # who lists it means to have it
+                entry = dataclasses.replace(entry, defective=True)
+            elif entry.stem not in wanted and entry.defective:
                 self.unlisted += not entry.fault
                 fault = f'is not in {short}'
-                entry = Entry(entry.stem, entry.path, fault=fault, defective=False)
+                entry = Entry(entry.stem, entry.path, (), fault, defective=False, kind=_UNLISTED)
             divided[split].append(entry)
         return divided
 

@@ -18,7 +18,8 @@ from preparation.box_folder import BoxFolder
 from preparation.box_sets import BoxFaultError, Marked
 from preparation.folder_source import Entry
 
-FOLDERS = ('annotations', 'annotation', 'xmls', 'xml', 'labels')
+FOLDERS = ('annotations', 'annotation', 'annots', 'annot', 'xmls', 'xml', 'labels')
+_UNDESCRIBED = 'pictures without an .xml'
 _LISTS = 'imagesets'
 _LIST = re.compile(r'(train|trainval|val|valid|validation|test)\.txt', re.IGNORECASE)
 _MOST = 64 << 20  # bytes of a list
@@ -122,7 +123,11 @@ def _paired(found: box_listing.Files) -> list[Entry]:
             stem = key if box_listing.split_of(key) else _with_split(key, pictures[0], found)
             entries.append(Entry(stem, pictures[0], (first,)))
     for key, pictures in found.pictures.items():
-        entries += [Entry(key, p, fault='has no .xml') for p in pictures if p not in described]
+        entries += [
+            Entry(key, path, (), 'has no .xml', defective=False, kind=_UNDESCRIBED)
+            for path in pictures
+            if path not in described
+        ]
     return entries
 
 

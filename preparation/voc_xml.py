@@ -15,7 +15,7 @@ from errors import shortened, shown
 from preparation import folder_listing
 from preparation.box_sets import BoxFaultError, Marked
 
-MOST = 4 << 20  # bytes of a file
+MOST = 2 << 20  # bytes of a file, some 7,000 boxes
 FROM_ZERO = 'with boxes that start at 0'
 _ENDS = ('ymin', 'xmin', 'ymax', 'xmax')
 _YES = ('1', 'true', 'yes')

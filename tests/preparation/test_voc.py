@@ -34,6 +34,7 @@ LAYOUTS = {
     'side by side': ('{}.jpg', '{}.xml'),
     'inside another folder': ('VOCdevkit/VOC2012/JPEGImages/{}.jpg',
                               'VOCdevkit/VOC2012/Annotations/{}.xml'),
+    'folders in folders': ('images/jpg/{}.jpg', 'annotations/xmls/{}.xml'),
     'XML beside the folder of pictures': ('images/{}.jpg', '{}.xml'),
     'folders below': ('JPEGImages/2024/{}.jpg', 'Annotations/2024/{}.xml'),
 }  # fmt: skip
@@ -98,7 +99,8 @@ def test_lists_in_image_sets(tmp_path):
     }  # fmt: skip
     left_out = {entry['file']: entry['reason'] for entry in rejected(folder)}
     assert left_out == {
-        **{f'JPEGImages/p{n}.jpg': 'is not in ImageSets/Main' for n in (5, 6, 7)},
+        **{f'JPEGImages/p{n}.jpg': 'is not in ImageSets/Main' for n in (5, 6)},
+        'JPEGImages/p7.jpg': 'has no .xml',
         'SegmentationClass/p0.png': 'is not in a folder of pictures, as others are',
     }
 
@@ -176,8 +178,38 @@ def test_pictures_and_annotations_that_do_not_go_together(tmp_path):
         'images/b.jpg': ('has no .xml', True),
         'images/c.jpg': ('has no .xml', True),
         'images/c.png': ('has no .xml', True),
-        'images/alone.jpg': ('is not in splits.txt', False),
+        'images/alone.jpg': ('has no .xml', False),
     }
+
+
+def test_pictures_that_nobody_has_annotated_yet_are_left_out_and_counted(tmp_path):
+    for n in range(12):
+        write(tmp_path / f'source/annots/{n}.xml' if n < 10 else tmp_path / 'no', voc(BOXES))
+        write(tmp_path / f'source/images/{n}.jpg', picture(n))
+    folder = prepare(tmp_path / 'source', tmp_path / 'data')
+    assert {s: len(of) for s, of in rows(folder).items()} == {
+        'train': 8, 'validation': 1, 'test': 1,
+    }  # fmt: skip
+    entries = [(e['file'], e['reason'], e['defective']) for e in rejected(folder)]
+    assert entries == [(f'images/{n}.jpg', 'has no .xml', False) for n in (10, 11)]
+    assert VocFolder(tmp_path / 'source', 'pets').about_left_out() == [
+        'Left out: 2 pictures without an .xml. They are listed in rejected.jsonl.'
+    ]
+
+
+def test_pictures_beside_the_folders_of_the_splits(tmp_path):
+    for folder in ('train', 'val', 'more'):
+        for n in range(2):
+            write(tmp_path / f'source/{folder}/{n}.jpg', picture(n))
+            write(tmp_path / f'source/{folder}/{n}.xml', voc(BOXES))
+    folder = prepare(tmp_path / 'source', tmp_path / 'data')
+    assert {s: len(of) for s, of in rows(folder).items()} == {'train': 2, 'validation': 2}
+    assert [(e['file'], e['defective']) for e in rejected(folder)] == [
+        ('more/0.jpg', False), ('more/1.jpg', False),
+    ]  # fmt: skip
+    assert VocFolder(tmp_path / 'source', 'pets').about_left_out() == [
+        'Left out: 2 in no folder of a split. They are listed in rejected.jsonl.'
+    ]
 
 
 EXPORTS = {

@@ -141,7 +141,8 @@ def test_what_it_prints(tmp_path, capsys):
         tmp_path / 'source/Annotations/05.xml',
         voc([('dog', n % 30 + 1, 1, 40, 30) for n in range(120)]),
     )
-    write(tmp_path / 'source/Annotations/06.xml', voc([('dog', 0, 0, 9, 9)]))
+    boxes = [('dog', 0, 0, 9, 9), ('Dog', 1, 1, 9, 9)]
+    write(tmp_path / 'source/Annotations/06.xml', voc(boxes))
     write(tmp_path / 'source/readme.txt', 'x')
     listed = {'train': [f'0{n}' for n in range(6)], 'validation': ['06'], 'test': ['07']}
     write(tmp_path / 'splits.json', json.dumps(listed))
@@ -180,6 +181,7 @@ def test_what_it_prints(tmp_path, capsys):
         f'the tool that wrote them counts from 0, remove {folder} and prepare the set again with '
         '--zero_based.'
     ) in lines
+    assert 'warning: the classes "Dog" and "dog" differ in case alone. Are they one class?' in lines
     assert lines[-1] == (
         'Next: python train.py --config=configs/boxes_fcos.py --workdir=runs/pets '
         f'--config.data.name=pets --config.data.dir={tmp_path}/data --config.data.max_boxes=120'

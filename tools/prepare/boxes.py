@@ -61,6 +61,10 @@ def write(source: 'BoxSource', args: argparse.Namespace) -> writing.Written:
     for what, count in changed.items():
         print(f'Boxes {what}: {count:,}.')
     print('\n'.join([*source.about_left_out(), writing.summary_of(written)]))
+    alike = collections.Counter(name.casefold() for name in source.class_names)
+    for name in (name for name, count in alike.items() if count > 1):
+        names = ' and '.join(f'"{of}"' for of in source.class_names if of.casefold() == name)
+        print(f'warning: the classes {names} differ in case alone. Are they one class?')
     return written
 
 
