@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import files
-from data_sources import orientation, picture_files
+from data_sources import picture_files
 
 SMALL, LARGE = 32, 96  # pixels of a side: between them COCO calls an object of medium size
 _ROWS = 20  # classes in a table
@@ -41,13 +41,11 @@ class Boxes:
         """Returns what is seen of one example; called in threads."""
         fractions = np.array(features['objects/bbox'].float_list.value, np.float64).reshape(-1, 4)
         with picture_files.opened(features['image'].bytes_list.value[0]) as picture:
-            width, height = picture.size
-            if orientation.exchanges_sides(orientation.of(picture)):
-                width, height = height, width
-        sides = (fractions[:, 2:] - fractions[:, :2]) * (height, width)
+            pixels = picture.width * picture.height  # the same when it is turned upright
+        areas = (fractions[:, 2:] - fractions[:, :2]).prod(axis=1) * pixels
         flags = (sum(features[f'objects/{f}'].int64_list.value) for f in ('is_crowd', 'difficult'))
         labels = np.array(features['objects/label'].int64_list.value, np.int64)
-        return _Seen(labels, sides.prod(axis=1), *flags)
+        return _Seen(labels, areas, *flags)
 
     def add(self, split: str, seen: _Seen) -> None:
         """Counts one example."""

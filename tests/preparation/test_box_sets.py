@@ -170,6 +170,16 @@ def test_boxes_that_are_dropped_or_clipped_and_counted(tmp_path, case):
     assert entries == [('0.jpg', f'boxes {done}: object 2', True, False)] * bool(done)
 
 
+def test_each_box_is_counted(tmp_path):
+    folder = prepare(tmp_path, (picture(), marked((-5, 1, 2, 2), (1, 1, 2, 90), (1, 1, 1, 2))))
+    counted = tfds.builder_from_directory(folder).info.metadata['boxes']['train']
+    assert counted == {box_sets.CLIPPED: 2, box_sets.DROPPED: 1}
+    [entry] = rejected(folder)
+    assert entry['reason'] == (
+        f'boxes {box_sets.DROPPED}: object 3; boxes {box_sets.CLIPPED}: object 1 and 1 more'
+    )
+
+
 REFUSED = {
     'upside down': (marked((9, 1, 5, 9)), 'object 1 has a box that ends before it starts'),
     'right to left': (marked((1, 9, 5, 3)), 'object 1 has a box that ends before it starts'),

@@ -94,6 +94,33 @@ def test_splits_that_data_yaml_says(tmp_path, case):
     assert all(file.endswith('.txt') for file in reasons)
 
 
+def test_a_folder_of_a_split_that_data_yaml_does_not_speak_of(tmp_path):
+    source = tmp_path / 'source'
+    for split in ('train', 'val', 'test'):
+        write(source / f'images/{split}/{split}.jpg', picture())
+        write(source / f'labels/{split}/{split}.txt', LINES)
+    write(source / 'data.yaml', 'train: images/train\nval: images/val\n' + NAMES)
+    folder, _ = prepare(source, tmp_path / 'data')
+    assert divided(folder) == {
+        'train': ['train.jpg'], 'validation': ['val.jpg'], 'test': ['test.jpg'],
+    }  # fmt: skip
+
+
+def test_data_yaml_leads_to_nothing_outside_its_folder(tmp_path):
+    source = tmp_path / 'source'
+    for n in range(6):
+        write(source / f'images/{n}.jpg', picture(n))
+        write(source / f'labels/{n}.txt', LINES)
+    write(tmp_path / 'outside.txt', 'images/0.jpg\nimages/1.jpg')
+    write(tmp_path / 'val.txt', 'images/2.jpg')
+    write(
+        source / 'data.yaml', f'train: images/../../outside.txt\nval: {tmp_path}/val.txt\n' + NAMES
+    )
+    _, made = prepare(source, tmp_path / 'data')
+    assert made.made == ('validation', 'test')
+    assert 'names pictures for train, validation that are not below' in made.notes[0]
+
+
 def test_a_split_by_hash_and_names_in_classes_txt(tmp_path):
     source = tmp_path / 'source'
     for n in range(10):
