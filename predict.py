@@ -24,6 +24,7 @@ examples:
   python predict.py --workdir=runs/digits folder/ --json > predictions.jsonl
   python predict.py --workdir=runs/digits photo.jpg --save_inputs=seen
   python predict.py --workdir=runs/nuclei folder/ --output=found --tta=flips
+  python predict.py --workdir=runs/bccd folder/ --output=found --threshold=0.5
 
 Pictures may have any size and mode; a folder stands for all pictures in it. For a data set in
 memory, pictures are scaled to fit into the network's image without changing their proportions. Its
@@ -36,8 +37,12 @@ paper and its shadows are taken away, and the digit is laid into the image as in
 picture of the network's own size is no photo. --save_inputs shows what the network saw.
 
 Segmentation takes pictures whole and at their own scale; large ones are cut into overlapping tiles.
---output writes labels/STEM.png, instances/STEM.png (16 bits) and overlays/STEM.png for each picture
+For it --output writes labels/STEM.png, instances/STEM.png (16 bits) and overlays/STEM.png for each picture
 and objects.csv with the class, area, center and box of each object, in pixels.
+
+Detection prints the number of objects of each class; --json also gives the class, score and box
+[left, top, right, bottom] of each, in the picture's own pixels. --output writes boxes/STEM.png and
+objects.csv.
 
 exit codes: 0 done, 2 the command or its input is wrong, or a picture could not be read (the others
 are predicted)
