@@ -15,8 +15,8 @@ examples:
 Prints the report of the task (for classification: accuracy, loss, precision and recall of each
 class, the confusion matrix and the calibration), and writes evaluation_SPLIT.json and pictures such
 as confusion_SPLIT.png into the workdir; for segmentation and detection also pictures_SPLIT.png, the
-best, median and worst pictures with truth and answer. Every example counts once. Fields of the run can be set by
---config.NAME=VALUE, such as --config.data.dir=DIR.
+best, median and worst pictures with truth and answer. Every example counts once. Fields of the run
+can be set by --config.NAME=VALUE, such as --config.data.dir=DIR.
 
 --report writes report.html as well (report_validation.html for that split): the same with curves,
 the surest mistakes, filters, layers and what made the run, in one file that needs no other.

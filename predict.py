@@ -37,8 +37,8 @@ paper and its shadows are taken away, and the digit is laid into the image as in
 picture of the network's own size is no photo. --save_inputs shows what the network saw.
 
 Segmentation takes pictures whole and at their own scale; large ones are cut into overlapping tiles.
-For it --output writes labels/STEM.png, instances/STEM.png (16 bits) and overlays/STEM.png for each picture
-and objects.csv with the class, area, center and box of each object, in pixels.
+For it --output writes labels/STEM.png, instances/STEM.png (16 bits) and overlays/STEM.png for each
+picture and objects.csv with the class, area, center and box of each object, in pixels.
 
 Detection prints the number of objects of each class; --json also gives the class, score and box
 [left, top, right, bottom] of each, in the picture's own pixels. --output writes boxes/STEM.png and

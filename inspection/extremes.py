@@ -69,7 +69,7 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
     rows = chosen(quality, evaluation.rows['example'])
     predictions = WholePictures(trained) if task.dense else None
     places = {int(example): row for row, example in enumerate(evaluation.rows['example'])}
-    metric = task.metric()
+    metric = task.judged or task.metric()
     cell = SIDE + GAP
     across, down = len(PARTS) * cell + 2 * GAP, SIDE + 2 * LINE
     first = MARGIN + 2 * LINE

@@ -65,9 +65,7 @@ class Detection(Task):
     """The objects of a picture.
 
     An answer is {'boxes' float32 [most, 4], 'scores' [most], 'classes' int32 [most]}, the best
-    first; rows that are not used are 0. The loss is the sum of three terms (Tian et al. 2019,
-    equation 2, with GIoU): the focal loss of the classes of all places, the GIoU loss of boxes,
-    weighted by centerness, and the cross-entropy of centerness.
+    first; rows that are not used are 0. The terms of the loss are those of tasks/fcos_loss.py.
 
     Attributes:
       num_classes: number of classes.
@@ -90,6 +88,7 @@ class Detection(Task):
     fewest_classes = 1
     draws = True
     chooses = ('threshold',)
+    judged = Metric('F1', higher_is_better=True, percent=True)
 
     num_classes: int
     options: tuple[tuple[str, Any], ...] = ()

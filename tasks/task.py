@@ -82,6 +82,7 @@ class Task:
         show.
       chooses: names of values that `summarize` gives of a split beside the metrics, such as a
         threshold. Those of the validation split are recorded, and answers are given with them.
+      judged: what `quality` gives, if that is not the first metric.
     """
 
     name: ClassVar[str]
@@ -93,6 +94,7 @@ class Task:
     dense: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     chooses: ClassVar[tuple[str, ...]] = ()
+    judged: ClassVar[Metric | None] = None
 
     @classmethod
     def create(cls, config: Any, class_names: Sequence[str]) -> 'Task':
@@ -236,6 +238,9 @@ class Task:
 
         Args:
           rows: of a split.
+
+        Returns:
+          values of the metric `judged`.
         """
         del rows
         return None
