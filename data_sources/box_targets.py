@@ -9,6 +9,7 @@ import numpy as np
 
 from data_sources import geometry
 from data_sources.targets import Kind, Numbers
+from errors import UserError
 
 CLASS, CROWD = 4, 5  # columns behind the four edges of a box
 
@@ -61,11 +62,20 @@ class Objects(Kind):
         return super().remedy(value)
 
     def taken(self, values: np.ndarray, kind: Kind) -> np.ndarray | None:
-        """Returns objects with as many rows as here; None if there are more than fit."""
+        """Returns objects with as many rows as here; None if they are no objects.
+
+        Raises:
+          UserError: an example has more of them than fit; it is named.
+        """
         if not isinstance(kind, Objects):
             return None
-        if values[:, self.most :].any():
-            return None
+        counts = (values[..., 2] > values[..., 0]).sum(1)
+        if counts.max(initial=0) > self.most:
+            most = int(counts.argmax())
+            value = values[most][: counts[most]]
+            raise UserError(
+                f'Example {most} has objects {self.fault(value, ())}: {self.remedy(value)}.'
+            )
         result = self.empty(len(values), (0, 0, 0))
         rows = min(self.most, kind.most)
         result[:, :rows] = values[:, :rows]

@@ -192,19 +192,19 @@ def _read_range(
         images[rows] = png.decode_many(encoded, shape)
         for target, kind in wanted.items():
             if kind.stored:
-                targets[target][rows] = [
-                    _value(kind, target, features, shape[:2]) for features in chunk
-                ]
+                values = [kind.read(target, features) for features in chunk]
+                if kind.fractions:
+                    # Later it would not be seen what is wrong, and which record it is.
+                    holder = f'split "{stored}" in {builder.data_dir}'
+                    for index, value in zip(examples[rows], values, strict=True):
+                        what = f'Record {index} of {holder}'
+                        kind.check(target, value[None], class_names, lambda _, what=what: what)
+                    values = [kind.in_pixels(value, shape[:2]) for value in values]
+                targets[target][rows] = values
     handwriting = name in arrays.HANDWRITING or bool(
         (builder.info.metadata or {}).get('handwriting')
     )
     return ArraySource(name, split, images, targets, class_names, wanted, handwriting)
-
-
-def _value(kind: Kind, name: str, features: Mapping[str, Any], size: tuple[int, int]) -> Any:
-    """Returns one example's target, of an image of (height, width)."""
-    value = kind.read(name, features)
-    return kind.in_pixels(value, size) if kind.fractions else value
 
 
 def validation_size(train_examples: int) -> int:

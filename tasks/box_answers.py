@@ -9,6 +9,10 @@ from data_sources import geometry
 from data_sources.box_targets import CLASS, CROWD
 from tasks.average_precision import Found, Truth
 
+# Of a score in what is counted. What is less comes from the order in which numbers were added,
+# which depends on the number of devices and of pictures that are looked at together.
+GRAIN = 2.0**-20
+
 
 def there(objects: np.ndarray) -> np.ndarray:
     """Returns the rows [n, 6] of objects that are there."""
@@ -19,6 +23,25 @@ def taken_back(prediction: Mapping[str, np.ndarray], matrix: np.ndarray) -> np.n
     """Returns the boxes [..., n, 4] of a prediction where its image was taken from."""
     boxes = geometry.taken_back(prediction['boxes'].astype(np.float64), matrix)
     return boxes * (prediction['scores'] > 0)[..., None]
+
+
+def collected(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns rows of a batch with boxes in the pixels of their own pictures.
+
+    Rounding in the network must not decide what is counted. Scores are multiples of GRAIN, not
+    above what the network says, so that one that is chosen as a threshold is reached again. Boxes
+    are multiples of 0.001 pixels. True ones are of 0.01: whole pixels, as most are, went through
+    fractions and the frame in float32, and come back as whole pixels. The size of an object at the
+    border of 32 x 32 pixels depends on it.
+    """
+    objects, matrix = rows['objects'].astype(np.float64), rows['placement']
+    present = objects[..., 2] > objects[..., 0]
+    edges = np.round(geometry.taken_back(objects[..., :4], matrix), 2)
+    objects[..., :4] = edges * present[..., None]
+    scores = rows['scores'].astype(np.float64)
+    grains = np.where(scores > 0, np.maximum(np.floor(scores / GRAIN), 1), 0)
+    boxes = np.round(taken_back(rows, matrix), 3)
+    return {**rows, 'objects': objects, 'boxes': boxes, 'scores': grains * GRAIN}
 
 
 def compared(rows: Mapping[str, np.ndarray]) -> tuple[list[Found], list[Truth]]:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_sources import geometry
 from data_sources.box_targets import CLASS, Objects, Placement
 from data_sources.targets import Kind
 from errors import UserError
@@ -222,12 +221,7 @@ class Detection(Task):
 
     def collected(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the rows with boxes in the pixels of their own pictures."""
-        objects, matrix = rows['objects'].astype(np.float64), rows['placement']
-        there = objects[..., 2] > objects[..., 0]
-        # Whole numbers, as truth has them, went through fractions and back.
-        edges = np.round(geometry.taken_back(objects[..., :4], matrix), 3)
-        objects[..., :4] = edges * there[..., None]
-        return {**rows, 'objects': objects, 'boxes': box_answers.taken_back(rows, matrix)}
+        return box_answers.collected(rows)
 
     def totals(self, sums: Sums, rows: Mapping[str, np.ndarray]) -> Sums:
         """Returns the sums of the rows' losses, and the number of examples."""

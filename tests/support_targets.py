@@ -56,12 +56,14 @@ def turned(split: str) -> ArraySource:
     return ArraySource('turned', split, images, {'angle': angles}, kinds={'angle': Vector(1)})
 
 
-def stored(value: bytes | int | np.ndarray) -> tf_feature_pb2.Feature:
-    """Returns a value as tfds stores it."""
+def stored(value: bytes | int | list[int] | np.ndarray) -> tf_feature_pb2.Feature:
+    """Returns a value as tfds stores it; a list of integers is a sequence."""
     if isinstance(value, bytes):
         return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
     if isinstance(value, int):
-        return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[value]))
+        value = [value]
+    if isinstance(value, list):
+        return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=value))
     return tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=value.ravel()))
 
 
@@ -69,7 +71,7 @@ def write_set(
     folder: Path,
     name: str,
     features: Mapping[str, tfds.features.FeatureConnector],
-    splits: Mapping[str, list[Mapping[str, bytes | int | np.ndarray]]],
+    splits: Mapping[str, list[Mapping[str, bytes | int | list[int] | np.ndarray]]],
 ) -> None:
     """Writes a tfds set <folder>/<name>/1.0.0 of examples with any features."""
     root = folder / name / '1.0.0'
