@@ -272,7 +272,8 @@ def test_places_in_a_crowd_are_ignored_unless_they_learn_another_object():
 
 def test_each_example_of_a_batch_is_on_its_own():
     batch = np.stack([rows((0, 0, 32, 32)), rows(), rows((8, 8, 9, 9), (0, 0, 64, 96, 0, 1))])
-    found = jax.vmap(lambda objects: assigned(objects, PLACES, OF, ranges(OF)))(jnp.array(batch))
+    each = jax.vmap(lambda objects: assigned(objects, PLACES, OF, ranges(OF)))
+    found = jax.jit(each)(jnp.array(batch))
     for row, objects in enumerate(batch):
         alone = learned(objects)
         for one, another in zip(alone, found, strict=True):
