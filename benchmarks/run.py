@@ -61,6 +61,9 @@ SECTIONS = {
     'segmentation': Section(
         'segmentation', 'U-Net: a training step and a pass of evaluation', True
     ),
+    'detection': Section(
+        'detection', "a detector beside torchvision's: a training step and inference", True
+    ),
     'job': Section('job', 'a whole training on MNIST, from the start of the process', True),
     'start': Section('job', 'from the start of the process to the first step', True, 'start'),
     'checkpoint': Section('checkpoint', 'how long a save holds the training up'),
