@@ -14,7 +14,7 @@ def prepare(work: dict[str, Any]):
     channel.use_cores(work['threads'])
     from benchmarks.synthetic import SyntheticExperiment
     from data_sources import arrays
-    from tasks import registry
+    from data_sources.box_targets import Objects, Placement
 
     config = base.get_config()
     config.task = 'detection'
@@ -27,7 +27,7 @@ def prepare(work: dict[str, Any]):
     draw = np.random.default_rng(0)
     images = arrays.empty_images((2 * work['batch_size'], work['height'], work['width'], 3))
     images[...] = draw.integers(256, size=images.shape, dtype=np.uint8)
-    kinds = registry.get('detection').kinds(config)
+    kinds = {'objects': Objects(work['max_boxes']), 'placement': Placement()}
     targets = {name: kind.empty(len(images), images.shape[1:]) for name, kind in kinds.items()}
     targets['objects'][:, : work['objects']] = objects(work, draw, len(images))
     names = tuple(map(str, range(work['classes'])))

@@ -6,7 +6,7 @@ sizes that are odd), so models/trace.py says where they are.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 
 from errors import UserError
 from models.lowering import NATIVE
-from models.network import Network, abstract_variables
+from models.network import Network
 from models.trace import trace
 
 _SIDE = 512  # of the image by which the places of a network's maps are found; any will do
@@ -79,11 +79,12 @@ def map_sizes(backbone: Network, shape: tuple[int, int, int]) -> dict[str, tuple
     Raises:
       UserError: the images are too small; shows the arithmetic.
     """
-    backbone = unbound(backbone)
-    variables = abstract_variables(backbone, shape)
-    backbone = backbone.adjusted(lowering=NATIVE)
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    stages = jax.eval_shape(functools.partial(backbone.apply, method='stages'), variables, images)
+    backbone = unbound(backbone).adjusted(lowering=NATIVE)
+
+    def maps(images: jax.Array) -> Any:
+        return backbone.init_with_output(jax.random.key(0), images, method='stages')[0]
+
+    stages = jax.eval_shape(maps, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return {name: x.shape[1:3] for name, x in stages.items() if x.ndim == 4}
 
 

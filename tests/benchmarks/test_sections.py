@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import contest, growth, networks, run, segmentation, step_trace, tables
-from benchmarks.contestants import our_networks, our_segmentation
+from benchmarks import contest, detection, growth, networks, run, segmentation, step_trace, tables
+from benchmarks.contestants import our_detection, our_networks, our_segmentation
 from errors import UserError
 from tests.conftest import ROOT
 from training import evaluation as training_evaluation
@@ -295,3 +295,19 @@ def test_our_u_nets_are_those_that_are_declared(number, parameters):
     ready = our_segmentation.prepare(work)
     params = ready.experiment.abstract_state(ready.spec).params
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+
+
+def test_our_detector_is_the_one_that_is_declared():
+    """As many parameters as torchvision's, less four vectors of biases, and with five scales."""
+    import jax
+
+    work = {**dataclasses.asdict(detection.CASE), 'threads': 1024, 'batch_size': 1}
+    ready = our_detection.prepare(work)
+    params = ready.experiment.abstract_state(ready.spec).params
+    theirs = 11_571_528
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == theirs - 4 * 64 + 5
+    boxes = ready.split.targets['objects'][0]
+    there = boxes[(boxes[:, 2:4] > boxes[:, :2]).all(1)]
+    assert len(there) == detection.CASE.objects
+    assert (there[:, :4] >= 0).all()
+    assert (there[:, 2:4] <= (240, 320)).all()

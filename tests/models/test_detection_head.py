@@ -1,5 +1,6 @@
 """The pyramid and towers of FCOS on the backbones of the zoo, and against PyTorch's layers."""
 
+import functools
 import json
 
 import jax
@@ -11,12 +12,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import models
 from errors import UserError
 from models import registry
-from models.heads.detection import LARGEST, DetectionHead, locations
+from models.heads.detection import LARGEST, DetectionHead, levels_of, locations
 from models.trace import trace
 from tests.golden import detection_parity, parity
-from tests.support import most_slow
+from tests.support import QUICKLY, most_slow
 
 CONVOLUTIONAL = [name for name in registry.names() if name != 'fcn']
+FAMILIES = ('lenet', 'alexnet', 'strided_cnn', 'deep_cnn', 'vgg11', 'resnet18', 'densenet121')
 FEW = ('lenet', 'alexnet', 'strided_cnn', 'deep_cnn', 'resnet18')
 # Largest difference from PyTorch, relative to the largest value or the norm.
 TOLERANCE = 1e-5
@@ -30,6 +32,8 @@ PARAMETERS = {
     'densenet121': (6_953_856, 512 + 1024 + 1024),
 }
 
+quickly = functools.partial(jax.jit, compiler_options=QUICKLY)
+
 
 def network(name, head=None, **options):
     backbone = models.create(name, num_classes=0, **options).adjusted(convolutional=True)
@@ -38,13 +42,15 @@ def network(name, head=None, **options):
 
 def shapes(model, size):
     images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    return variables, jax.eval_shape(model.apply, variables, images)
+    outputs, variables = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x), images
+    )
+    return variables, outputs
 
 
 @pytest.mark.parametrize('name', most_slow(CONVOLUTIONAL, FEW))
 def test_every_place_has_its_outputs(name):
-    """At odd sizes, with further maps; and the backbone's parameters keep their paths."""
+    """At odd sizes, with further maps."""
     model = network(name, {'extra': 2})
     variables, outputs = shapes(model, (97, 131))
     where = locations(model.backbone, (), 2, (97, 131, 3))
@@ -59,22 +65,26 @@ def test_every_place_has_its_outputs(name):
     assert where.strides.shape == (count,)
     assert len(set(where.strides)) == 5
     assert (np.diff(where.strides) >= 0).all()
-    paths = flatten_dict(variables['params'], sep='/')
-    plain = models.create(name, num_classes=0)
-    alone = jax.eval_shape(lambda x: plain.init(jax.random.key(0), x), jnp.zeros((1, 97, 131, 3)))
-    known = flatten_dict(alone['params'], sep='/')
-    own = {path for path in paths if not path.startswith('head/')}
-    assert own == {path for path in known if not path.startswith('dense')}
-    assert all(paths[path].shape == known[path].shape for path in own)
     if name in PARAMETERS:
         body, channels = PARAMETERS[name]
         pyramid = 64 * channels + 3 * 64 + 5 * (9 * 64 * 64 + 64)
         towers = 2 * 2 * (9 * 64 * 64 + 2 * 64) + (9 * 64 + 1) * (3 + 4 + 1)
         scales = 5
-        assert sum(x.size for x in paths.values()) == body + pyramid + towers + scales
+        count = sum(x.size for x in jax.tree.leaves(variables['params']))
+        assert count == body + pyramid + towers + scales
 
 
-@pytest.mark.parametrize('size', [(63, 64), (64, 64), (65, 66), (67, 127), (96, 95)])
+@pytest.mark.parametrize('name', most_slow(FAMILIES, ('alexnet', 'resnet18')))
+def test_the_parameters_of_the_backbone_keep_their_paths(name):
+    variables, _ = shapes(network(name), (97, 131))
+    plain = models.create(name, num_classes=0)
+    alone = jax.eval_shape(lambda x: plain.init(jax.random.key(0), x), jnp.zeros((1, 97, 131, 3)))
+    found, known = (flatten_dict(x['params'], sep='/') for x in (variables, alone))
+    own = {path: x.shape for path, x in found.items() if not path.startswith('head/')}
+    assert own == {path: x.shape for path, x in known.items() if not path.startswith('dense')}
+
+
+@pytest.mark.parametrize('size', [(63, 64), (65, 66), (67, 127)])
 @pytest.mark.parametrize('head', [{}, {'extra': 1}, {'strides': (4, 16), 'extra': 3}])
 def test_places_follow_from_the_size_of_the_image(size, head):
     model = network('resnet18', head, width=0.1)
@@ -95,22 +105,23 @@ def test_places_follow_from_the_size_of_the_image(size, head):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize('extra', [0, 1])
-@pytest.mark.parametrize('name', most_slow(CONVOLUTIONAL, ('lenet', 'strided_cnn', 'resnet18')))
-def test_a_place_is_the_middle_of_what_it_sees(name, extra):
-    """Where the image changes the logit of a place, by all paths of equal weight."""
+@pytest.mark.parametrize('name', most_slow(FAMILIES, ('lenet', 'resnet18')))
+def test_a_place_is_the_middle_of_what_it_sees(name):
+    """Where the image changes the logit of a place of a further map, all weights being equal."""
     options = {'width': 0.05} if 'resnet' in name else {}
     backbone = models.create(name, num_classes=0, **options).adjusted(convolutional=True)
     size = (251, 301)
-    [stride] = {max(locations(backbone, (), 0, (*size, 3)).strides)}
-    head = {'num_classes': 1, 'channels': 8, 'depth': 0, 'strides': (int(stride),), 'extra': extra}
+    usual = [place.stride for place in levels_of(backbone)]
+    # The coarsest whose places see less than the image.
+    stride = 8 if 8 in usual else max(usual)
+    head = {'num_classes': 1, 'channels': 8, 'depth': 0, 'strides': (stride,), 'extra': 1}
     model = DetectionHead(backbone, **head)
-    where = locations(backbone, head['strides'], extra, (*size, 3))
+    where = locations(backbone, head['strides'], 1, (*size, 3))
     draw = np.random.default_rng(0)
     images = jnp.asarray(draw.uniform(0.5, 1, (1, *size, 3)), jnp.float32)
     middle = np.argmin(abs(where.places - np.divide(size, 2)).sum(1) - 1e6 * where.strides)
 
-    @jax.jit
+    @quickly
     def seen(images):
         variables = model.init(jax.random.key(0), images)
 
@@ -125,7 +136,7 @@ def test_a_place_is_the_middle_of_what_it_sees(name, extra):
     assert (weights >= 0).all()
     assert weights.any()
     centre = [(weights * axis).sum() / weights.sum() for axis in np.indices(size) + 0.5]
-    np.testing.assert_allclose(centre, where.places[middle], atol=0.15 * where.strides[middle])
+    np.testing.assert_allclose(centre, where.places[middle], atol=0.1 * where.strides[middle])
 
 
 def test_a_network_without_maps_is_refused():
@@ -155,8 +166,8 @@ def small():
     """A model with its images, variables, compiled function and outputs."""
     model = network('deep_cnn', {'channels': 16, 'extra': 1})
     images = jax.random.normal(jax.random.key(0), (3, 40, 48, 3))
-    variables = jax.jit(model.init)(jax.random.key(1), images)
-    apply = jax.jit(model.apply)
+    variables = quickly(model.init)(jax.random.key(1), images)
+    apply = quickly(model.apply)
     return model, images, variables, apply, apply(variables, images)
 
 
@@ -196,7 +207,7 @@ def test_distances_never_overflow(small, bias, edge):
 
 def test_bfloat16_gives_outputs_in_float32(small):
     model, images, variables, _, expected = small
-    found = jax.jit(model.adjusted(dtype=jnp.bfloat16).apply)(variables, images)
+    found = quickly(model.adjusted(dtype=jnp.bfloat16).apply)(variables, images)
     assert {x.dtype for x in found.values()} == {jnp.dtype('float32')}
     for name in ('logits', 'distances', 'centerness'):
         np.testing.assert_allclose(found[name], expected[name], rtol=0.05, atol=0.05)
@@ -252,7 +263,7 @@ def computed():
         squares = jnp.square(outputs['logits']).sum() + jnp.square(outputs['centerness']).sum()
         return squares + outputs['distances'].sum() / 100, outputs
 
-    (_, found), slopes = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(params, maps)
+    (_, found), slopes = quickly(jax.value_and_grad(total, (0, 1), has_aux=True))(params, maps)
     found = {name: np.asarray(x) for name, x in found.items()}
     for path, x in flatten_dict(slopes[0]).items():
         x = np.asarray(x)
