@@ -16,7 +16,7 @@ def get_config():
     config.model.name = 'resnet18'
     config.model.stem = 'mnist'
     config.model.width = 0.25
-    config.head.strides = (4, 8)
+    config.head.strides = (4, 8, 16)
     config.head.channels = 32
     config.data.name = 'scenes'
     config.data.max_boxes = 6

@@ -141,7 +141,8 @@ class Mistakes:
         """Returns the picture with the truth, and beside it, if it has places, with the answer."""
         drawn = [self._task.drawn(picture, mistake.targets)]
         if self._task.draws:
-            drawn.append(self._task.drawn(picture, self._task.answer(mistake.prediction)))
+            answer = self._task.drawn_answer(picture, mistake.prediction, mistake.targets)
+            drawn.append(answer)
         return np.concatenate(drawn, axis=1)
 
     def sheet(self, looked: Examples, title: str) -> bytes:

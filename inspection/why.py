@@ -1,5 +1,6 @@
 """One picture that shows why a network gives an answer, by several methods side by side."""
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ def drawn(
       explanations: {name of a method: its explanation of each choice}.
       title, note: of the picture.
     """
-    pictures = opened.task.pictures(image)
+    task = opened.task
+    pictures = task.pictures(image)
     rows, columns = 2 * len(pictures) * len(choices), 1 + len(explanations)
     height, width = pictures[0].shape[:2]
     tall = PANEL * height / width * rows + 0.5 * len(choices) + 0.7
@@ -49,9 +51,12 @@ def drawn(
     axes = made.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    large = [overlay.enlarged(picture) for picture in pictures]
+    large = [
+        [overlay.enlarged(picture) for picture in task.pictures(task.marked(image, choice))]
+        for choice in choices
+    ]
     for number, choice in enumerate(choices):
-        for frame, picture in enumerate(large):
+        for frame, picture in enumerate(large[number]):
             axis = axes[2 * (number * len(pictures) + frame), 0]
             _show(axis, picture)
             if frame == 0:
@@ -62,7 +67,7 @@ def drawn(
         maps = [heat for explanation in found for heat in explanation.maps]
         method = METHODS[name]
         scale = overlay.scale_of(*maps, signed=method.signed, share=method.share)
-        for row, (heat, picture) in enumerate(zip(maps, large * len(choices), strict=True)):
+        for row, (heat, picture) in enumerate(zip(maps, itertools.chain(*large), strict=True)):
             over, below = axes[2 * row : 2 * row + 2, column]
             first = row % len(pictures) == 0
             note = found[row // len(pictures)].note

@@ -15,7 +15,7 @@ import files
 from configs.search import Categorical, Objective
 from sweeps.engine import Work
 from tasks import registry
-from tasks.task import Metric
+from tasks.answer import Metric
 from training import curves
 
 if TYPE_CHECKING:  # imported when a picture is drawn

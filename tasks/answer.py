@@ -55,3 +55,36 @@ class Choice:
     sureness: float
     caption: str
     values: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number that measures the quality of a network.
+
+    Attributes:
+      name: for instance 'accuracy', which is 'validation/accuracy' in records and 'test_accuracy'
+        in result.json.
+      higher_is_better: decides the best checkpoint and the direction of a sweep.
+      percent: whether it is a fraction in [0, 1] that is shown in percent.
+      unit: its unit, for the axis of a plot.
+    """
+
+    name: str
+    higher_is_better: bool
+    percent: bool = False
+    unit: str = ''
+
+    @property
+    def direction(self) -> str:
+        """The direction of a search, in Optuna's words."""
+        return 'maximize' if self.higher_is_better else 'minimize'
+
+    def best(self, values: Sequence[Any]) -> Any:
+        """Returns the best of some values, or of tuples that begin with one."""
+        return max(values) if self.higher_is_better else min(values)
+
+    def shown(self, value: float, digits: int | None = None) -> str:
+        """Returns a value as text: '98.61 %', or '0.0432'."""
+        if self.percent:
+            return f'{100 * value:.{2 if digits is None else digits}f} %'
+        return f'{value:.{4 if digits is None else digits}f}'

@@ -69,8 +69,8 @@ def counts(objects: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
 
 
 def counted(numbers: Mapping[str, int]) -> str:
-    """Returns the numbers of objects in words, such as '12 RBC, 1 WBC'."""
-    named = [f'{number:,} {name}' for name, number in numbers.items() if number]
+    """Returns the numbers of objects in words, such as 'RBC: 12, WBC: 1'."""
+    named = [f'{name}: {number:,}' for name, number in numbers.items() if number]
     return ', '.join(named) or 'no objects'
 
 

@@ -14,11 +14,11 @@ from errors import UserError
 from field import Field
 from models.network import Network
 from tasks import calibration
-from tasks.answer import Choice, Description
+from tasks.answer import Choice, Description, Metric
 from tasks.calibration import Calibration
 from tasks.confusion import ConfusionReport
 from tasks.fields import LABEL_SMOOTHING
-from tasks.task import Batch, Hyper, Metric, Sums, Task
+from tasks.task import Batch, Hyper, Sums, Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,6 @@ import numpy as np
 from data_sources.box_targets import CLASS, Objects, Placement
 from data_sources.targets import Kind
 from errors import UserError
-from field import Field
 from models.heads.detection import DetectionHead, Locations, locations
 from models.network import Model, Network
 from tasks import (
@@ -27,36 +26,13 @@ from tasks import (
     overlays,
     suppression,
 )
-from tasks.answer import Choice, Description
+from tasks.answer import Choice, Description, Metric
 from tasks.assignment import Assigned, assigned
 from tasks.average_precision import Found, Precision, Truth
+from tasks.detection_fields import FIELDS
 from tasks.detection_report import DetectionReport
 from tasks.products import Products
-from tasks.task import Batch, Hyper, Metric, Sums, Task
-
-FIELDS = (
-    Field('head.channels', 64, 'Channels of the feature pyramid and of the towers on it.', low=8,
-          high=1024),
-    Field('head.depth', 2, 'Convolutions of each tower: one for classes, one for boxes; 4 in the '
-          'paper.', low=0, high=16),
-    Field('head.strides', (), 'Strides of the maps of the backbone on which objects are found. (): '
-          '8, 16 and 32, or its coarsest three.', low=1, high=1024, items=int),
-    Field('head.extra', 0, 'Further maps, each of twice the stride of the one before, for objects '
-          'larger than 8 times the coarsest stride; 2 in the paper.', low=0, high=4),
-    Field('data.max_boxes', 100, 'Number of boxes that a picture has at most.', low=1, high=10_000),
-    Field('detection.alpha', 0.25, 'Focal loss: weight of the class of an object; that of '
-          'the others is 1 less it.', low=0, high=1, traced=True),
-    Field('detection.gamma', 2.0, 'Focal loss: how much less places count that are right '
-          'already.',
-          low=0, high=100, traced=True),
-    Field('detection.least_score', 0.05, 'Score below which nothing is an answer, in [0, 1].',
-          low=0, below=1),
-    Field('detection.nms_iou', 0.6, 'IoU with a better box of the same class above which a box is '
-          'dropped.', above=0, high=1),
-    Field('detection.candidates', 1000, 'Number of places with the best scores from which boxes '
-          'are chosen.', low=1, high=10_000),
-    Field('detection.most', 100, 'Number of boxes that an answer has at most.', low=1, high=10_000),
-)  # fmt: skip
+from tasks.task import Batch, Hyper, Sums, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,10 +350,16 @@ class Detection(Task):
             *(prediction[name][:count] for name in ('boxes', 'scores', 'classes')), strict=True
         ):
             numbers[int(label)] += 1
-            name = f'{class_names[int(label)]} {numbers[int(label)]}'
+            name = f'{class_names[int(label)]} #{numbers[int(label)]}'
             values = {'class': np.int32(label), 'box': np.asarray(box, np.float32)}
             found.append(Choice(name, float(score), f'{name} {score:.1%}', values))
         return tuple(found[:most])
+
+    def marked(self, image: np.ndarray, choice: Choice) -> np.ndarray:
+        """Returns the picture with the box of a choice."""
+        colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
+        edges, classes = choice.values['box'][None], choice.values['class'][None]
+        return box_overlays.boxes(colored, edges, classes)
 
     def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:
         """Returns the logit [b] of the class at the place whose box is most like the given one."""

@@ -18,11 +18,11 @@ import numpy as np
 from data_sources.label_maps import InstanceMap
 from field import Field
 from tasks import object_table, objects, overlap, overlays
-from tasks.answer import Description
+from tasks.answer import Description, Metric
 from tasks.products import Products
 from tasks.segmentation import FIELDS, Segmentation
 from tasks.segmentation_report import InstancesReport
-from tasks.task import Batch, Metric, Sums
+from tasks.task import Batch, Sums
 
 CLASSES = ('background', 'border', 'inside')
 BACKGROUND, BORDER, INSIDE = range(3)

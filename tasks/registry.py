@@ -4,11 +4,12 @@ from ml_collections import ConfigDict
 
 from errors import UserError, did_you_mean
 from field import Field
+from tasks.answer import Metric
 from tasks.classification import Classification
 from tasks.detection import Detection
 from tasks.instances import Instances
 from tasks.segmentation import Segmentation
-from tasks.task import Metric, Task
+from tasks.task import Task
 
 _TASKS: dict[str, type[Task]] = {}
 # What a batch holds beside the targets.

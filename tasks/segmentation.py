@@ -14,13 +14,13 @@ from field import Field
 from models.heads import segmentation as heads
 from models.network import Model, Network
 from tasks import object_table, overlap, overlays
-from tasks.answer import Choice, Description
+from tasks.answer import Choice, Description, Metric
 from tasks.dense import DenseTask
 from tasks.fields import LABEL_SMOOTHING
 from tasks.pixel_losses import LOSSES
 from tasks.products import Products
 from tasks.segmentation_report import SegmentationReport
-from tasks.task import Batch, Hyper, Metric, Sums
+from tasks.task import Batch, Hyper, Sums
 
 LEAST = 1e-12  # a probability below it counts as this much in the loss of evaluation
 

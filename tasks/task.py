@@ -19,7 +19,7 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
-from tasks.answer import Choice, Description, Report
+from tasks.answer import Choice, Description, Metric, Report
 from tasks.products import Products
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
@@ -28,39 +28,6 @@ Batch = Mapping[str, jax.Array]
 Hyper = Mapping[str, jax.Array]
 # Named sums over examples.
 Sums = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """A number that measures the quality of a network.
-
-    Attributes:
-      name: for instance 'accuracy', which is 'validation/accuracy' in records and 'test_accuracy'
-        in result.json.
-      higher_is_better: decides the best checkpoint and the direction of a sweep.
-      percent: whether it is a fraction in [0, 1] that is shown in percent.
-      unit: its unit, for the axis of a plot.
-    """
-
-    name: str
-    higher_is_better: bool
-    percent: bool = False
-    unit: str = ''
-
-    @property
-    def direction(self) -> str:
-        """The direction of a search, in Optuna's words."""
-        return 'maximize' if self.higher_is_better else 'minimize'
-
-    def best(self, values: Sequence[Any]) -> Any:
-        """Returns the best of some values, or of tuples that begin with one."""
-        return max(values) if self.higher_is_better else min(values)
-
-    def shown(self, value: float, digits: int | None = None) -> str:
-        """Returns a value as text: '98.61 %', or '0.0432'."""
-        if self.percent:
-            return f'{100 * value:.{2 if digits is None else digits}f} %'
-        return f'{value:.{4 if digits is None else digits}f}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,6 +328,16 @@ class Task:
           most: maximum number of choices; None for all.
         """
         raise NotImplementedError
+
+    def marked(self, image: np.ndarray, choice: Choice) -> np.ndarray:
+        """Returns a picture, uint8 [h, w, 1 or 3], with the place of a choice marked if it has one.
+
+        Args:
+          image: as the network gets it.
+          choice: of the answer for it.
+        """
+        del choice
+        return image
 
     def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:
         """Returns the number [b] whose growth makes a choice more likely; called inside jit.

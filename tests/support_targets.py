@@ -13,7 +13,8 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from data_sources.arrays import ArraySource
 from data_sources.targets import Vector
 from preparation.shards import ShardWriter
-from tasks.task import Metric, Task
+from tasks.answer import Metric
+from tasks.task import Task
 
 SIZES = {'train': 48, 'validation': 10, 'test': 14}
 

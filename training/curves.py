@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import files
-from tasks.task import Metric
+from tasks.answer import Metric
 from training.records import read_metrics
 
 if TYPE_CHECKING:  # imported when a picture is drawn

@@ -14,7 +14,7 @@ from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import table as rich_table
 
-from tasks.task import Metric
+from tasks.answer import Metric
 
 Answer = TypeVar('Answer')
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from distributed import devices
 from errors import UserError, shortened
 from tasks import registry
-from tasks.task import Metric
+from tasks.answer import Metric
 from training import checkpoints, experiment, facts, records, workdir
 from training.spec import StepSpec
 from training.state import TrainState

@@ -53,7 +53,7 @@ def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray
     pictures = opened.task.pictures(opened.task.drawn(colored, mistake.targets))
     rows = [[_sized(picture)] for picture in pictures]
     if opened.task.draws:
-        answer = opened.task.drawn(colored, opened.task.answer(mistake.prediction))
+        answer = opened.task.drawn_answer(colored, mistake.prediction, mistake.targets)
         for row, picture in zip(rows, opened.task.pictures(answer), strict=True):
             row.append(_sized(picture))
     choices = opened.task.choices(mistake.prediction, opened.class_names, 1)

@@ -8,7 +8,8 @@ from data_sources.targets import Label
 from errors import UserError
 from field import Field
 from tasks import registry
-from tasks.task import Metric, Task
+from tasks.answer import Metric
+from tasks.task import Task
 
 pytestmark = pytest.mark.usefixtures('own_are_forgotten')
 

@@ -22,9 +22,9 @@ from errors import UserError
 from field import Field
 from models.heads import HeadedNetwork
 from tasks import registry
-from tasks.answer import Choice, Description
+from tasks.answer import Choice, Description, Metric
 from tasks.section import Picture, Section, Table
-from tasks.task import Metric, Task
+from tasks.task import Task
 
 NAME = 'turned_digits'
 LARGEST = 60.0  # degrees either way

@@ -117,7 +117,8 @@ class Answers:
         if not np.isfinite(heat).all():
             return {'problem': 'There is no heat map: the network has diverged.'}
         scale = overlay.scale_of(heat)
-        laid = overlay.lay_over(overlay.enlarged(pixels), heat, scale)
+        marked = self._opened.task.marked(pixels, choice)
+        laid = overlay.lay_over(overlay.enlarged(marked), heat, scale)
         strongest = scale.high if heat.any() else 0.0
         return {'choice': choice.name, 'picture': _png(laid), 'strongest': strongest}
 

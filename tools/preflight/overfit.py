@@ -13,7 +13,8 @@ import numpy as np
 from configs import base
 from distributed import hosts, watchdog
 from errors import UserError
-from tasks.task import Batch, Metric
+from tasks.answer import Metric
+from tasks.task import Batch
 from tools.preflight.findings import Finding
 from tools.preflight.prepared import Prepared
 from training.state import TrainState

@@ -22,7 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 import files
 from errors import UserError
-from tasks.task import Metric
+from tasks.answer import Metric
 from training.checkpoints import history, stored
 from training.checkpoints.stored import MANIFEST, METRICS, NOTE, WINDOW
 from training.state import TrainState, named_leaves

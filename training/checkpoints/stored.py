@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 import files
 from errors import UserError
-from tasks.task import Metric
+from tasks.answer import Metric
 from training.state import TrainState, named_leaves
 
 MANIFEST = 'manifest.json'
