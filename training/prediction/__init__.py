@@ -16,6 +16,7 @@ from training.trained import Trained
 __all__ = ['Answer', 'predict', 'reader', 'whole_reader']
 
 BATCH = 64
+WHOLE = 8  # pictures that are held at their own size
 TTA = ('none', 'flips')
 
 
@@ -87,11 +88,12 @@ def _each(
         inputs = network_input(trained.spec, pixels)
         return task.predictions(model.apply(variables, inputs, train=False))
 
-    for start in range(0, len(paths), BATCH):
-        chunk = paths[start : start + BATCH]
+    size = min(WHOLE if located else BATCH, max(1, len(paths)))
+    for start in range(0, len(paths), size):
+        chunk = paths[start : start + size]
         images_or_errors = [_read(read, path) for path in chunk]
         # One shape for every call, so that it is compiled once.
-        batch = np.zeros((min(BATCH, len(paths)), *shape), np.uint8)
+        batch = np.zeros((size, *shape), np.uint8)
         for row, image in enumerate(images_or_errors):
             if not isinstance(image, UserError):
                 batch[row] = image.image if located else image
@@ -99,8 +101,8 @@ def _each(
         for row, (path, image) in enumerate(zip(chunk, images_or_errors, strict=True)):
             answer = jax.tree.map(lambda array, row=row: array[row], answers)
             if isinstance(image, Located):
-                size = image.picture.shape[:2]
-                yield path, image.picture, task.placed(answer, image.matrix, size)
+                sides = image.picture.shape[:2]
+                yield path, image.picture, task.placed(answer, image.matrix, sides)
             else:
                 yield path, image, answer
 
