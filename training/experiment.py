@@ -103,15 +103,22 @@ class Experiment:
 
     @property
     def warning(self) -> str:
-        """A sentence about what is allowed and probably not wanted; '' for nothing."""
-        batch, examples = self.config.batch_size, self.train_examples
-        if batch <= examples:
-            return ''
-        return (
-            f'warning: config.batch_size={batch} is larger than the training split, which has '
-            f'{examples} images, so that every batch has some of them more than once: lower it to '
-            f'{examples} or less.'
-        )
+        """Sentences about what is allowed and probably not wanted; '' for nothing."""
+        batch, examples, data = self.config.batch_size, self.train_examples, self.config.data
+        found = []
+        if batch > examples:
+            found.append(
+                f'warning: config.batch_size={batch} is larger than the training split, which has '
+                f'{examples} images, so that every batch has some of them more than once: lower it '
+                f'to {examples} or less.'
+            )
+        if data.tile and data.image_size and data.tile < data.image_size:
+            found.append(
+                f'warning: config.data.tile={data.tile} is smaller than the training crops of '
+                f'config.data.image_size={data.image_size}, so that evaluation shows the network '
+                'less around each pixel than it was trained with: raise it, or leave it out.'
+            )
+        return '\n'.join(found)
 
     def spec(self) -> StepSpec:
         """Returns the static part of the step.

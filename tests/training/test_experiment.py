@@ -5,7 +5,7 @@ import pytest
 
 import command
 import train
-from configs import reading
+from configs import base, reading
 from data_sources import arrays
 from data_sources.arrays import ArraySource
 from tests.conftest import SMALL
@@ -51,6 +51,14 @@ def sentence(batch_size):
 def test_a_batch_larger_than_the_training_split_is_a_warning(tiny, batch_size, warned):
     config = reading.from_arguments(str(tiny(('cat', 'dog'), batch_size=batch_size)), [])
     assert experiment.open_train(config)[0].warning == (sentence(batch_size) if warned else '')
+
+
+@pytest.mark.parametrize(('tile', 'warned'), [(64, True), (128, False), (None, False)])
+def test_tiles_smaller_than_the_training_crops_are_a_warning(tile, warned):
+    config = base.get_config()
+    config.data.image_size, config.data.tile = 96, tile
+    found = experiment.Experiment(config, (96, 96, 3), ('a', 'b'), 10**6).warning
+    assert ('config.data.tile=64 is smaller than the training crops' in found) == warned
 
 
 @pytest.mark.slow
