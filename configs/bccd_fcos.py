@@ -15,7 +15,6 @@ def get_config():
     config = boxes_fcos.get_config()
     config.data.name = 'bccd'
     config.data.image_height = 240
-    config.data.max_boxes = 40
     config.epochs = 80.0
     config.data.mean = (0.7373, 0.6962, 0.7148)
     config.data.std = (0.0607, 0.1020, 0.0757)
