@@ -192,6 +192,22 @@ def test_what_it_prints(tmp_path, capsys):
     assert 'with other options' in capsys.readouterr().err
 
 
+def test_coco_without_targets_takes_what_there_is(tmp_path, capsys):
+    command = write_coco(tmp_path / 'source', 12)
+    command.remove('--targets=boxes')
+    assert prepare(command, tmp_path / 'data', '--max_rejected=1') == 0
+    assert 'No object has a mask, so the set gets boxes' in capsys.readouterr().out
+    assert rows(tmp_path / 'data/pets/1.0.0')['train']
+    path = tmp_path / 'source/all.json'
+    found = json.loads(path.read_text())
+    for thing in found['annotations']:
+        thing['segmentation'] = [[1, 1, 9, 1, 9, 9]]
+    path.write_text(json.dumps(found))
+    assert prepare(command, tmp_path / 'masks') == 0
+    assert 'The set gets masks' in capsys.readouterr().out
+    assert 'segmentation_mask' in (tmp_path / 'masks/pets/1.0.0/features.json').read_text()
+
+
 def test_class_names_in_a_file_and_mistakes(tmp_path, capsys):
     command = write_coco(tmp_path / 'source', 6)
     write(tmp_path / 'names.txt', 'wolf\n\ndog\ncat\n')

@@ -9,6 +9,8 @@ from tools.prepare import boxes, common, masks, writing
 def prepare_coco(args: argparse.Namespace) -> None:
     """Subcommand `coco`: polygons and run lengths become masks, or boxes are taken."""
     common.check_name(args.name)
+    if args.targets is None:
+        args.targets = _what_there_is(args)
     if args.targets == 'boxes':
         _prepare_boxes(args)
         return
@@ -27,6 +29,18 @@ def prepare_coco(args: argparse.Namespace) -> None:
     print(masks.next_step(args.name, args.data_dir, args.instances))
 
 
+def _what_there_is(args: argparse.Namespace) -> str:
+    """Returns 'masks' if an object has one, or else 'boxes', and says so."""
+    from preparation import coco_annotations
+
+    photos = (photo for path in args.annotations for photo in coco_annotations.read(path).photos)
+    if args.instances or any(thing.segmentation for photo in photos for thing in photo.objects):
+        print('The set gets masks, for segmentation; --targets=boxes is for detection.')
+        return 'masks'
+    print('No object has a mask, so the set gets boxes, for detection.')
+    return 'boxes'
+
+
 def _prepare_boxes(args: argparse.Namespace) -> None:
     if args.instances:
         raise UserError('--instances is for masks: leave it out, or --targets=boxes.')
@@ -43,7 +57,8 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
     command.description = (
         'Prepares pictures whose objects are annotated in the format of COCO. Polygons and run '
         'lengths become masks: the classes of the pixels, smaller objects on top and crowds not '
-        'known, or with --instances the objects. With --targets=boxes the boxes are taken instead. '
+        'known, or with --instances the objects. With --targets=boxes, or where no object has a '
+        'mask, the boxes are taken instead. '
         'Several files of annotations are for a split '
         'each, by their names (instances_train2017.json); a single one for none is divided, a '
         'tenth for validation and a tenth for test.'
@@ -57,8 +72,8 @@ def add_commands(commands: 'argparse._SubParsersAction') -> None:
         help='files of annotations',
     )  # fmt: skip
     command.add_argument(
-        '--targets', choices=('masks', 'boxes'), default='masks',
-        help='what the set holds of the objects (default: %(default)s)',
+        '--targets', choices=('masks', 'boxes'),
+        help='what the set holds of the objects (default: masks if there are any)',
     )  # fmt: skip
     command.add_argument(
         '--class_names', metavar='FILE|A,B',
