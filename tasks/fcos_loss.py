@@ -36,7 +36,8 @@ def terms(
     positive = found.index >= 0
     row = jnp.maximum(found.index, 0)[..., None]
     own = jnp.take_along_axis(objects, row, axis=1)
-    wanted = jax.nn.one_hot(own[..., CLASS], outputs['logits'].shape[-1]) * positive[..., None]
+    label = own[..., CLASS].astype(jnp.int32)
+    wanted = jax.nn.one_hot(label, outputs['logits'].shape[-1]) * positive[..., None]
     focal = box_losses.focal(outputs['logits'], wanted, alpha, gamma) * ~found.ignored[..., None]
     # Where there is no object any box will do, so that its gradient is finite.
     truth = jnp.where(positive[..., None], own[..., :4], jax.lax.stop_gradient(boxes))

@@ -74,3 +74,34 @@ def rejected(folder):
     """What rejected.jsonl lists; nothing without one."""
     path = folder / 'rejected.jsonl'
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def stock_features(form='voc', shape=(None, None, 3), names=('ant', 'bee', 'cat')):
+    """The features of a set with boxes as tfds' own sets of that name have them."""
+    objects = {
+        'bbox': tfds.features.BBoxFeature(),
+        'label': tfds.features.ClassLabel(names=list(names)),
+    }
+    if form == 'voc':
+        objects |= {'is_truncated': np.bool_, 'is_difficult': np.bool_}
+        objects['pose'] = tfds.features.ClassLabel(names=['left', 'right'])
+    else:
+        objects |= {'area': np.int64, 'id': np.int64, 'is_crowd': np.bool_}
+    return {
+        'image': tfds.features.Image(shape=shape, encoding_format='png'),
+        'objects': tfds.features.Sequence(objects),
+        'file_name': tfds.features.Text(),
+    }
+
+
+def stock_record(pixels, boxes, labels, crowd=None):
+    """A record of such a set, for tests.support_targets.write_set; boxes are fractions."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'PNG')
+    found = {
+        'image': file.getvalue(),
+        'objects/bbox': np.array(boxes, np.float32),
+        'objects/label': list(map(int, labels)),
+        'file_name': b'a.png',
+    }
+    return found if crowd is None else {**found, 'objects/is_crowd': list(map(int, crowd))}

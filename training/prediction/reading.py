@@ -102,7 +102,8 @@ def located_reader(
             return Located(picture, image, images.fit_matrix(picture.shape[:2], *shape[:2]))
 
         return shape, fit
-    transform = input_pipeline.eval_transform(experiment.config, experiment.upright)
+    # Boxes are in the upright picture, whatever became of the set's own pictures.
+    transform = input_pipeline.eval_transform(experiment.config, upright=True)
 
     def transformed(path: Path | InMemory) -> Located:
         stretched = _stretched(path, experiment)
