@@ -9,8 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_sources.arrays import ArraySource
+from inspection import shown
 from inspection.drawing import INK, QUIET
-from inspection.sheet import GAP, LINE, MARGIN, TEXT, Sheet, shown_size, text_width
+from inspection.legend import Legend
+from inspection.sheet import GAP, LINE, MARGIN, Sheet, shown_size
+from tasks.answer import Sample
+from tasks.task import Task
 from training.evaluation import Evaluation
 from training.experiment import Split
 from training.prediction.whole import WholePictures
@@ -18,7 +22,6 @@ from training.trained import Trained
 
 EACH = 3  # pictures of each kind
 SIDE = 200  # pixels of the longer side of a picture, about
-MOST = 20  # classes in the legend
 PARTS = ('picture', 'truth', 'answer')
 
 
@@ -67,46 +70,64 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
     if quality is None:
         return None
     rows = chosen(quality, evaluation.rows['example'])
-    predictions = WholePictures(trained) if task.dense else None
     places = {int(example): row for row, example in enumerate(evaluation.rows['example'])}
+    predictions = WholePictures(trained) if task.dense else None
+
+    def shown_of(example: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image, targets = whole(split, example)
+        if predictions:
+            prediction = predictions(image)
+        else:
+            prediction = task.recalled(evaluation.rows, places[example])
+        size = shown_size(*image.shape[:2], SIDE)
+        return shown.drawn(task, image, targets, prediction, *size)
+
+    drawn = [_Drawn(row, [shown_of(example) for example, _ in row.examples]) for row in rows]
+    return _joined(drawn, task, task.legend(split.class_names), title)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """A row of the sheet, with the parts of each example: uint8 [height, width, 3]."""
+
+    row: Row
+    cells: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    @property
+    def height(self) -> int:
+        """Of its tallest picture."""
+        return max(parts[0].shape[0] for parts in self.cells)
+
+
+def _joined(
+    rows: Sequence[_Drawn], task: Task, entries: Sequence[tuple[str, Sample]], title: str
+) -> bytes:
+    """Returns the rows below a title, and a legend, as a PNG file."""
     metric = task.judged or task.metric()
     cell = SIDE + GAP
-    across, down = len(PARTS) * cell + 2 * GAP, SIDE + 2 * LINE
-    first = MARGIN + 2 * LINE
-    most = max(len(row.examples) for row in rows)
-    legend = task.legend(split.class_names)[:MOST]
-    below = first + len(rows) * (down + LINE)
-    drawn = Sheet(2 * MARGIN + most * across, below + MARGIN + LINE * bool(legend))
-    drawn.text(title, MARGIN, MARGIN, most * across)
-    place = MARGIN
-    for name, color in legend:
-        square = np.full((TEXT, TEXT, 3), color, np.uint8)
-        drawn.picture(square, place, below, TEXT, TEXT)
-        drawn.text(name, place + TEXT + 4, below - 2, 2 * SIDE)
-        place += TEXT + 4 + text_width(name) + 2 * GAP
-    for number, row in enumerate(rows):
-        top = first + number * (down + LINE)
-        drawn.text(f'The {row.title}: {", ".join(PARTS)}', MARGIN, top, most * across, INK)
-        for place, (example, value) in enumerate(row.examples):
+    across = len(PARTS) * cell + 2 * GAP
+    width = max(len(row.cells) for row in rows) * across
+    legend = Legend(entries, width)
+    heights = [row.height + 3 * LINE for row in rows]
+    under = MARGIN + LINE
+    top = under + legend.height + LINE
+    sheet = Sheet(2 * MARGIN + width, top + sum(heights) + MARGIN)
+    sheet.text(title, MARGIN, MARGIN, width)
+    legend.draw(sheet, MARGIN, under)
+    for row, tall in zip(rows, heights, strict=True):
+        sheet.text(f'The {row.row.title}: {", ".join(PARTS)}', MARGIN, top, width, INK)
+        for place, (parts, (example, value)) in enumerate(
+            zip(row.cells, row.row.examples, strict=True)
+        ):
             left = MARGIN + place * across
-            image, targets = whole(split, example)
-            colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
-            if predictions:
-                prediction = predictions(image)
-            else:
-                prediction = task.recalled(evaluation.rows, places[example])
-            shown = (
-                colored,
-                task.drawn(colored, targets),
-                task.drawn_answer(colored, prediction, targets),
-            )
-            height, width = shown_size(*image.shape[:2], SIDE)
-            for part, pixels in enumerate(shown):
-                drawn.picture(pixels, left + part * cell, top + LINE, width, height)
+            height, wide = parts[0].shape[:2]
+            for part, pixels in enumerate(parts):
+                sheet.picture(pixels, left + part * cell, top + LINE, wide, height)
             name = metric.name.replace('_', ' ')
             text = f'example {example:,}: {name} {metric.shown(value)}'
-            drawn.text(text, left, top + LINE + height + 2, across - GAP, QUIET)
-    return drawn.png()
+            sheet.text(text, left, top + LINE + height + 2, across - GAP, QUIET)
+        top += tall
+    return sheet.png()
 
 
 def whole(split: Split, example: int) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:

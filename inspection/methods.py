@@ -51,7 +51,7 @@ class Method:
 
 
 def _grad_cam(opened: Opened, image: np.ndarray, choice: Choice, stage: str | None) -> Explanation:
-    name = opened.stage(stage)
+    name = opened.stage(stage, choice)
     maps = grad_cam(opened, image[None], choice, name)
     note = f'{name}, {maps.shape[1]}x{maps.shape[2]}' + ', 0 everywhere' * (not maps.any())
     return Explanation(tuple(maps), note)

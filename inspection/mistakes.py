@@ -13,15 +13,29 @@ import numpy as np
 
 import files
 from errors import UserError
+from inspection import shown
 from inspection.drawing import FRAME, INK, QUIET
 from inspection.examples import Chunk, Examples
-from inspection.sheet import GAP, LINE, MARGIN, WIDTH, Sheet, shown_size, text_width, wrapped
+from inspection.legend import Legend
+from inspection.sheet import (
+    GAP,
+    LARGE,
+    LINE,
+    MARGIN,
+    WIDTH,
+    Sheet,
+    shown_size,
+    text_width,
+    wrapped,
+)  # fmt: skip
 from inspection.survey import Glance
 from tasks.task import Task
 
 MOST = 24  # are kept
 ANSWERS = 3  # of each are listed
 LONGEST = 300  # pixels of a line below a picture
+BETWEEN = 4  # pixels from the truth to the answer
+DRAWN = 224  # pixels of the longer side of a picture with places drawn into it, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +151,12 @@ class Mistakes:
             {'examples': self.examples, 'mistakes': self.count, 'worst': mistakes}
         )
 
-    def _drawn(self, picture: np.ndarray, mistake: Mistake) -> np.ndarray:
+    def _drawn(self, picture: np.ndarray, mistake: Mistake, height: int, width: int) -> np.ndarray:
         """Returns the picture with the truth, and beside it, if it has places, with the answer."""
-        drawn = [self._task.drawn(picture, mistake.targets)]
-        if self._task.draws:
-            answer = self._task.drawn_answer(picture, mistake.prediction, mistake.targets)
-            drawn.append(answer)
-        return np.concatenate(drawn, axis=1)
+        about = (mistake.targets, mistake.prediction, height, width)
+        _, truth, answer = shown.drawn(self._task, picture, *about)
+        between = np.full((height, BETWEEN, 3), 255, np.uint8)
+        return np.concatenate([truth, between, answer] if self._task.draws else [truth], axis=1)
 
     def sheet(self, looked: Examples, title: str) -> bytes:
         """Returns the mistakes as pictures with truth and answer below them: a PNG file.
@@ -159,25 +172,28 @@ class Mistakes:
         if not worst:
             raise UserError(self.text())
         images = looked.images([m.position for m in worst])
-        height, width = shown_size(*images.shape[1:3])
-        width *= 1 + self._task.draws  # the truth, and beside it the answer
+        draws = self._task.draws
+        height, width = shown_size(*images.shape[1:3], DRAWN if draws else LARGE)
+        beside = 2 * width + BETWEEN if draws else width  # the truth, and beside it the answer
         widest = max(text_width(line) for mistake in worst for line in mistake.lines)
-        across = max(width, min(widest, LONGEST)) + 2 * GAP
+        across = max(beside, min(widest, LONGEST)) + 2 * GAP
         down = height + 3 * LINE + GAP
         columns = max(1, WIDTH // across)
         total = max(WIDTH, across)
         rows = -(-len(worst) // columns)
         note = f'{self.listed()} {looked.note()}'
         heading = [title, *wrapped(note, total)]
-        first = MARGIN + (len(heading) + 1) * LINE
+        legend = Legend(self._task.legend(self._class_names) if draws else (), total)
+        under = MARGIN + len(heading) * LINE
+        first = under + legend.height + LINE
         sheet = Sheet(2 * MARGIN + total, MARGIN + first + rows * down)
         for number, line in enumerate(heading):
             sheet.text(line, MARGIN, MARGIN + number * LINE, total, QUIET if number else INK)
+        legend.draw(sheet, MARGIN, under)
         for number, (mistake, image) in enumerate(zip(worst, images, strict=True)):
             left = MARGIN + number % columns * across
             top = first + number // columns * down
-            colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
-            sheet.picture(self._drawn(colored, mistake), left, top, width, height)
+            sheet.picture(self._drawn(image, mistake, height, width), left, top, beside, height)
             colors = (INK, FRAME, QUIET)
             for line, (text, color) in enumerate(zip(mistake.lines, colors, strict=True)):
                 below = top + height + 2 + line * LINE

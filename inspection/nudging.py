@@ -62,11 +62,16 @@ def _with_stages(model: Model) -> Callable[..., tuple[OrderedDict[str, jax.Array
     """Returns a function of (variables, inputs) that gives (stages, outputs) of one pass."""
 
     def apply(variables, inputs):
-        found = OrderedDict()
+        found, roots = OrderedDict(), []
 
         def listen(next_function, arguments, options, context):
+            # Whoever asks for the shapes of a network meanwhile applies it within this call. Its
+            # stages are not ours; those of the model that was called first are.
+            root = context.module.scope.root
+            roots.append(root)
             result = next_function(*arguments, **options)
-            if isinstance(context.module, Network) and context.method_name == 'stages':
+            named = isinstance(context.module, Network) and context.method_name == 'stages'
+            if named and root is roots[0]:
                 found.update(result)
             return result
 

@@ -137,8 +137,12 @@ class Opened:
             )
         return choices[names.index(wanted)]
 
-    def stage(self, name: str | None = None) -> str:
-        """Returns the name of a stage that is a map; without a name, of the last one.
+    def stage(self, name: str | None = None, choice: Choice | None = None) -> str:
+        """Returns the name of a stage that is a map.
+
+        Args:
+          name: of the stage; None for the one on which the choice is found, or the last one.
+          choice: what is to be explained by it.
 
         Raises:
           UserError: there is no such stage, or it has no places, only units.
@@ -150,7 +154,7 @@ class Opened:
                 'its layers are fully connected, so that nothing in it belongs to a place.'
             )
         if name is None:
-            return maps[-1]
+            return (choice.stage if choice else None) or maps[-1]
         if name not in maps:
             raise UserError(
                 f'"{shortened(name)}" is no stage with feature maps; there are {", ".join(maps)}.'

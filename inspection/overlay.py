@@ -110,6 +110,18 @@ def lay_over(
     return np.rint(opacity * colors + (1 - opacity) * gray).astype(np.uint8)
 
 
+def marked(laid: np.ndarray, picture: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Returns an overlay with the marks of a picture on top, where they are seen in any color.
+
+    Args:
+      laid: of `lay_over` on `picture`.
+      picture: uint8 [h, w, 1 or 3].
+      marks: the same picture with marks in it (`Task.marked`).
+    """
+    drawn = (_rgb(picture) != _rgb(marks)).any(-1, keepdims=True)
+    return np.where(drawn, _rgb(marks), laid)
+
+
 def _rgb(picture: np.ndarray) -> np.ndarray:
     """Returns uint8 [h, w, 1 or 3] with three channels."""
     return np.broadcast_to(picture, (*picture.shape[:2], 3))

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 import fonts
 from inspection.drawing import INK
+from inspection.shown import sized
 
 MARGIN = 16  # pixels around a sheet
 GAP = 10  # between its pictures
@@ -34,10 +35,7 @@ class Sheet:
 
         Where it is enlarged by a whole factor, its pixels become squares.
         """
-        picture = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
-        whole = not width % picture.width and not height % picture.height
-        how = Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS
-        self._image.paste(picture.resize((width, height), how), (left, top))
+        self._image.paste(Image.fromarray(sized(pixels, height, width)), (left, top))
 
     def frame(
         self, left: float, top: float, width: float, height: float, color: str, within: tuple

@@ -51,12 +51,13 @@ def drawn(
     axes = made.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    large = [
-        [overlay.enlarged(picture) for picture in task.pictures(task.marked(image, choice))]
+    large = [overlay.enlarged(picture) for picture in pictures]
+    marked = [
+        [task.marked(picture, choice, picture.shape[0] / height) for picture in large]
         for choice in choices
     ]
     for number, choice in enumerate(choices):
-        for frame, picture in enumerate(large[number]):
+        for frame, picture in enumerate(marked[number]):
             axis = axes[2 * (number * len(pictures) + frame), 0]
             _show(axis, picture)
             if frame == 0:
@@ -67,16 +68,18 @@ def drawn(
         maps = [heat for explanation in found for heat in explanation.maps]
         method = METHODS[name]
         scale = overlay.scale_of(*maps, signed=method.signed, share=method.share)
-        for row, (heat, picture) in enumerate(zip(maps, itertools.chain(*large), strict=True)):
+        for row, (heat, marks) in enumerate(zip(maps, itertools.chain(*marked), strict=True)):
             over, below = axes[2 * row : 2 * row + 2, column]
+            picture = large[row % len(pictures)]
             first = row % len(pictures) == 0
             note = found[row // len(pictures)].note
             text = f'{method.title}\n{note}' if first else ''
             if heat.shape == pictures[row % len(pictures)].shape[:2]:
                 heat = overlay.enlarged(heat)  # a value for each pixel, which is a square
-            _show(over, overlay.lay_over(picture, heat, scale))
+            _show(over, overlay.marked(overlay.lay_over(picture, heat, scale), picture, marks))
             over.set_title(text, fontsize=9, color=INK)
-            _show(below, scale.colors(overlay.resized(heat, *picture.shape[:2])))
+            colors = scale.colors(overlay.resized(heat, *picture.shape[:2]))
+            _show(below, overlay.marked(colors, picture, marks))
         _add_bar(axes[:, column], scale, method.meaning)
     return made
 

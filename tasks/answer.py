@@ -9,6 +9,9 @@ import numpy as np
 
 from tasks.section import Section
 
+# How something is drawn: a color, (red, green, blue), or a small picture of it, uint8 [h, w, 3].
+Sample = tuple[int, int, int] | np.ndarray
+
 
 class Report(Protocol):
     """The detailed results of a network on a split."""
@@ -49,12 +52,15 @@ class Choice:
       caption: the name with the sureness, such as '7 98.3 %'.
       values: named numbers or arrays, the arguments of `Task.score`. All choices of a task have the
         same names and shapes.
+      stage: of a part that is found at one place of the network's maps, such as a box, the stage
+        that it is found on; None for a part of which all places speak.
     """
 
     name: str
     sureness: float
     caption: str
     values: Mapping[str, np.ndarray]
+    stage: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

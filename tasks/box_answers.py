@@ -7,6 +7,7 @@ import numpy as np
 
 from data_sources import geometry
 from data_sources.box_targets import CLASS, CROWD
+from tasks.answer import Choice
 from tasks.average_precision import Found, Truth
 
 # Of a score in what is counted. What is less comes from the order in which numbers were added,
@@ -72,6 +73,43 @@ def counted(numbers: Mapping[str, int]) -> str:
     """Returns the numbers of objects in words, such as 'RBC: 12, WBC: 1'."""
     named = [f'{name}: {number:,}' for name, number in numbers.items() if number]
     return ', '.join(named) or 'no objects'
+
+
+def scaled(values: Mapping[str, np.ndarray], factors: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Returns 'objects' or 'boxes' of a picture that is scaled by factors of height and width."""
+    found = dict(values)
+    for name in {'objects', 'boxes'} & values.keys():
+        edges = values[name][..., :4] * np.tile(np.asarray(factors, values[name].dtype), 2)
+        found[name] = np.concatenate([edges, values[name][..., 4:]], axis=-1)
+    return found
+
+
+def choices(
+    prediction: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    stages: Mapping[float, str],
+    most: int | None = None,
+) -> tuple[Choice, ...]:
+    """Returns all boxes of a prediction as what can be explained, numbered within their class.
+
+    Args:
+      prediction: one example's, in the pixels of its image.
+      class_names: of the data set.
+      stages: {the largest distance from an object's middle to an edge: the stage for so large
+        ones}, ascending.
+      most: how many, at most.
+    """
+    found, numbers = [], [0] * len(class_names)
+    for row in np.flatnonzero(prediction['scores'] > 0)[:most]:
+        label, box = int(prediction['classes'][row]), prediction['boxes'][row].astype(np.float32)
+        score = float(prediction['scores'][row])
+        numbers[label] += 1
+        name = f'{class_names[label]} #{numbers[label]}'
+        reach = max(box[2:] - box[:2]) / 2
+        stage = next((stage for end, stage in stages.items() if reach <= end), None)
+        values = {'class': np.int32(label), 'box': box}
+        found.append(Choice(name, score, f'{name} {score:.1%}', values, stage))
+    return tuple(found)
 
 
 def listed(answer: Mapping[str, np.ndarray], class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 from data_sources.box_targets import CLASS, Objects, Placement
 from data_sources.targets import Kind
 from errors import UserError
-from models.heads.detection import DetectionHead, Locations, locations
+from models.heads.detection import DetectionHead, Locations, levels_of, locations
 from models.network import Model, Network
 from tasks import (
     average_precision,
@@ -26,8 +26,8 @@ from tasks import (
     overlays,
     suppression,
 )
-from tasks.answer import Choice, Description, Metric
-from tasks.assignment import Assigned, assigned
+from tasks.answer import Choice, Description, Metric, Sample
+from tasks.assignment import REACH, Assigned, assigned
 from tasks.average_precision import Found, Precision, Truth
 from tasks.detection_fields import FIELDS
 from tasks.detection_report import DetectionReport
@@ -327,39 +327,38 @@ class Detection(Task):
         [found], [truth] = box_answers.compared(box_answers.as_rows(prediction, targets['objects']))
         [matched] = average_precision.matched([found], [truth], self.threshold)
         chosen = matched.right | matched.wrong
-        edges = np.concatenate([found.boxes[chosen], truth.boxes[matched.missed]])
-        classes = np.concatenate([found.classes[chosen], truth.classes[matched.missed]])
+        # What was missed is drawn last: through its dashes a wrong box in its place can be seen.
+        edges = np.concatenate([truth.boxes[matched.missed], found.boxes[chosen]])
+        classes = np.concatenate([truth.classes[matched.missed], found.classes[chosen]])
         marks = np.where(matched.right[chosen], box_overlays.RIGHT, box_overlays.WRONG)
-        marks = [*marks, *[box_overlays.MISSED] * int(matched.missed.sum())]
+        marks = [*[box_overlays.MISSED] * int(matched.missed.sum()), *marks]
         return box_overlays.boxes(image, edges, classes, marks=marks)
 
-    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    def scaled(
+        self, values: Mapping[str, np.ndarray], factors: tuple[float, float]
+    ) -> dict[str, np.ndarray]:
+        """Returns targets or a prediction with boxes for the picture at another size."""
+        return box_answers.scaled(values, factors)
+
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, Sample], ...]:
         """Returns the color of each class, and what lines mean."""
         colors = tuple((name, overlays.color_of(i + 1)) for i, name in enumerate(class_names))
-        return (*colors, *box_overlays.MARKS)
+        return (*colors, *box_overlays.samples())
 
     # --- looked into ----------------------------------------------------------------------------
 
     def choices(
         self, prediction: Any, class_names: Sequence[str], most: int | None = None
     ) -> tuple[Choice, ...]:
-        """Returns the boxes of the answer, or the best one if none reaches the threshold."""
-        count = max(1, len(self.answer(prediction)['scores']))
-        found, numbers = [], dict.fromkeys(range(self.num_classes), 0)
-        for box, score, label in zip(
-            *(prediction[name][:count] for name in ('boxes', 'scores', 'classes')), strict=True
-        ):
-            numbers[int(label)] += 1
-            name = f'{class_names[int(label)]} #{numbers[int(label)]}'
-            values = {'class': np.int32(label), 'box': np.asarray(box, np.float32)}
-            found.append(Choice(name, float(score), f'{name} {score:.1%}', values))
-        return tuple(found[:most])
+        """Returns all boxes, those below the threshold as well: why are they nearly an answer?"""
+        levels = levels_of(self.backbone, dict(self.options)['strides'])
+        ends = [REACH * place.stride for place in levels[:-1]] + [np.inf]
+        stages = dict(zip(ends, (place.stage for place in levels), strict=True))
+        return box_answers.choices(prediction, class_names, stages, most)
 
-    def marked(self, image: np.ndarray, choice: Choice) -> np.ndarray:
-        """Returns the picture with the box of a choice."""
-        colored = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
-        edges, classes = choice.values['box'][None], choice.values['class'][None]
-        return box_overlays.boxes(colored, edges, classes)
+    def marked(self, image: np.ndarray, choice: Choice, factor: float = 1) -> np.ndarray:
+        """Returns the picture with the box of a choice, in white."""
+        return box_overlays.marked(image, choice.values['box'] * factor)
 
     def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:
         """Returns the logit [b] of the class at the place whose box is most like the given one."""

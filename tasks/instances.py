@@ -18,7 +18,7 @@ import numpy as np
 from data_sources.label_maps import InstanceMap
 from field import Field
 from tasks import object_table, objects, overlap, overlays
-from tasks.answer import Description, Metric
+from tasks.answer import Description, Metric, Sample
 from tasks.products import Products
 from tasks.segmentation import FIELDS, Segmentation
 from tasks.segmentation_report import InstancesReport
@@ -174,7 +174,7 @@ class Instances(Segmentation):
         """Returns the picture with each object in a color of its own; see tasks/overlays.py."""
         return overlays.instance_map(image, targets['instance_map'])
 
-    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, Sample], ...]:
         """Returns nothing: colors only tell objects apart."""
         del class_names
         return ()

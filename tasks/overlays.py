@@ -6,19 +6,21 @@ import numpy as np
 
 # The first seven are distinguishable with any kind of color vision (Okabe and Ito 2008, "Color
 # universal design").
-_COLORS = np.array(
+_TEN = np.array(
     [
         (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
         (213, 94, 0), (204, 121, 167), (255, 120, 110), (120, 94, 240), (170, 230, 60),
     ],
     np.float32,
 )  # fmt: skip
+# Then the same once darker and once paler.
+_COLORS = np.rint(np.concatenate([_TEN, 0.55 * _TEN, 0.5 * _TEN + 127]))
 _VOID = (128, 128, 128)
 _OPACITY = 0.45
 
 
 def color_of(number: int) -> tuple[int, int, int]:
-    """Returns the color of a class from 1 on; those of more than ten repeat."""
+    """Returns the color of a class from 1 on; those of more than thirty repeat."""
     red, green, blue = _COLORS[(number - 1) % len(_COLORS)]
     return int(red), int(green), int(blue)
 

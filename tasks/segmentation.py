@@ -14,7 +14,7 @@ from field import Field
 from models.heads import segmentation as heads
 from models.network import Model, Network
 from tasks import object_table, overlap, overlays
-from tasks.answer import Choice, Description, Metric
+from tasks.answer import Choice, Description, Metric, Sample
 from tasks.dense import DenseTask
 from tasks.fields import LABEL_SMOOTHING
 from tasks.pixel_losses import LOSSES
@@ -293,7 +293,7 @@ class Segmentation(DenseTask):
         """Returns the picture with the classes of its pixels in colors; see tasks/overlays.py."""
         return overlays.label_map(image, targets['segmentation_mask'])
 
-    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, Sample], ...]:
         """Returns the color of each class but class 0, which is left as it is."""
         names = self.pixel_classes(class_names)[1:]
         return tuple((name, overlays.color_of(i)) for i, name in enumerate(names, start=1))

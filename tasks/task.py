@@ -19,7 +19,7 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
-from tasks.answer import Choice, Description, Metric, Report
+from tasks.answer import Choice, Description, Metric, Report, Sample
 from tasks.products import Products
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
@@ -310,8 +310,19 @@ class Task:
         del targets
         return self.drawn(image, self.answer(prediction))
 
-    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
-        """Returns (name, color) of what `drawn` draws, where its colors have a meaning."""
+    def scaled(self, values: Any, factors: tuple[float, float]) -> Any:
+        """Returns targets or a prediction for the picture at another size.
+
+        None where they have a value for each pixel, or no places.
+
+        Args:
+          values: one example's targets or prediction.
+          factors: of the height and the width.
+        """
+        del values, factors
+
+    def legend(self, class_names: Sequence[str]) -> tuple[tuple[str, Sample], ...]:
+        """Returns (name, color or line) of what `drawn` draws, where that has a meaning."""
         del class_names
         return ()
 
@@ -329,14 +340,15 @@ class Task:
         """
         raise NotImplementedError
 
-    def marked(self, image: np.ndarray, choice: Choice) -> np.ndarray:
+    def marked(self, image: np.ndarray, choice: Choice, factor: float = 1) -> np.ndarray:
         """Returns a picture, uint8 [h, w, 1 or 3], with the place of a choice marked if it has one.
 
         Args:
-          image: as the network gets it.
+          image: as the network gets it, or larger.
           choice: of the answer for it.
+          factor: how many times larger.
         """
-        del choice
+        del choice, factor
         return image
 
     def score(self, outputs: Any, values: Mapping[str, jax.Array]) -> jax.Array:

@@ -6,16 +6,21 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError
-from inspection import overlay, survey
+from inspection import overlay, shown, survey
 from inspection.examples import Examples
 from inspection.grad_cam import grad_cam
+from inspection.legend import Legend
 from inspection.mistakes import Mistake, Mistakes
 from inspection.opened import Opened
+from inspection.sheet import WIDTH
+from tasks.answer import Choice
 from tasks.section import Gallery, Picture, Section
 
 TITLE = 'The surest mistakes'
 MOST = 12
-SIDE = 168  # pixels of the longer side of a picture at most, and of a small one about
+# Pixels of the longer side of a picture at most, and of a small one about; and of one in which
+# truth and answer are drawn, which then lie one below the other.
+SIDE, DRAWN = 168, 224
 
 
 def section(opened: Opened, looked: Examples) -> Section:
@@ -33,52 +38,76 @@ def section(opened: Opened, looked: Examples) -> Section:
     worst = mistakes.worst()
     if not worst:
         return Section(TITLE, [mistakes.text()])
+    legend = Legend(opened.task.legend(opened.class_names), WIDTH) if opened.task.draws else None
     try:
         stage = opened.stage()
-        words = (
-            'Beside each picture is its heat map (Grad-CAM, Selvaraju et al. 2017) by the stage '
-            f'{stage}: the brighter and yellower a place, the more it speaks for the answer that '
-            'the network gave.'
-        )
+        words = _words(opened, worst, stage)
     except UserError as error:
         stage, words = None, f'There are no heat maps. {error}'
     images = looked.images([mistake.position for mistake in worst])
     cards = [_card(opened, stage, m, image) for m, image in zip(worst, images, strict=True)]
-    return Section(TITLE, [mistakes.listed(), words, Gallery(cards)])
+    parts = [mistakes.listed(), words]
+    if legend and legend.height:
+        parts.append(Picture(legend.png(), 'What the colors and lines mean.', ()))
+    return Section(TITLE, [*parts, Gallery(cards)])
+
+
+def _words(opened: Opened, worst: list[Mistake], last: str) -> str:
+    """Returns what the heat maps beside the pictures are."""
+    found = [_explained(opened, mistake) for mistake in worst]
+    stages = {choice.stage or last for choice in found if choice}
+    named = ' or '.join(sorted(stages or {last}))
+    beside = 'Below' if opened.task.draws else 'Beside'
+    words = (
+        f'{beside} each picture is its heat map (Grad-CAM, Selvaraju et al. 2017) by the stage '
+        f'{named}: the brighter and yellower a place, the more it speaks for the answer that '
+        'the network gave.'
+    )
+    if any(choice and choice.stage for choice in found):
+        words += ' It explains the part of the answer of which the network was surest, framed.'
+    return words
+
+
+def _explained(opened: Opened, mistake: Mistake) -> Choice | None:
+    """Returns the surest part of an answer; None of one without any."""
+    choices = opened.task.choices(mistake.prediction, opened.class_names, 1)
+    return choices[0] if choices else None
 
 
 def _card(opened: Opened, stage: str | None, mistake: Mistake, image: np.ndarray) -> Picture:
     """Returns one example, uint8 [h, w, c], with its heat map if there is a stage."""
+    task = opened.task
     colored = np.broadcast_to(image, (*image.shape[:-1], 3)).copy()
-    pictures = opened.task.pictures(opened.task.drawn(colored, mistake.targets))
-    rows = [[_sized(picture)] for picture in pictures]
-    if opened.task.draws:
-        answer = opened.task.drawn_answer(colored, mistake.prediction, mistake.targets)
-        for row, picture in zip(rows, opened.task.pictures(answer), strict=True):
-            row.append(_sized(picture))
-    choices = opened.task.choices(mistake.prediction, opened.class_names, 1)
-    explained = stage is not None and bool(choices)  # an answer without any box has no choice
+    rows = [[_sized(p, SIDE)] for p in task.pictures(task.drawn(colored, mistake.targets))]
+    if task.draws:
+        size = _sized(image, DRAWN).shape[:2]
+        _, *drawn = shown.drawn(task, image, mistake.targets, mistake.prediction, *size)
+        rows = [drawn]
+    choice = _explained(opened, mistake)
+    explained = stage is not None and choice is not None
     if explained:
-        heats = grad_cam(opened, image[None], choices[0], stage)
+        heats = grad_cam(opened, image[None], choice)
         scale = overlay.scale_of(*heats)
-        for row, picture, heat in zip(rows, opened.task.pictures(colored), heats, strict=True):
-            row.append(overlay.lay_over(_sized(picture), heat, scale))
+        for row, picture, heat in zip(rows, task.pictures(image), heats, strict=True):
+            plain = _sized(picture, DRAWN if task.draws else SIDE)
+            marks = task.marked(plain, choice, plain.shape[0] / picture.shape[0])
+            row.append(overlay.marked(overlay.lay_over(plain, heat, scale), plain, marks))
     beside = ' with its truth, its answer' * opened.task.draws + ', and its heat map' * explained
     return Picture(
-        _png(np.concatenate([np.concatenate(row, axis=1) for row in rows])),
+        _png(np.concatenate([np.concatenate(row, axis=0 if task.draws else 1) for row in rows])),
         f'Example {mistake.position:,}{beside}. True: {mistake.truth}. Answer: {mistake.answer}.',
         mistake.lines,
     )
 
 
-def _sized(picture: np.ndarray) -> np.ndarray:
+def _sized(picture: np.ndarray, most: int) -> np.ndarray:
     """Returns a picture, uint8 [h, w, 3], enlarged by a whole factor or made smaller."""
     longer = max(picture.shape[:2])
-    if longer <= SIDE:
-        return overlay.enlarged(picture, SIDE)
-    height, width = (max(1, side * SIDE // longer) for side in picture.shape[:2])
-    smaller = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(smaller)
+    height, width = picture.shape[:2]
+    if longer <= most:
+        factor = max(1, most // longer)
+        return shown.sized(picture, factor * height, factor * width)
+    return shown.sized(picture, *(max(1, side * most // longer) for side in (height, width)))
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -117,8 +117,9 @@ class Answers:
         if not np.isfinite(heat).all():
             return {'problem': 'There is no heat map: the network has diverged.'}
         scale = overlay.scale_of(heat)
-        marked = self._opened.task.marked(pixels, choice)
-        laid = overlay.lay_over(overlay.enlarged(marked), heat, scale)
+        large = overlay.enlarged(pixels)
+        marks = self._opened.task.marked(large, choice, large.shape[0] / pixels.shape[0])
+        laid = overlay.marked(overlay.lay_over(large, heat, scale), large, marks)
         strongest = scale.high if heat.any() else 0.0
         return {'choice': choice.name, 'picture': _png(laid), 'strongest': strongest}
 
