@@ -108,6 +108,11 @@ NOT_RUN = {
         'python train.py --config=configs/folder_finetune.py --workdir=runs/pets_finetuned '
         '--config.data.name=pets --config.init_from=weights/resnet50',
     ),
+    'needs the data set BCCD': (
+        'python -m tools.prepare_data voc --name=bccd --source=$HOME/BCCD_Dataset/BCCD',
+        'python train.py --config=configs/bccd_fcos.py --workdir=runs/bccd',
+        'python evaluate.py --workdir=runs/bccd',
+    ),
     'needs ImageNet': (
         'python train.py --config=configs/imagenet_resnet50.py --workdir=runs/resnet50',
         'python train.py --config=configs/imagenet_resnet50.py --workdir=runs/smoke '
@@ -137,6 +142,13 @@ NOT_RUN = {
         'python train.py --config=configs/digits_lenet.py --workdir=runs/digits_resnet '
         '--config.model.name=resnet18 --config.model.stem=mnist --config.model.width=0.25 '
         '--config.epochs=20',
+        'python train.py --config=configs/scenes_fcos.py --workdir=runs/scenes_boxes',
+        'python train.py --config=configs/scenes_fcos.py --workdir=runs/boxes_tuned '
+        '--config.epochs=3 --config.eval_every=3 --config.checkpoint.every=3 '
+        '--config.init_from=runs/scenes',
+        'python train.py --config=configs/scenes_fcos.py --workdir=runs/boxes_frozen '
+        '--config.epochs=3 --config.eval_every=3 --config.checkpoint.every=3 '
+        "--config.init_from=runs/scenes --config.freeze='[!h]*'",
         'python train.py --config=configs/scenes_unet.py --workdir=runs/scenes_tuned '
         '--config.epochs=4 --config.eval_every=4 --config.init_from=runs/digits_resnet',
         'python -m tools.results digits',
