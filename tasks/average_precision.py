@@ -232,10 +232,12 @@ class Best(NamedTuple):
 def best_threshold(found: Curves) -> Best:
     """Returns the threshold of the best F1 of all classes together; of equal ones the highest.
 
-    Without any detection that is right or wrong nothing can be chosen, and it is 0.5.
+    Without any detection that is right nothing can be chosen, and it is 0.5: so it is with splits
+    that have no objects.
     """
     together = found.together
-    threshold = float(together.scores[np.argmax(together.f1)]) if len(together.scores) else 0.5
+    chosen = bool(together.right.any())
+    threshold = float(together.scores[np.argmax(together.f1)]) if chosen else 0.5
     return Best(threshold, *together.at(threshold))
 
 

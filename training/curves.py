@@ -136,7 +136,7 @@ def _plot_panel(axes: 'Axes', records: Sequence[Mapping[str, Any]], metric: Metr
             label=f'{split} (last: {last})',
         )  # fmt: skip
     axes.set_ylabel(axis_label(metric))
-    axes.set_title(metric.name.capitalize(), loc='left', fontweight='bold')
+    axes.set_title(metric.name[:1].upper() + metric.name[1:], loc='left', fontweight='bold')
 
 
 def _test_result(path: Path, metric: Metric) -> tuple[int, float] | None:

@@ -191,7 +191,8 @@ def _opening(run: start.Run, step: int) -> str:
     height, width, channels = exp.image_shape
     epochs = round(exp.steps / exp.steps_per_epoch, 1)
     count = f'{len(all_devices)} device' + ('s' if len(all_devices) > 1 else '')
-    classes = f', {len(exp.class_names)} classes' if exp.class_names else ''
+    number = len(exp.class_names)
+    classes = f', {number} class' + 'es' * (number > 1) if number else ''
     lines = [
         f'{config.model.name} on {config.data.name}: {exp.train_examples:,} training images of '
         f'{height}x{width}x{channels}{classes}',

@@ -259,7 +259,7 @@ def test_the_best_threshold_is_the_highest_of_the_best_f1(case):
         right, wrong, objects = slow_totals(found, truth, score, 0.5)
         if right + wrong:
             values[score] = 2 * right / (right + wrong + objects)
-    if not values:
+    if not any(values.values()):
         assert best.threshold == 0.5
         return
     assert best.f1 == pytest.approx(max(values.values()))
@@ -288,6 +288,13 @@ def test_without_any_detection_the_threshold_is_in_the_middle():
     assert (best.recall, best.f1) == (0, 0)
     nothing = Curve(np.zeros(0), np.zeros(0, int), np.zeros(0, int), 0)
     assert best_threshold(Curves((), nothing)).threshold == 0.5
+
+
+def test_without_any_object_the_surest_false_alarm_does_not_choose_the_threshold():
+    box = np.array([(0.0, 0.0, 9.0, 9.0)])
+    found = Found(box, np.array([0.1]), np.zeros(1, int))
+    nothing = Truth(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+    assert best_threshold(curves([found], [nothing], 1)).threshold == 0.5
 
 
 @settings(max_examples=100)

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import files
 from errors import UserError
 from tasks.classification import Classification
+from tasks.detection import Detection
 from tests.conftest import ROOT
 from tests.support import files_of_at_most
 from training.curves import plot_curves
@@ -294,6 +295,14 @@ def test_points_of_the_training_curve_stand_for_equally_many_steps(tmp_path, fig
     assert list(line.get_xdata()) == [20, 40, 60, 80, 100, 120, 140]
     assert list(line.get_ydata()) == pytest.approx([n - 9.5 for n in line.get_xdata()])
     assert figures[0].get_suptitle() == 'lenet on digits, runs/$1 and $2'
+
+
+def test_names_of_metrics_keep_their_capitals(tmp_path, figures):
+    with Records(tmp_path, tensorboard=False) as records:
+        records.write(1, {'validation/AP50': 0.5, 'validation/loss': 1.0})
+    plot_curves(tmp_path, Detection.metrics)
+    titles = [axes.get_title('left') for axes in figures[0].axes]
+    assert {'Loss', 'AP50'} <= set(titles)
 
 
 @pytest.mark.parametrize('accuracies', [(0.3, 0.98, 0.994), (0.3, 0.98, 0.994, 1.0)])
