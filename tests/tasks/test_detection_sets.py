@@ -80,11 +80,12 @@ def grid(rows, columns, side=10):
 
 
 @pytest.mark.slow
-def test_two_hundred_boxes_of_one_class_and_none_at_all(tmp_path):
+def test_two_hundred_boxes_of_one_class_and_none_at_all(tmp_path, capsys):
     full, empty = boxed(*grid(10, 20)), boxed(np.zeros((50, 70, 3), np.uint8), np.zeros((0, 5)))
     room = {'data__max_boxes': 200, 'detection__most': 300, 'detection__candidates': 400}
     config = config_of(tmp_path, [full, empty] * 4, names=('square',), **room)
     assert train_here(config, tmp_path / 'run') == 0
+    assert ', 1 class\n' in capsys.readouterr().out
     assert np.isfinite(curve(tmp_path / 'run')[-1]['validation/loss'])
     assert evaluate.main([f'--workdir={tmp_path}/run', f'--output={tmp_path}']) == 0
     found = json.loads((tmp_path / 'evaluation_test.json').read_text())
