@@ -82,12 +82,12 @@ def sheet(trained: Trained, split: Split, evaluation: Evaluation, title: str) ->
         size = shown_size(*image.shape[:2], SIDE)
         return shown.drawn(task, image, targets, prediction, *size)
 
-    drawn = [_Drawn(row, [shown_of(example) for example, _ in row.examples]) for row in rows]
-    return _joined(drawn, task, task.legend(split.class_names), title)
+    drawn = [Drawn(row, [shown_of(example) for example, _ in row.examples]) for row in rows]
+    return joined(drawn, task, task.legend(split.class_names), title)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """A row of the sheet, with the parts of each example: uint8 [height, width, 3]."""
 
     row: Row
@@ -99,8 +99,8 @@ class _Drawn:
         return max(parts[0].shape[0] for parts in self.cells)
 
 
-def _joined(
-    rows: Sequence[_Drawn], task: Task, entries: Sequence[tuple[str, Sample]], title: str
+def joined(
+    rows: Sequence[Drawn], task: Task, entries: Sequence[tuple[str, Sample]], title: str
 ) -> bytes:
     """Returns the rows below a title, and a legend, as a PNG file."""
     metric = task.judged or task.metric()

@@ -64,6 +64,38 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Box:
+    """A box of an answer.
+
+    Attributes:
+      name: of the `Choice` that it is.
+      label: its class.
+      sureness: how sure the network is of it.
+      color: in which the task draws it.
+      edges: (y0, x0, y1, x1), in edges of pixels.
+    """
+
+    name: str
+    label: str
+    sureness: float
+    color: tuple[int, int, int]
+    edges: tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+    """The boxes of an answer, for whoever draws them.
+
+    Attributes:
+      least: the sureness from which a box counts as found.
+      boxes: all of them, the surest first.
+    """
+
+    least: float
+    boxes: tuple[Box, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
     """A number that measures the quality of a network.
 

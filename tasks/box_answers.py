@@ -7,8 +7,9 @@ import numpy as np
 
 from data_sources import geometry
 from data_sources.box_targets import CLASS, CROWD
-from tasks.answer import Choice
+from tasks.answer import Box, Choice
 from tasks.average_precision import Found, Truth
+from tasks.overlays import color_of
 
 # Of a score in what is counted. What is less comes from the order in which numbers were added,
 # which depends on the number of devices and of pictures that are looked at together.
@@ -109,6 +110,17 @@ def choices(
         stage = next((stage for end, stage in stages.items() if reach <= end), None)
         values = {'class': np.int32(label), 'box': box}
         found.append(Choice(name, score, f'{name} {score:.1%}', values, stage))
+    return tuple(found)
+
+
+def boxes(choices: Sequence[Choice], class_names: Sequence[str]) -> tuple[Box, ...]:
+    """Returns what `choices` are, for whoever draws them."""
+    found = []
+    for choice in choices:
+        label = int(choice.values['class'])
+        edges = tuple(map(float, choice.values['box']))
+        about = (choice.name, class_names[label], choice.sureness, color_of(label + 1), edges)
+        found.append(Box(*about))
     return tuple(found)
 
 

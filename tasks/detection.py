@@ -26,7 +26,7 @@ from tasks import (
     overlays,
     suppression,
 )
-from tasks.answer import Choice, Description, Metric, Sample
+from tasks.answer import Boxes, Choice, Description, Metric, Sample
 from tasks.assignment import REACH, Assigned, assigned
 from tasks.average_precision import Found, Precision, Truth
 from tasks.detection_fields import FIELDS
@@ -338,6 +338,11 @@ class Detection(Task):
         marks = np.where(matched.right[chosen], box_overlays.RIGHT, box_overlays.WRONG)
         marks = [*[box_overlays.MISSED] * int(matched.missed.sum()), *marks]
         return box_overlays.boxes(image, edges, classes, marks=marks)
+
+    def boxes(self, prediction: Any, class_names: Sequence[str]) -> Boxes:
+        """Returns all boxes, and the threshold."""
+        found = box_answers.boxes(self.choices(prediction, class_names), class_names)
+        return Boxes(max(self.threshold, self.least_score), found)
 
     def scaled(
         self, values: Mapping[str, np.ndarray], factors: tuple[float, float]

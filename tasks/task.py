@@ -19,7 +19,7 @@ import numpy as np
 from data_sources.targets import Kind
 from field import Field
 from models.network import Model, Network
-from tasks.answer import Choice, Description, Metric, Report, Sample
+from tasks.answer import Boxes, Choice, Description, Metric, Report, Sample
 from tasks.products import Products
 
 # Named arrays with one row for each example; 'mask' float32 [b] is 0 if the example is padding.
@@ -309,6 +309,11 @@ class Task:
         """
         del targets
         return self.drawn(image, self.answer(prediction))
+
+    def boxes(self, prediction: Any, class_names: Sequence[str]) -> Boxes | None:
+        """Returns the boxes of one example's prediction; None for a task that finds none."""
+        del prediction, class_names
+        return None
 
     def scaled(self, values: Any, factors: tuple[float, float]) -> Any:
         """Returns targets or a prediction for the picture at another size.

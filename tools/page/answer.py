@@ -13,15 +13,19 @@ import files
 from data_sources import scikit_learn
 from data_sources.picture_files import InMemory
 from errors import UserError
-from inspection import opened, overlay
+from inspection import opened, overlay, shown
 from inspection.grad_cam import grad_cam
 from inspection.opened import Opened
 from models.trace import Trace
+from tasks.answer import Boxes
 from training import outcome, prediction, workdir
+from training.prediction import Located
 from training.trained import Trained
 
 FEW = 20  # classes of which all are shown, in their order; of more, the most probable ones
 MOST = 10  # of the most probable ones
+MOST_BOXES = 200  # of an answer; the page is slow with more
+LARGEST = 1280  # pixels of the longer side of a picture with boxes; a larger one is made smaller
 MAPS = 24  # feature maps of a stage that are shown at first
 _SAID = 3  # answers that are read out
 _SIDE = 64  # pixels of a feature map at most; larger ones are averaged
@@ -36,8 +40,11 @@ class Answers:
     """
 
     def __init__(self, network: Trained, folder: str | Path):
-        self._shape, self._read = prediction.reader(network.experiment)
         self._opened = opened.of(network)
+        # Whose answer has places beside the pixels is told where they are in the picture itself.
+        self._located = self._opened.task.draws and not self._opened.task.dense
+        reader = prediction.located_reader if self._located else prediction.reader
+        self._shape, self._read = reader(network.experiment)
         self._about = _about(self._opened, Path(folder), self._shape)
 
     def about(self) -> dict[str, Any]:
@@ -52,7 +59,8 @@ class Answers:
 
     def warm_up(self) -> None:
         """Compiles what `look` needs, so that the first picture does not wait for it."""
-        self._seen(np.zeros(self._shape, np.uint8), None, None, None)
+        pixels = np.zeros(self._shape, np.uint8)
+        self._seen(Located(pixels, pixels, np.eye(2, 3)), None, None, None)
 
     def look(
         self,
@@ -72,27 +80,34 @@ class Answers:
         Returns:
           'text': the answer in a line; 'choices': what can be explained of it, each with 'name' and
           'sureness'; 'input': the picture as the network gets it; 'drawn': the same with the answer
-          drawn into it, None for an answer without places; 'heat': a 'picture' with what
-          speaks for 'choice' and the 'strongest' of it, or the 'problem' that there is none;
-          'stages': see `_maps`.
+          drawn into it, None for an answer without places or of boxes; 'boxes': see `_boxes`;
+          'heat': a 'picture' with what speaks for 'choice' by 'stage' and the 'strongest' of it, or
+          the 'problem' that there is none; 'stages': see `_maps`.
 
         Raises:
           UserError: it is no picture that can be read.
         """
-        return self._seen(self._read(InMemory(encoded, 'The picture')), choice, stage, whole)
+        found = self._read(InMemory(encoded, 'The picture'))
+        if not self._located:
+            found = Located(found, found, np.eye(2, 3))
+        return self._seen(found, choice, stage, whole)
 
     def _seen(
-        self, pixels: np.ndarray, choice: str | None, stage: str | None, whole: str | None
+        self, picture: Located, choice: str | None, stage: str | None, whole: str | None
     ) -> dict[str, Any]:
-        names, task = self._opened.class_names, self._opened.task
+        names, task, pixels = self._opened.class_names, self._opened.task, picture.image
         look = self._opened.look(pixels[None])
         prediction = look.prediction(0)
-        choices = task.choices(prediction, names, None if len(names) <= FEW else MOST)
+        placed = task.placed(prediction, picture.matrix, picture.picture.shape[:2])
+        boxes = task.boxes(placed, names)
+        few = MOST_BOXES if boxes else None if len(names) <= FEW else MOST
+        choices = task.choices(prediction, names, few)
         return {
             'text': task.described(prediction, names, _SAID).text,
             'choices': [{'name': c.name, 'sureness': c.sureness} for c in choices],
             'input': _png(pixels),
-            'drawn': self._drawn(pixels, prediction),
+            'drawn': None if boxes else self._drawn(pixels, prediction),
+            'boxes': _boxes(boxes, picture.picture) if boxes else None,
             'heat': self._heat(pixels, prediction, choice, stage),
             'stages': [_maps(name, maps[0], whole) for name, maps in look.stages.items()],
         }
@@ -121,7 +136,36 @@ class Answers:
         marks = self._opened.task.marked(large, choice, large.shape[0] / pixels.shape[0])
         laid = overlay.marked(overlay.lay_over(large, heat, scale), large, marks)
         strongest = scale.high if heat.any() else 0.0
-        return {'choice': choice.name, 'picture': _png(laid), 'strongest': strongest}
+        return {
+            'choice': choice.name,
+            'stage': self._opened.stage(stage, choice),
+            'picture': _png(laid),
+            'strongest': strongest,
+        }
+
+
+def _boxes(found: Boxes, picture: np.ndarray) -> dict[str, Any]:
+    """Returns a picture, uint8 [h, w, c], and its boxes, as values for JSON.
+
+    'picture' is smaller than it was if it is large; 'height' and 'width' are its own, and so are
+    the edges of 'found', (left, top, right, bottom) in pixels. 'least' is the sureness from which
+    one counts.
+    """
+    height, width = picture.shape[:2]
+    factor = min(1, LARGEST / max(height, width))
+    small = shown.sized(picture, *(max(1, round(side * factor)) for side in (height, width)))
+    boxes = [
+        {
+            'name': box.name,
+            'label': box.label,
+            'sureness': box.sureness,
+            'color': box.color,
+            'box': [box.edges[i] for i in (1, 0, 3, 2)],
+        }
+        for box in found.boxes[:MOST_BOXES]
+    ]
+    about = {'picture': _jpeg(small), 'height': height, 'width': width, 'least': found.least}
+    return about | {'found': boxes}
 
 
 def _about(network: Opened, folder: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -221,6 +265,13 @@ def _averaged(maps: np.ndarray) -> np.ndarray:
     padding = ((0, rows * factor - height), (0, columns * factor - width), (0, 0))
     padded = np.pad(maps, padding, mode='edge')
     return padded.reshape(rows, factor, columns, factor, count).mean((1, 3))
+
+
+def _jpeg(pixels: np.ndarray) -> str:
+    """Returns a picture, uint8 [h, w, 3], as the address of a JPEG that holds all of it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'JPEG', quality=85)
+    return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -21,7 +21,7 @@ from errors import UserError
 from tools.page.limits import BoundedReader, Refused
 
 _SCRIPT = 'text/javascript; charset=utf-8'
-_SCRIPTS = ('page', 'views', 'drawing', 'camera')
+_SCRIPTS = ('page', 'views', 'boxes', 'drawing', 'camera')
 _HERE = Path(__file__).parent
 _PARAMETERS = 8  # of an address, at most
 # The page runs its own script and style and shows pictures that the server or the user gives it.

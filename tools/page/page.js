@@ -2,6 +2,7 @@
 
 import { Drawing, EXAMPLES } from './drawing.js';
 import { Camera } from './camera.js';
+import { onLeast } from './boxes.js';
 import * as views from './views.js';
 
 const byId = (id) => document.getElementById(id);
@@ -15,11 +16,13 @@ let about; // what the server says of its network
 let way; // 'draw', 'picture' or 'camera'
 let file = null; // the picture that was given
 let wanted = null; // the class whose heat map is shown; null for the network's answer
+let stage = ''; // the one that was chosen for the heat map
 let whole = ''; // the stage of which all maps are shown
 let version = 0; // of what is looked at: answers to an earlier one are dropped
 let asking = null; // the AbortController of the request that is under way
 let again = false; // whether something has changed meanwhile
 let lost = false; // whether the server has not answered
+let last = null; // the answer that is shown
 let timer, speaking;
 
 const drawing = new Drawing(byId('paper'), () => {
@@ -61,6 +64,7 @@ async function ask() {
 
 // Drops what was shown, and whatever is still to come of it.
 function forget() {
+  last = null;
   version += 1;
   asking?.abort();
   asking = null;
@@ -88,7 +92,7 @@ async function send(picture, signal) {
   }
   const asked = new URLSearchParams();
   if (wanted !== null) asked.set('choice', wanted);
-  if (byId('stage').value) asked.set('stage', byId('stage').value);
+  if (stage) asked.set('stage', stage);
   if (whole) asked.set('whole', whole);
   const response = await fetch(`/look?${asked}`, { method: 'POST', body: picture, signal });
   const answer = await response.json();
@@ -98,10 +102,11 @@ async function send(picture, signal) {
 }
 
 function show(answer) {
+  last = answer;
   say('');
   views.showAnswer(answer, wanted, about, choose);
-  views.showSeen(answer, about);
   views.offerStages(answer.stages, byId('stage'));
+  views.showSeen(answer, about);
   views.showStages(answer, about, showWhole);
   clearTimeout(speaking);
   speaking = setTimeout(() => speak(`The answer is ${answer.text.replace(/\s{2,}/g, ', ')}`), SETTLED);
@@ -166,6 +171,7 @@ async function go(to) {
 
 function give(picture) {
   file = picture;
+  if (last?.boxes) wanted = null; // the boxes of another picture have other numbers
   const shown = byId('shown');
   URL.revokeObjectURL(shown.src);
   shown.src = URL.createObjectURL(picture);
@@ -213,7 +219,11 @@ byId('ways').addEventListener('change', (event) => go(event.target.value));
 byId('undo').addEventListener('click', () => drawing.undo());
 byId('clear').addEventListener('click', () => drawing.replace([]));
 byId('pen').addEventListener('input', (event) => (drawing.width = event.target.value / 100));
-byId('stage').addEventListener('change', ask);
+byId('stage').addEventListener('change', (event) => {
+  stage = event.target.value;
+  ask();
+});
+onLeast(() => last && views.showAnswer(last, wanted, about, choose));
 byId('file').addEventListener('change', (event) => {
   if (event.target.files.length) give(event.target.files[0]);
   event.target.value = ''; // so that the same file can be chosen again

@@ -1,5 +1,7 @@
 // What the server has said, put on the page.
 
+import * as boxes from './boxes.js';
+
 const byId = (id) => document.getElementById(id);
 const percent = (share) => (share === null ? 'no number' : `${(100 * share).toFixed(1)} %`);
 
@@ -56,7 +58,7 @@ export function showNothing() {
     item.className = '';
     button.setAttribute('aria-pressed', 'false');
   }
-  for (const id of ['given', 'heat', 'heat-scale', 'bars-hint', 'stage-choice', 'heat-hint']) byId(id).hidden = true;
+  for (const id of ['boxed', 'given', 'heat', 'heat-scale', 'bars-hint', 'stage-choice', 'heat-hint']) byId(id).hidden = true;
   byId('given-caption').textContent = 'Its input';
   byId('heat-caption').textContent = 'What speaks for the answer';
   byId('stages').replaceChildren();
@@ -64,19 +66,23 @@ export function showNothing() {
 }
 
 export function showAnswer(found, wanted, about, choose) {
-  const shares = new Map(found.choices.map(({ name, sureness }) => [name, sureness]));
-  if ([...shares.keys()].some((name) => !about.classes.includes(name))) {
+  boxes.showBoxes(found, wanted, choose);
+  const choices = boxes.choices(found);
+  const shares = new Map(choices.map(({ name, sureness }) => [name, sureness]));
+  byId('bars').classList.toggle('many', Boolean(found.boxes));
+  if (found.boxes || [...shares.keys()].some((name) => !about.classes.includes(name))) {
     const names = [...shares.keys()]; // of many classes, or of things that are found
     if (wanted !== null && !shares.has(wanted)) names.push(wanted);
     keepFocus(() => showBars(names, choose));
   }
-  const [first] = found.choices;
+  const [first] = choices;
+  if (found.boxes || !first) byId('answer').textContent = found.boxes ? boxes.counted(found) : found.text;
   if (!first) {
-    byId('answer').textContent = found.text;
+    byId('bars-hint').hidden = true;
     return;
   }
   const sure = element('small', { textContent: percent(first.sureness) });
-  byId('answer').replaceChildren(first.name, sure);
+  if (!found.boxes) byId('answer').replaceChildren(first.name, sure);
   for (const [name, { item, button, fill, share }] of rows) {
     const value = shares.get(name);
     fill.style.setProperty('--share', `${100 * (value ?? 0)}%`);
@@ -88,7 +94,7 @@ export function showAnswer(found, wanted, about, choose) {
   byId('bars-hint').hidden = false;
   byId('bars-hint').textContent =
     wanted === null
-      ? 'Choose a class to see what speaks for it.'
+      ? `Choose a ${found.boxes ? 'box' : 'class'} to see what speaks for it.`
       : 'Choose it again to see what speaks for the answer.';
 }
 
@@ -109,7 +115,7 @@ export function showSeen(found, about) {
   byId('given').hidden = false;
   const shown = found.drawn ? 'Its answer, drawn over its input' : 'Its input';
   byId('given-caption').textContent = `${shown}, ${about.facts.Input}`;
-  const { choice, picture, strongest, problem } = found.heat;
+  const { choice, stage, picture, strongest, problem } = found.heat;
   byId('heat').hidden = !picture;
   byId('stage-choice').hidden = !picture;
   byId('heat-scale').hidden = !picture;
@@ -121,6 +127,7 @@ export function showSeen(found, about) {
   else byId('heat').removeAttribute('src');
   byId('heat-hint').textContent = hint;
   byId('heat-caption').textContent = picture ? `What speaks for ${choice}` : 'No heat map';
+  if (stage) byId('stage').value = stage;
   byId('heat').alt = picture ? `Heat map over the picture: what speaks for ${choice}` : '';
 }
 
@@ -128,7 +135,6 @@ export function offerStages(stages, select) {
   const names = stages.filter((stage) => stage.spatial).map((stage) => stage.name);
   if ([...select.options].map((option) => option.value).join() === names.join()) return;
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  select.value = names.at(-1); // the one that the server takes by itself
 }
 
 // --- the stages ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from training.inputs import network_input
 from training.prediction.reading import Located, located_reader, reader, whole_reader
 from training.trained import Trained
 
-__all__ = ['Answer', 'predict', 'reader', 'whole_reader']
+__all__ = ['Answer', 'Located', 'located_reader', 'predict', 'reader', 'whole_reader']
 
 BATCH = 64
 WHOLE = 8  # pictures that are held at their own size
