@@ -58,7 +58,7 @@ class Objects(Kind):
     def remedy(self, value: np.ndarray) -> str:
         """Returns what to do about a value that is not valid."""
         if len(value) > self.most:
-            return f'set it to {len(value)} or more'
+            return f'set it to {len(value)} or more (summary.json of the set says how many it has)'
         return super().remedy(value)
 
     def taken(self, values: np.ndarray, kind: Kind) -> np.ndarray | None:
@@ -165,10 +165,11 @@ class Boxes(Numbers):
 
 @dataclasses.dataclass(frozen=True)
 class Placement(Kind):
-    """Where an image was taken from its picture: a matrix, float32 [n, 2, 3].
+    """Where an image was taken from its picture, and the picture's size: float32 [n, 2, 4].
 
-    It leads from places in the image to those in the picture; see data_sources/geometry.py. Answers
-    that have places are taken back to the picture by it.
+    The first three columns are a matrix that leads from places in the image to those in the picture
+    (data_sources/geometry.py); the last one is (height, width) of the picture. Answers that have
+    places are taken back to the picture by it.
     """
 
     moves = True
@@ -176,16 +177,16 @@ class Placement(Kind):
 
     def empty(self, examples: int, image_shape: tuple[int, int, int]) -> np.ndarray:
         """Returns a batch of images that are their pictures."""
-        del image_shape
-        return np.tile(self.default(), (examples, 1, 1))
+        return np.tile(self.default(image_shape[:2]), (examples, 1, 1))
 
-    def default(self) -> np.ndarray:
-        """Returns the matrix that leaves everything where it is, float32 [2, 3]."""
-        return geometry.IDENTITY.astype(np.float32)
+    def default(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns the value that leaves everything where it is, float32 [2, 4]."""
+        return np.column_stack([geometry.IDENTITY, size]).astype(np.float32)
 
     def _moved(self, value: Any, matrix: Any, shape: tuple[int, int], xp: ModuleType) -> Any:
         del shape
-        return geometry.joined(value, matrix, xp).astype(np.float32)
+        joined = geometry.joined(value[:, :3], matrix, xp)
+        return xp.concatenate([joined, value[:, 3:]], -1).astype(np.float32)
 
 
 def _sound(values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -126,7 +126,7 @@ class RecordSource:
         encoded = features['image'].bytes_list.value[0]
         for name, kind in self.kinds.items():
             if not kind.stored:
-                targets[name] = kind.default()
+                targets[name] = kind.default(self._size(encoded))
                 continue
             value = kind.read(name, features)
             kind.check(

@@ -94,8 +94,8 @@ class Kind:
             f'{example(int(invalid[0]))} has {name} {fault}: {self.remedy(values[invalid[0]])}.'
         )
 
-    def default(self) -> np.ndarray:
-        """Returns the value of a picture as it is, for a kind that is not stored."""
+    def default(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns the value of a whole picture of (height, width); of a kind that is not stored."""
         raise NotImplementedError
 
     def taken(self, values: np.ndarray, kind: 'Kind') -> np.ndarray | None:

@@ -21,10 +21,25 @@ def there(objects: np.ndarray) -> np.ndarray:
     return objects[(objects[:, 2] > objects[:, 0]) & (objects[:, 3] > objects[:, 1])]
 
 
-def taken_back(prediction: Mapping[str, np.ndarray], matrix: np.ndarray) -> np.ndarray:
-    """Returns the boxes [..., n, 4] of a prediction where its image was taken from."""
+def taken_back(
+    prediction: Mapping[str, np.ndarray], matrix: np.ndarray, size: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns predictions with boxes in the pixels of the pictures that images were taken from.
+
+    Boxes are cut off at the picture's edges. What was found beside it, in the black part of the
+    image, is not there.
+
+    Args:
+      prediction: 'boxes' [..., n, 4] and 'scores' [..., n].
+      matrix: [..., 2, 3], by which each image was taken from its picture.
+      size: [..., 2], (height, width) of the pictures.
+    """
     boxes = geometry.taken_back(prediction['boxes'].astype(np.float64), matrix)
-    return boxes * (prediction['scores'] > 0)[..., None]
+    ends = np.concatenate([size, size], -1)[..., None, :]
+    boxes = np.round(np.clip(boxes, 0, ends), 3)
+    inside = (boxes[..., 2:] > boxes[..., :2]).all(-1) & (prediction['scores'] > 0)
+    scores = prediction['scores'] * inside
+    return {**prediction, 'boxes': boxes * inside[..., None], 'scores': scores}
 
 
 def collected(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -36,14 +51,15 @@ def collected(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     fractions and the frame in float32, and come back as whole pixels. The size of an object at the
     border of 32 x 32 pixels depends on it.
     """
-    objects, matrix = rows['objects'].astype(np.float64), rows['placement']
+    objects, placement = rows['objects'].astype(np.float64), rows['placement']
+    matrix, size = placement[..., :3], placement[..., 3]
     present = objects[..., 2] > objects[..., 0]
     edges = np.round(geometry.taken_back(objects[..., :4], matrix), 2)
     objects[..., :4] = edges * present[..., None]
-    scores = rows['scores'].astype(np.float64)
+    found = taken_back(rows, matrix, size)
+    scores = found['scores'].astype(np.float64)
     grains = np.where(scores > 0, np.maximum(np.floor(scores / GRAIN), 1), 0)
-    boxes = np.round(taken_back(rows, matrix), 3)
-    return {**rows, 'objects': objects, 'boxes': boxes, 'scores': grains * GRAIN}
+    return {**found, 'objects': objects, 'scores': grains * GRAIN}
 
 
 def compared(rows: Mapping[str, np.ndarray]) -> tuple[list[Found], list[Truth]]:

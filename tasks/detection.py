@@ -264,14 +264,8 @@ class Detection(Task):
     def placed(
         self, prediction: Mapping[str, np.ndarray], matrix: np.ndarray, size: tuple[int, int]
     ) -> dict[str, np.ndarray]:
-        """Returns a prediction in the pixels of a picture of (height, width).
-
-        What was found beside the picture, in the black part of its frame, is not there.
-        """
-        boxes = np.clip(box_answers.taken_back(prediction, matrix), 0, [*size, *size])
-        inside = (boxes[..., 2:] > boxes[..., :2]).all(-1)
-        scores = prediction['scores'] * inside
-        return {**prediction, 'boxes': boxes * inside[..., None], 'scores': scores}
+        """Returns a prediction in the pixels of a picture of (height, width)."""
+        return box_answers.taken_back(prediction, matrix, np.asarray(size))
 
     def answer(self, prediction: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the objects at the threshold or above, float32 [n, 6], and their 'scores' [n]."""

@@ -146,7 +146,8 @@ def test_a_placement_takes_boxes_back_to_the_picture(names):
             there = geometry.moved_points(there, matrix)
         corner = there + 0.5
         # A box without area is a point, and comes back as one.
-        back = geometry.taken_back(np.concatenate([corner, corner], -1), placements[row])
+        back = geometry.taken_back(np.concatenate([corner, corner], -1), placements[row, :, :3])
+        assert placements[row, :, 3].tolist() == [SIDE, SIDE]
         np.testing.assert_allclose(back[:, :2], points[row], atol=1e-3)
         np.testing.assert_allclose(back[:, 2:], points[row], atol=1e-3)
 
@@ -171,7 +172,7 @@ def test_boxes_move_as_the_pixels_of_a_fitted_picture_do(seed, size, frame, zoom
     np.testing.assert_array_equal(image, transform(encode(picture, 'PNG'), 1, 2))
     assert len(matrices) == (2 if zoom and flip else 1)
     assert image.shape == (*frame, 3)
-    objects, placement = objects_of(boxes), KINDS['placement'].default()
+    objects, placement = objects_of(boxes), KINDS['placement'].default(size)
     for matrix in matrices:
         objects = KINDS['objects'].moved(objects, matrix, frame)
         placement = KINDS['placement'].moved(placement, matrix, frame)
@@ -182,7 +183,7 @@ def test_boxes_move_as_the_pixels_of_a_fitted_picture_do(seed, size, frame, zoom
         kept = objects[number]
         if zoom is None:
             assert kept.any()  # nothing is lost
-            back = geometry.taken_back(kept[None, :4], placement)[0]
+            back = geometry.taken_back(kept[None, :4], placement[:, :3])[0]
             np.testing.assert_allclose(back, box, atol=1e-3)
         if not kept.any():
             continue
@@ -305,7 +306,7 @@ def test_a_stock_set_is_read_with_edges_in_pixels(tmp_path, form):
         [5, 20, 15, 40, 2, 0], [0, 0, 20, 4, 0, crowd], [0] * 6, [0] * 6
     ]  # fmt: skip
     assert not nothing.targets['objects'].any()
-    np.testing.assert_array_equal(read.targets['placement'], geometry.IDENTITY)
+    np.testing.assert_array_equal(read.targets['placement'][:, :3], geometry.IDENTITY)
 
 
 @pytest.mark.parametrize('held', [False, True], ids=['streamed', 'in memory'])
@@ -313,7 +314,7 @@ def test_a_stock_set_is_read_with_edges_in_pixels(tmp_path, form):
     ('boxes', 'labels', 'sentence'),
     [
         (BOXES * 3, [0] * 6, r'Record 1 of split "train" in .* has objects with 6 boxes, more than '
-         r'config\.data\.max_boxes=4: set it to 6 or more\.'),
+         r'config\.data\.max_boxes=4: set it to 6 or more'),
         ([[0.5, 0, 0.25, 1]], [0], r'Record 1 .*\(0\.5, 0\.0, 0\.25, 1\.0\)|\[0\.5, 0\.0, 0\.25, '
          r'1\.0\], which ends before it starts'),
         ([[0, 0, np.nan, 1]], [0], 'Record 1 .*not finite'),
@@ -342,7 +343,7 @@ def test_a_set_of_one_size_is_held_in_memory(tmp_path):
     source = arrays.load('stock', 'train', str(tmp_path), KINDS)
     assert source.targets['objects'][0, 0].tolist() == [5, 20, 15, 40, 0, 0]
     assert not source.targets['objects'][1].any()
-    assert source.targets['placement'].shape == (2, 2, 3)
+    assert source.targets['placement'].shape == (2, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +394,7 @@ def test_whole_pixels_are_whole_after_fractions_frame_and_back(seed, size):
     matrix = fitting.matrix(fitting.fit(size, transform.frame), size, transform.frame)
     rows = {
         'objects': kind.moved(objects, matrix, transform.frame)[None],
-        'placement': Placement().moved(Placement().default(), matrix, transform.frame)[None],
+        'placement': Placement().moved(Placement().default(size), matrix, transform.frame)[None],
         'boxes': np.zeros((1, 1, 4), np.float32),
         'scores': np.zeros((1, 1), np.float32),
     }

@@ -3,6 +3,7 @@
 import numpy as np
 
 from data_sources import fitting
+from data_sources.box_targets import Placement
 from tasks.detection import Detection
 
 
@@ -19,5 +20,12 @@ def test_what_lies_beside_the_picture_in_its_frame_is_not_there():
     np.testing.assert_allclose(placed['scores'], [0, 0.8, 0.7, 0], rtol=1e-6)
     boxes = [[0, 0, 0, 0], [5, 10, 35, 40], [0, 5, 15, 50], [0, 0, 0, 0]]
     np.testing.assert_allclose(placed['boxes'], boxes, atol=1e-5)
+    # Nor is it in the rows by which an evaluation judges.
+    placement = Placement().moved(Placement().default(size), matrix, frame)
+    rows = {name: values[None] for name, values in prediction.items()}
+    rows |= {'objects': np.zeros((1, 1, 6), np.float32), 'placement': placement[None]}
+    collected = Detection(2).collected(rows)
+    np.testing.assert_allclose(collected['boxes'][0], boxes, atol=1e-5)
+    np.testing.assert_allclose(collected['scores'][0], placed['scores'], atol=1e-5)
     answer = Detection(2, threshold=0.0, least_score=0.05).answer(placed)
     np.testing.assert_array_equal(answer['objects'][:, 4], [1, 0])

@@ -113,7 +113,7 @@ def test_too_many_boxes_are_refused_by_name_also_in_the_middle_of_a_run(tmp_path
     config = config_of(tmp_path, records, data__max_boxes=100)
     sentence = (
         r'^Record 5 of split "train" in .* has objects with 200 boxes, more than '
-        r'config\.data\.max_boxes=100: set it to 200 or more\.'
+        r'config\.data\.max_boxes=100: set it to 200 or more'
     )
     with pytest.raises(UserError, match=sentence):
         train_here(config, tmp_path / 'run')
