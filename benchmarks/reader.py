@@ -73,7 +73,7 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
     size = work['size']
     source = input_pipeline.open_split(ours.configuration(work), 'train')
     decoded = [decoding.decode_box(crop.encoded, crop.frame, crop.box) for crop in crops]
-    resized = [cropping.resize(pixels, size) for pixels in decoded]
+    resized = [cropping.resize(pixels, (size, size)) for pixels in decoded]
     row = np.empty((size, size, 3), np.uint8)
 
     decode, entropy = 'inverse DCT, upsampling, colour', 'entropy decoding'
@@ -83,7 +83,7 @@ def stages(work: dict[str, Any], crops: Sequence[Crop], rounds: int) -> dict[str
         header: (crops, lambda c: draw_crop(0, 0, c.example, c.encoded, size)),
         entropy: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, _eighth(c.box), 8)),
         decode: (crops, lambda c: decoding.decode_box(c.encoded, c.frame, c.box)),
-        'resize': (decoded, lambda pixels: cropping.resize(pixels, size)),
+        'resize': (decoded, lambda pixels: cropping.resize(pixels, (size, size))),
         'copy into the batch': (resized, lambda image: np.copyto(row, image)),
         whole: (crops, lambda c: cropping.decode_crop(c.encoded, c.frame, c.box, size)),
     }

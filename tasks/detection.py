@@ -141,7 +141,7 @@ class Detection(Task):
 
     def loss(self, outputs: Any, batch: Batch, hyper: Hyper) -> dict[str, jax.Array]:
         """Returns {term: its sum over the real examples}."""
-        terms, _ = self._losses(outputs, batch, hyper['alpha'], hyper['gamma'])
+        terms, _ = self._losses(outputs, batch, hyper['alpha'], hyper['focusing'])
         return {name: (values * batch['mask']).sum() for name, values in terms.items()}
 
     def weights(self, batch: Batch) -> dict[str, jax.Array]:

@@ -14,7 +14,7 @@ FIELDS = (
     Field('data.max_boxes', 100, 'Number of boxes that a picture has at most.', low=1, high=10_000),
     Field('detection.alpha', 0.25, 'Focal loss: weight of the class of an object; that of '
           'the others is 1 less it.', low=0, high=1, traced=True),
-    Field('detection.gamma', 2.0, 'Focal loss: how much less places count that are right '
+    Field('detection.focusing', 2.0, 'Focal loss: how much less places count that are right '
           'already.',
           low=0, high=100, traced=True),
     Field('detection.least_score', 0.05, 'Score below which nothing is an answer, in [0, 1].',

@@ -13,14 +13,27 @@ from hypothesis import strategies as st
 from augmentation import augment
 from augmentation import registry as augmentations
 from configs import base
-from data_sources import cropping, decoding, geometry, host_augment, host_ops, label_maps, targets
+from data_sources import (
+    box_targets,
+    cropping,
+    decoding,
+    geometry,
+    host_augment,
+    host_ops,
+    label_maps,
+    targets,
+)
 from data_sources.draws import Draws
 from tests.data_sources.test_decoding import encode
 
 SIDES = st.integers(24, 40)
 SEEDS = st.integers(0, 2**32 - 1)
 ROOM = 6  # a blob's pixels reach as far from its centre
-KINDS = {'points': targets.Points(), 'boxes': targets.Boxes(), 'map': label_maps.LabelMap(fill=9)}
+KINDS = {
+    'points': targets.Points(),
+    'boxes': box_targets.Boxes(),
+    'map': label_maps.LabelMap(fill=9),
+}
 
 
 def blob(shape, point):

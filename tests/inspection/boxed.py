@@ -43,7 +43,7 @@ def learned():
 
     def loss(params):
         outputs = network.model.apply({**network.variables, 'params': params}, inputs, train=False)
-        sums = task.loss(outputs, batch, {'alpha': 0.25, 'gamma': 2.0})
+        sums = task.loss(outputs, batch, {'alpha': 0.25, 'focusing': 2.0})
         weights = task.weights(batch)
         return sum(sums[term] / jnp.maximum(weights[term], 1) for term in sums)
 

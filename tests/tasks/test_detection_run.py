@@ -304,7 +304,7 @@ def test_masked_examples_and_absent_rows_change_nothing(configs):
     @jax.jit
     def numbers(outputs, batch):
         return {
-            'loss': task.loss(outputs, batch, {'alpha': 0.25, 'gamma': 2.0}),
+            'loss': task.loss(outputs, batch, {'alpha': 0.25, 'focusing': 2.0}),
             'weights': task.weights(batch),
             'sums': task.sums(outputs, batch),
         }
