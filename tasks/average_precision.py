@@ -232,12 +232,15 @@ class Best(NamedTuple):
 def best_threshold(found: Curves) -> Best:
     """Returns the threshold of the best F1 of all classes together; of equal ones the highest.
 
-    Without any detection that is right nothing can be chosen, and it is 0.5: so it is with splits
-    that have no objects.
+    It lies in the middle between the least score that counts and the best that does not, so that an
+    object which is found with a slightly lower score than any of these is not lost. Without any
+    detection that is right nothing can be chosen, and it is 0.5: so it is with splits that have no
+    objects.
     """
     together = found.together
     chosen = bool(together.right.any())
-    threshold = float(together.scores[np.argmax(together.f1)]) if chosen else 0.5
+    best = int(np.argmax(together.f1)) if chosen else 0
+    threshold = float(together.scores[best : best + 2].mean()) if chosen else 0.5
     return Best(threshold, *together.at(threshold))
 
 
