@@ -55,6 +55,9 @@ NOT_RUN = {
         'python -m tests.inspection.sanity --workdir=runs/digits_lenet',
         'python -m tests.tools.page.picture --workdir=runs/digits_lenet '
         '--output=docs/images/page.png',
+        'python -m tests.tools.page.picture --workdir=runs/bccd '
+        '--output=docs/images/page_boxes.png --picture=cells.jpg '
+        '--box="WBC #1" --width=1110 --colors=224',
     ),
     'needs a browser': (
         'chromium --headless --hide-scrollbars --window-size=1400,1830 '

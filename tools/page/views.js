@@ -70,6 +70,7 @@ export function showAnswer(found, wanted, about, choose) {
   const choices = boxes.choices(found);
   const shares = new Map(choices.map(({ name, sureness }) => [name, sureness]));
   byId('bars').classList.toggle('many', Boolean(found.boxes));
+  byId('answer').classList.toggle('counts', Boolean(found.boxes));
   if (found.boxes || [...shares.keys()].some((name) => !about.classes.includes(name))) {
     const names = [...shares.keys()]; // of many classes, or of things that are found
     if (wanted !== null && !shares.has(wanted)) names.push(wanted);
