@@ -121,7 +121,9 @@ def _kept(there: jax.Array, repeats: jax.Array) -> jax.Array:
         fresh = there & ~(repeats & _packed(_words(kept[:, None]))).any(0)
         return fresh, (fresh != kept).any()
 
-    return jax.lax.while_loop(lambda state: state[1], again, (there, jnp.array(True)))[0]
+    # Made of `there`, so that under shard_map it varies over devices as the later ones do.
+    begin = there.any() | True
+    return jax.lax.while_loop(lambda state: state[1], again, (there, begin))[0]
 
 
 def _words(values: jax.Array) -> jax.Array:
